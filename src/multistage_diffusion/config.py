@@ -1,0 +1,117 @@
+"""What a model and a run are made of, as plain frozen data.
+
+A run is reproduced by its ``RunConfig``; a checkpoint carries one as JSON. Nothing here imports torch.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+__all__ = ["DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingConfig", "from_json", "to_json"]
+
+ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
+PreconditioningName = Literal["edm", "vp", "ddpm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """A U-Net of encoders and decoders. One of each: unified. One encoder, several decoders: multistage. Pairs: separate."""
+
+    encoder_widths: tuple[int, ...] = (32,)
+    """Channels of each encoder's top level: one shared encoder, or one for each decoder."""
+    decoder_widths: tuple[int, ...] = (48, 32, 16)
+    """Channels of each decoder's top level, one decoder for each stage, smallest noise first."""
+    channel_mult: tuple[int, ...] = (1, 2)
+    """Channels of each level as multiples of the width; each further level halves the resolution."""
+    blocks: int = 2
+    """Residual blocks in each level of an encoder; a decoder has one more."""
+    attention_resolutions: tuple[int, ...] = ()
+    """Image sizes (the longer side, in pixels) at which blocks have self-attention."""
+    dropout: float = 0.0
+    """Dropout probability inside the residual blocks."""
+    groups: int = 32
+    """Largest number of groups in a group normalisation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All that is needed to build a denoiser and give it weights."""
+
+    shape: tuple[int, int, int]
+    """Channels, height, width of an image."""
+    classes: int
+    """Number of classes; 0 for an unconditional model."""
+    boundaries: tuple[float, ...]
+    """Noise levels sigma between the stages."""
+    schedule: ScheduleName
+    preconditioning: PreconditioningName
+    sigma_data: float
+    network: NetworkConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How weights are found. Lengths are counted in images, so that they do not depend on the batch size."""
+
+    images: int = 1_000_000
+    """Length of the run. The only setting that may change when a run is continued."""
+    batch_size: int = 64
+    """Images in one step, over all processes."""
+    learning_rate: float = 5e-4
+    warmup_images: int = 10_000
+    """The learning rate rises linearly over the first so many images."""
+    ema_half_life: int = 50_000
+    """Half-life of the averaged weights, in images."""
+    ema_rampup: float = 0.05
+    """The half-life is at most this fraction of the images seen, so that a short run does not average its random start."""
+    flip: bool = True
+    """Mirror images left-right at random. Turn off for letters and digits."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16 runs the network in bfloat16 with float32 weights, on processors that have it."""
+    record_images: int = 10_000
+    """A line of stats.jsonl after every so many images."""
+    checkpoint_images: int = 50_000
+    """A checkpoint after every so many images; the last two are kept."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """Which images a run was trained on."""
+
+    path: str
+    fingerprint: str
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole training run."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    data: DataInfo
+
+
+Config = TypeVar("Config")
+
+
+def to_json(config: object) -> dict[str, Any]:
+    """A configuration as an object that ``json`` can write."""
+    result: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return result
+
+
+def from_json(kind: type[Config], value: object) -> Config:
+    """A configuration from parsed JSON.
+
+    Raises:
+        ValueError: if a setting is missing, unknown in type or out of its choices; names the first one.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        raise ValueError(f"Bad setting {where}: {first['msg']}.") from error

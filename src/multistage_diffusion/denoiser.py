@@ -1,0 +1,150 @@
+"""Denoisers ``D(x, sigma) -> E[y | x]`` and how a network becomes one.
+
+A preconditioning wraps the raw network F (Karras et al. 2022, eq. 7):
+
+    D(x; sigma) = c_skip(sigma) x + c_out(sigma) F(c_in(sigma) x; c_noise(sigma)),
+
+and weights the loss ``weight(sigma) |D(y + sigma n; sigma) - y|^2``. ``NetworkDenoiser`` also owns the routing: it knows
+sigma, so it sorts the batch by stage once, before the encoder, and restores the order once, after the decoders.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from multistage_diffusion.networks.unet import StagedUNet
+from multistage_diffusion.schedule import DDPM, VP, Schedule, as_float64
+from multistage_diffusion.stages import Stages
+
+__all__ = ["PRECONDITIONINGS", "Denoiser", "NetworkDenoiser", "Preconditioning", "edm_preconditioning", "eps_preconditioning"]
+
+
+class Denoiser(Protocol):
+    """Anything that estimates the clean image: a network, the closed form, guidance around either."""
+
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """``x`` is ``[B, C, H, W]``, ``sigma`` ``[B]`` or a scalar; returns an estimate of ``E[y | x]`` like ``x``."""
+        ...
+
+
+Coefficient = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Preconditioning:
+    """The coefficients of D as functions of sigma, elementwise in float64."""
+
+    c_skip: Coefficient
+    c_out: Coefficient
+    c_in: Coefficient
+    c_noise: Coefficient
+    weight: Coefficient
+
+
+def edm_preconditioning(sigma_data: float) -> Preconditioning:
+    """EDM's: input, target and weighted loss have unit variance at every level (Karras et al. 2022, table 1)."""
+    var = sigma_data**2
+    return Preconditioning(
+        c_skip=lambda s: var / (s**2 + var),
+        c_out=lambda s: s * sigma_data / (s**2 + var).sqrt(),
+        c_in=lambda s: 1 / (s**2 + var).sqrt(),
+        c_noise=lambda s: s.log() / 4,
+        weight=lambda s: (s**2 + var) / (s**2 * var),
+    )
+
+
+def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
+    """Noise prediction with the plain loss on the noise, as in DDPM, score_sde and latent diffusion.
+
+    Args:
+        schedule: the schedule whose own clock the network is told.
+        scale: factor on that clock.
+    """
+    return Preconditioning(
+        c_skip=torch.ones_like,
+        c_out=lambda s: -s,
+        c_in=lambda s: 1 / (1 + s**2).sqrt(),
+        c_noise=lambda s: scale * schedule.to_clock(s),
+        weight=lambda s: 1 / s**2,
+    )
+
+
+PRECONDITIONINGS: dict[str, Callable[[float], Preconditioning]] = {
+    "edm": edm_preconditioning,
+    "vp": lambda _: eps_preconditioning(VP(), 999.0),
+    "ddpm": lambda _: eps_preconditioning(DDPM(), 1.0),
+}
+"""The preconditionings by name, as functions of the data's standard deviation."""
+
+
+class NetworkDenoiser(nn.Module):
+    """A network as a denoiser that routes each sample to its own stage. The only place where dtypes are cast.
+
+    Args:
+        network: the raw network.
+        preconditioning: its coefficients.
+        stages: which decoder serves which noise level.
+
+    Raises:
+        ValueError: if the network has another number of decoders than there are stages.
+    """
+
+    def __init__(self, network: StagedUNet, preconditioning: Preconditioning, stages: Stages) -> None:
+        super().__init__()
+        if len(network.decoders) != len(stages):
+            raise ValueError(f"{len(stages)} stages need {len(stages)} decoders, the network has {len(network.decoders)}.")
+        self.network = network
+        self.preconditioning = preconditioning
+        self.stages = stages
+
+    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+        """Denoises.
+
+        Args:
+            x: noisy images ``[B, C, H, W]``, any floating dtype; the result has the same.
+            sigma: noise levels, ``[B]`` or a scalar.
+            labels: classes, int64 ``[B]``, for a class-conditional network.
+        """
+        level = as_float64(sigma).expand(len(x))
+        stage = self.stages.index(level)
+        order = stage.argsort(stable=True)
+        counts = stage.bincount(minlength=len(self.stages)).tolist()
+        if max(counts) == len(x):  # one stage: nothing to sort
+            return self._denoise(x, level, counts, labels)
+        here = order.to(x.device)
+        routed = self._denoise(x[here], level[order], counts, None if labels is None else labels[here])
+        return torch.empty_like(routed).index_copy(0, here, routed)
+
+    def loss(self, y: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The weighted denoising loss of each sample, averaged over its pixels: ``[B]``.
+
+        Args:
+            y: clean images ``[B, C, H, W]``.
+            sigma: noise levels ``[B]``.
+            noise: unit Gaussian noise, the shape of ``y``.
+            labels: classes, int64 ``[B]``, for a class-conditional network.
+        """
+        denoised = self(y + _like(sigma, y) * noise, sigma, labels)
+        return weighted_error(denoised, y, sigma, self.preconditioning)
+
+    def _denoise(self, x: Tensor, level: Tensor, counts: list[int], labels: Tensor | None) -> Tensor:
+        p = self.preconditioning
+        image = x.to(torch.float32)
+        c_noise = p.c_noise(level).to(device=x.device, dtype=torch.float32)
+        raw = self.network(_like(p.c_in(level), image) * image, c_noise, counts, labels)
+        skip, out = _like(p.c_skip(level), x), _like(p.c_out(level), x)
+        return skip * x + out * raw.to(x.dtype)
+
+
+def weighted_error(denoised: Tensor, y: Tensor, sigma: Tensor, preconditioning: Preconditioning) -> Tensor:
+    """``weight(sigma)`` times the mean square over pixels of ``denoised - y``: ``[B]``."""
+    weight = preconditioning.weight(as_float64(sigma)).to(device=y.device, dtype=y.dtype)
+    return weight * (denoised - y).square().flatten(1).mean(1)
+
+
+def _like(coefficient: Tensor, x: Tensor) -> Tensor:
+    """A coefficient per sample, ready to multiply images of the device and dtype of ``x``."""
+    return coefficient.to(device=x.device, dtype=x.dtype)[:, None, None, None]

@@ -1,0 +1,171 @@
+"""The U-Net with one encoder and one decoder per stage (paper, section 4.2).
+
+The encoder sees every noise level; its features and skips are handed to the decoder of each sample's stage. Unified,
+multistage and separate networks are settings of the one class:
+
+- unified: one encoder, one decoder;
+- multistage: one encoder, a decoder of its own width for each stage;
+- separate: an encoder and a decoder for each stage.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multistage_diffusion.config import NetworkConfig
+from multistage_diffusion.networks.blocks import Embedding, ResidualBlock, conv, group_norm
+
+__all__ = ["Decoder", "Encoder", "Features", "StagedUNet"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder hands to a decoder: the deepest features, the skips from top to bottom, the embedding."""
+
+    deepest: Tensor
+    skips: tuple[Tensor, ...]
+    embedding: Tensor
+
+    def split(self, counts: Sequence[int]) -> list["Features"]:
+        """Views of consecutive parts of the batch."""
+        tensors = zip(*(t.split(list(counts)) for t in (self.deepest, self.embedding, *self.skips)), strict=True)
+        return [Features(deepest, tuple(skips), embedding) for deepest, embedding, *skips in tensors]
+
+
+class Encoder(nn.Module):
+    """The downward half, with the embedding of noise level and label.
+
+    Args:
+        shape: channels, height, width of an image; height and width must be divisible by ``2 ** (levels - 1)``.
+        width: channels of the top level.
+        classes: number of classes, 0 for none.
+    """
+
+    def __init__(self, shape: Sequence[int], width: int, classes: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.embedding = Embedding(width, classes)
+        self.stem = conv(shape[0], width, 3)
+        self.blocks = nn.ModuleList()
+        options = {"groups": config.groups, "dropout": config.dropout}
+        channels = width
+        self.skip_channels = [width]
+        for level, mult in enumerate(config.channel_mult):
+            attention = max(shape[1:]) >> level in config.attention_resolutions
+            if level > 0:
+                self.blocks.append(ResidualBlock(channels, channels, 4 * width, how="down", **options))
+                self.skip_channels.append(channels)
+            for _ in range(config.blocks):
+                self.blocks.append(ResidualBlock(channels, mult * width, 4 * width, attention=attention, **options))
+                channels = mult * width
+                self.skip_channels.append(channels)
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Features:
+        emb = self.embedding(c_noise, labels)
+        skips = [self.stem(x)]
+        for block in self.blocks:
+            skips.append(block(skips[-1], emb))
+        return Features(skips[-1], tuple(skips), emb)
+
+
+class Decoder(nn.Module):
+    """The upward half. Its width is its own; what it receives has the encoder's.
+
+    Args:
+        shape: channels, height, width of an image.
+        width: channels of the top level.
+        encoder_width: width of the encoder it belongs to.
+        skip_channels: channels of the encoder's skips, from top to bottom.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], width: int, encoder_width: int, skip_channels: Sequence[int], config: NetworkConfig
+    ) -> None:
+        super().__init__()
+        emb, options = 4 * encoder_width, {"groups": config.groups, "dropout": config.dropout}
+        skips, channels = list(skip_channels), skip_channels[-1]
+        self.bottom = nn.ModuleList(ResidualBlock(channels, channels, emb, attention=a, **options) for a in (True, False))
+        self.levels = nn.ModuleList()
+        for level, mult in reversed(list(enumerate(config.channel_mult))):
+            attention = max(shape[1:]) >> level in config.attention_resolutions
+            blocks = nn.ModuleList()
+            for index in range(config.blocks + 1):
+                last = attention and index == config.blocks
+                blocks.append(ResidualBlock(channels + skips.pop(), mult * width, emb, attention=last, **options))
+                channels = mult * width
+            if level > 0:
+                blocks.append(ResidualBlock(channels, channels, emb, how="up", **options))
+            self.levels.append(blocks)
+        self.norm = group_norm(channels, config.groups)
+        self.out = conv(channels, shape[0], 3, gain=1e-5)
+
+    def forward(self, features: Features) -> Tensor:
+        x, emb, skips = features.deepest, features.embedding, list(features.skips)
+        for block in self.bottom:
+            x = block(x, emb)
+        for level in self.levels:
+            for block in level:
+                x = block(x if block.how == "up" else torch.cat([x, skips.pop()], dim=1), emb)
+        return self.out(F.silu(self.norm(x)))
+
+
+class StagedUNet(nn.Module):
+    """A U-Net whose decoder, and encoder if there are several, is chosen for each sample by its stage.
+
+    Args:
+        shape: channels, height, width of an image.
+        classes: number of classes, 0 for an unconditional network.
+        config: widths and depth.
+
+    Raises:
+        ValueError: if the numbers of encoders and decoders do not fit, or the size is not divisible as the levels need.
+    """
+
+    def __init__(self, shape: Sequence[int], classes: int, config: NetworkConfig) -> None:
+        super().__init__()
+        _check(shape, config)
+        widths = config.encoder_widths
+        self.encoders = nn.ModuleList(Encoder(shape, width, classes, config) for width in widths)
+        owners = [k if len(widths) > 1 else 0 for k in range(len(config.decoder_widths))]
+        self.decoders = nn.ModuleList(
+            Decoder(shape, width, widths[owner], self.encoders[owner].skip_channels, config)
+            for width, owner in zip(config.decoder_widths, owners, strict=True)
+        )
+
+    def forward(self, x: Tensor, c_noise: Tensor, counts: Sequence[int], labels: Tensor | None = None) -> Tensor:
+        """The network's output for a batch that is sorted by stage.
+
+        Args:
+            x: ``[B, C, H, W]``, the samples of stage 0 first.
+            c_noise: noise labels, ``[B]``.
+            counts: number of samples in each stage; they sum to B.
+            labels: classes, int64 ``[B]``, if the network has any.
+
+        Returns:
+            ``[B, C, H, W]`` in the order of ``x``. A stage without samples is not evaluated and gets no gradient.
+        """
+        features = self._encode(x, c_noise, counts, labels)
+        return torch.cat([decoder(f) for decoder, f, n in zip(self.decoders, features, counts, strict=True) if n])
+
+    def _encode(self, x: Tensor, c_noise: Tensor, counts: Sequence[int], labels: Tensor | None) -> list[Features]:
+        if len(self.encoders) == 1:
+            return self.encoders[0](x, c_noise, labels).split(counts)
+        sizes = list(counts)
+        parts = [[None] * len(sizes) if t is None else t.split(sizes) for t in (x, c_noise, labels)]
+        return [encoder(*inputs) for encoder, *inputs in zip(self.encoders, *parts, strict=True)]
+
+
+def _check(shape: Sequence[int], config: NetworkConfig) -> None:
+    encoders, decoders = len(config.encoder_widths), len(config.decoder_widths)
+    if encoders not in (1, decoders):
+        raise ValueError(f"{encoders} encoders do not fit {decoders} decoders: give one encoder, or one for each decoder.")
+    if min(*config.encoder_widths, *config.decoder_widths) < 1:
+        raise ValueError("Every encoder and decoder width must be at least 1.")
+    factor = 2 ** (len(config.channel_mult) - 1)
+    if shape[1] % factor or shape[2] % factor:
+        raise ValueError(
+            f"Images of {shape[1]}x{shape[2]} pixels do not fit {len(config.channel_mult)} levels: "
+            f"height and width must be divisible by {factor}."
+        )

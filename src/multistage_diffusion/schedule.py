@@ -1,0 +1,177 @@
+"""Noise schedules as quantile functions.
+
+Noisy data is ``x = y + sigma * n`` with ``n ~ N(0, I)``, and ``sigma`` is the only clock the rest of the library knows.
+A schedule is the quantile function ``u -> sigma`` of a distribution of noise levels on ``u in [0, 1]``, with its inverse:
+
+- draw a level: ``sigma(u)``, u uniform;
+- draw inside ``[a, b]``: u uniform between ``u(a)`` and ``u(b)``;
+- share of ``[a, b]``: ``u(b) - u(a)``.
+
+Each base also has a clock of its own (``t``, a step index, ``sigma`` itself) in which its users think; ``to_clock`` and
+``from_clock`` convert at the edge. All maps work elementwise in float64 on the CPU and return float64 tensors.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["DDPM", "SCHEDULES", "VE", "VP", "Karras", "LogNormal", "Schedule", "as_float64"]
+
+
+def as_float64(value: Tensor | float) -> Tensor:
+    """The value as a float64 tensor on the CPU (some accelerators have no float64)."""
+    return torch.as_tensor(value, device="cpu").to(torch.float64)
+
+
+class Schedule(ABC):
+    """A monotone map between quantiles ``u in [0, 1]`` and noise levels ``sigma > 0``."""
+
+    clock: ClassVar[str] = "sigma"
+    """Name of the base's own time variable."""
+
+    @abstractmethod
+    def sigma(self, u: Tensor | float) -> Tensor:
+        """Noise level at quantile ``u``; increasing in ``u``."""
+
+    @abstractmethod
+    def u(self, sigma: Tensor | float) -> Tensor:
+        """Quantile of ``sigma``: the share of levels below it. Levels outside the schedule give 0 or 1."""
+
+    def to_clock(self, sigma: Tensor | float) -> Tensor:
+        """``sigma`` in the base's own time variable."""
+        return as_float64(sigma)
+
+    def from_clock(self, time: Tensor | float) -> Tensor:
+        """Inverse of ``to_clock``."""
+        return as_float64(time)
+
+    def levels(self, count: int) -> Tensor:
+        """``count`` increasing levels that cover the schedule: the quantiles of the midpoints of equal cells."""
+        return self.sigma((torch.arange(count, dtype=torch.float64) + 0.5) / count)
+
+
+@dataclass(frozen=True)
+class VP(Schedule):
+    """Variance preserving SDE of Song et al. 2021 (eq. 33), t uniform: ``1 + sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t)``."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-3
+    """Smallest time drawn in training."""
+    clock: ClassVar[str] = "t"
+
+    def sigma(self, u: Tensor | float) -> Tensor:
+        return self.from_clock(self.t_min + (1 - self.t_min) * as_float64(u))
+
+    def u(self, sigma: Tensor | float) -> Tensor:
+        return ((self.to_clock(sigma) - self.t_min) / (1 - self.t_min)).clamp(0, 1)
+
+    def from_clock(self, time: Tensor | float) -> Tensor:
+        t = as_float64(time)
+        return torch.expm1(0.5 * (self.beta_max - self.beta_min) * t**2 + self.beta_min * t).sqrt()
+
+    def to_clock(self, sigma: Tensor | float) -> Tensor:
+        log = 2 * torch.log1p(as_float64(sigma) ** 2)
+        root = (self.beta_min**2 + (self.beta_max - self.beta_min) * log).sqrt()
+        return log / (self.beta_min + root)  # the form of the root that does not cancel at small sigma
+
+
+@dataclass(frozen=True)
+class LogNormal(Schedule):
+    """EDM's training density ``ln sigma ~ N(mean, std^2)`` (Karras et al. 2022, table 1)."""
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def sigma(self, u: Tensor | float) -> Tensor:
+        return torch.exp(self.mean + self.std * torch.special.ndtri(as_float64(u)))
+
+    def u(self, sigma: Tensor | float) -> Tensor:
+        return torch.special.ndtr((as_float64(sigma).log() - self.mean) / self.std)
+
+    def levels(self, count: int) -> Tensor:
+        """``count`` levels evenly spaced in ln sigma over 4 standard deviations to each side.
+
+        Equal cells of u would leave both tails empty, and the stages of this density end in its upper tail.
+        """
+        return torch.exp(self.mean + self.std * torch.linspace(-4, 4, count, dtype=torch.float64))
+
+
+@dataclass(frozen=True)
+class Karras(Schedule):
+    """EDM's sampling grid as a schedule: ``sigma^(1/rho)`` uniform (Karras et al. 2022, eq. 5)."""
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def _root(self, sigma: Tensor | float) -> Tensor:
+        return as_float64(sigma) ** (1 / self.rho)
+
+    def sigma(self, u: Tensor | float) -> Tensor:
+        low, high = self._root(self.sigma_min), self._root(self.sigma_max)
+        return (low + as_float64(u) * (high - low)) ** self.rho
+
+    def u(self, sigma: Tensor | float) -> Tensor:
+        low, high = self._root(self.sigma_min), self._root(self.sigma_max)
+        return ((self._root(sigma) - low) / (high - low)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class VE(Schedule):
+    """Variance exploding SDE of Song et al. 2021 (eq. 31): ln sigma uniform."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def sigma(self, u: Tensor | float) -> Tensor:
+        low, high = as_float64(self.sigma_min).log(), as_float64(self.sigma_max).log()
+        return torch.exp(low + as_float64(u) * (high - low))
+
+    def u(self, sigma: Tensor | float) -> Tensor:
+        low, high = as_float64(self.sigma_min).log(), as_float64(self.sigma_max).log()
+        return ((as_float64(sigma).log() - low) / (high - low)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class DDPM(Schedule):
+    """Discrete schedule with ``sqrt(beta)`` linear in the step, as in latent diffusion ("scaled linear").
+
+    ``sigma_i^2 = (1 - abar_i) / abar_i`` at the steps ``0 .. steps-1``; between two steps ln sigma is interpolated, so that
+    the map is one to one. Step i lies at the quantile ``i / (steps - 1)``.
+    """
+
+    beta_start: float = 0.0015
+    beta_end: float = 0.0195
+    steps: int = 1000
+    clock: ClassVar[str] = "step"
+
+    @cached_property
+    def log_table(self) -> Tensor:
+        """ln sigma at each step, shape ``[steps]``."""
+        beta = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64) ** 2
+        return torch.expm1(-torch.log1p(-beta).cumsum(0)).log() / 2
+
+    def sigma(self, u: Tensor | float) -> Tensor:
+        return self.from_clock(as_float64(u) * (self.steps - 1))
+
+    def u(self, sigma: Tensor | float) -> Tensor:
+        return self.to_clock(sigma) / (self.steps - 1)
+
+    def from_clock(self, time: Tensor | float) -> Tensor:
+        step = as_float64(time).clamp(0, self.steps - 1)
+        low = step.floor().long().clamp(max=self.steps - 2)
+        return torch.lerp(self.log_table[low], self.log_table[low + 1], step - low).exp()
+
+    def to_clock(self, sigma: Tensor | float) -> Tensor:
+        table, log = self.log_table, as_float64(sigma).log()
+        low = (torch.searchsorted(table, log, right=True) - 1).clamp(0, self.steps - 2)
+        return (low + (log - table[low]) / (table[low + 1] - table[low])).clamp(0, self.steps - 1)
+
+
+SCHEDULES: dict[str, Schedule] = {"vp": VP(), "edm": LogNormal(), "ve": VE(), "ddpm": DDPM(), "karras": Karras()}
+"""The schedules by the names the command line uses."""
