@@ -38,7 +38,7 @@ class Stages:
     def index(self, sigma: Tensor) -> Tensor:
         """Stage of each noise level: int64, the shape and device of ``sigma``."""
         edges = torch.tensor(self.boundaries, dtype=torch.float64).to(device=sigma.device, dtype=sigma.dtype)
-        return torch.bucketize(sigma, edges, right=True)
+        return torch.bucketize(sigma.contiguous(), edges, right=True)
 
     def bounds(self, stage: int) -> tuple[float, float]:
         """The interval of a stage; the first begins at 0, the last ends at infinity."""
