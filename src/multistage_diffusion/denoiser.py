@@ -15,11 +15,21 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from multistage_diffusion.config import ModelConfig
 from multistage_diffusion.networks.unet import StagedUNet
 from multistage_diffusion.schedule import DDPM, VP, Schedule, as_float64
 from multistage_diffusion.stages import Stages
 
-__all__ = ["PRECONDITIONINGS", "Denoiser", "NetworkDenoiser", "Preconditioning", "edm_preconditioning", "eps_preconditioning"]
+__all__ = [
+    "PRECONDITIONINGS",
+    "Denoiser",
+    "NetworkDenoiser",
+    "Preconditioning",
+    "build_denoiser",
+    "edm_preconditioning",
+    "eps_preconditioning",
+    "weighted_error",
+]
 
 
 class Denoiser(Protocol):
@@ -87,18 +97,22 @@ class NetworkDenoiser(nn.Module):
         network: the raw network.
         preconditioning: its coefficients.
         stages: which decoder serves which noise level.
+        dtype: number format of the network's matrix products and convolutions; weights stay as they are.
 
     Raises:
         ValueError: if the network has another number of decoders than there are stages.
     """
 
-    def __init__(self, network: StagedUNet, preconditioning: Preconditioning, stages: Stages) -> None:
+    def __init__(
+        self, network: StagedUNet, preconditioning: Preconditioning, stages: Stages, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         if len(network.decoders) != len(stages):
             raise ValueError(f"{len(stages)} stages need {len(stages)} decoders, the network has {len(network.decoders)}.")
         self.network = network
         self.preconditioning = preconditioning
         self.stages = stages
+        self.dtype = dtype
 
     def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
         """Denoises.
@@ -134,7 +148,8 @@ class NetworkDenoiser(nn.Module):
         p = self.preconditioning
         image = x.to(torch.float32)
         c_noise = p.c_noise(level).to(device=x.device, dtype=torch.float32)
-        raw = self.network(_like(p.c_in(level), image) * image, c_noise, counts, labels)
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            raw = self.network(_like(p.c_in(level), image) * image, c_noise, counts, labels)
         skip, out = _like(p.c_skip(level), x), _like(p.c_out(level), x)
         return skip * x + out * raw.to(x.dtype)
 
@@ -148,3 +163,14 @@ def weighted_error(denoised: Tensor, y: Tensor, sigma: Tensor, preconditioning: 
 def _like(coefficient: Tensor, x: Tensor) -> Tensor:
     """A coefficient per sample, ready to multiply images of the device and dtype of ``x``."""
     return coefficient.to(device=x.device, dtype=x.dtype)[:, None, None, None]
+
+
+def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
+    """A denoiser with fresh weights, drawn from torch's global generator.
+
+    Raises:
+        ValueError: if the configuration contradicts itself.
+    """
+    network = StagedUNet(config.shape, config.classes, config.network)
+    preconditioning = PRECONDITIONINGS[config.preconditioning](config.sigma_data)
+    return NetworkDenoiser(network, preconditioning, Stages(config.boundaries))

@@ -1,0 +1,44 @@
+"""Writing files so that a crash, a full disk or a second command never costs what was there before."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+__all__ = ["read_json", "write_atomically", "write_json"]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes to a temporary name beside ``path``, flushes to disk, renames. Creates the folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes readable JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON.
+
+    Raises:
+        ValueError: if the file cannot be read or is no JSON; names it.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error

@@ -1,0 +1,225 @@
+"""The training loop: a generator of records. The only module that knows accelerate."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from multistage_diffusion.checkpoint import save_model
+from multistage_diffusion.config import RunConfig, TrainingConfig, from_json, to_json
+from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.schedule import SCHEDULES
+from multistage_diffusion.training.draws import Stream, generator, image_indices, seed_globally, stratified_levels
+from multistage_diffusion.training.probe import Probe
+from multistage_diffusion.training.records import Record, append_record, keep_records
+from multistage_diffusion.training.state import State, checkpoints, load_checkpoint, save_checkpoint
+
+__all__ = ["Diverged", "ema_decay", "learning_rate", "prepare_run", "train"]
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class Objective(nn.Module):
+    """The loss as a module's forward, which is what data parallel wrappers need."""
+
+    def __init__(self, denoiser: NetworkDenoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, y: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
+        return self.denoiser.loss(y, sigma, noise, labels)
+
+
+def ema_decay(config: TrainingConfig, images: int) -> float:
+    """Decay of the averaged weights for one batch: the half-life in images, ramped up (Karras et al. 2024, EDM's code)."""
+    half_life = min(config.ema_half_life, config.ema_rampup * images)
+    return 0.5 ** (config.batch_size / half_life) if half_life > 0 else 0.0
+
+
+def learning_rate(config: TrainingConfig, images: int) -> float:
+    """The learning rate of the batch that begins after ``images`` images: a linear ramp to a constant."""
+    return config.learning_rate * min(1.0, (images + config.batch_size) / max(config.warmup_images, 1))
+
+
+def prepare_run(out: Path, config: RunConfig, images: Images) -> None:
+    """Writes ``config.json``, or checks that the one in ``out`` describes the same run up to its length and data path.
+
+    Raises:
+        ValueError: if ``out`` holds another run or other files, or the data is not what the configuration says.
+    """
+    if images.fingerprint != config.data.fingerprint:
+        raise ValueError(f"The images differ from those of the run ({images.fingerprint}, not {config.data.fingerprint}).")
+    path = out / "config.json"
+    if path.exists():
+        old = from_json(RunConfig, read_json(path))
+        _check_same(out, to_json(_without_length(old)), to_json(_without_length(config)))
+    elif out.exists() and any(out.glob("checkpoints/*")):
+        raise ValueError(f"{out} holds checkpoints but no config.json; choose another folder.")
+    seen = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
+    if seen - config.training.batch_size >= config.training.images:
+        raise ValueError(f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it.")
+    write_json(path, to_json(config))
+
+
+def _without_length(config: RunConfig) -> RunConfig:
+    return replace(config, training=replace(config.training, images=0), data=replace(config.data, path=""))
+
+
+def _check_same(out: Path, old: object, new: object, where: str = "") -> None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            _check_same(out, old.get(key), new.get(key), f"{where}.{key}" if where else key)
+    elif old != new:
+        raise ValueError(f"{out} holds a run with another configuration: {where} is {old} there, {new} here. Choose another --out.")
+
+
+def train(
+    config: RunConfig, images: Images, out: Path, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[Record]:
+    """Trains until ``config.training.images`` images have been seen, continuing from the latest checkpoint in ``out``.
+
+    An interrupted and repeated run has the same weights, bit by bit, as an uninterrupted one on the same machine.
+
+    Args:
+        config: the run; ``prepare_run`` says whether it fits what is in ``out``.
+        images: the data set.
+        out: the folder of the run.
+        should_stop: asked after every step; if it says so, a checkpoint is written and the generator ends.
+
+    Yields:
+        A record after every ``record_images`` images and at the end; each is also a line of ``stats.jsonl``.
+
+    Raises:
+        ValueError: if the configuration contradicts itself or a checkpoint is damaged.
+        Diverged: if the loss is not finite; the last checkpoint is kept.
+    """
+    loop = _Loop(config, images, out)
+    while loop.state.images < config.training.images:
+        loop.step()
+        stopping = should_stop()
+        if loop.crossed(config.training.record_images):
+            yield loop.record()
+        if stopping or loop.crossed(config.training.checkpoint_images):
+            loop.checkpoint()
+        if stopping:
+            return
+    loop.finish()
+
+
+class _Loop:
+    """A run in progress."""
+
+    def __init__(self, config: RunConfig, images: Images, out: Path) -> None:
+        prepare_run(out, config, images)
+        self.config, self.recipe, self.images, self.out = config, config.training, images, out
+        self.accelerator = Accelerator()
+        self.schedule = SCHEDULES[config.model.schedule]
+        seed_globally(self.recipe.seed, Stream.WEIGHTS)
+        denoiser = build_denoiser(config.model).to(self.accelerator.device)
+        denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
+        self.state = State.begin(denoiser, self.recipe)
+        self._resume()
+        self.objective = self.accelerator.prepare(Objective(denoiser))
+        self.probe = Probe.draw(images, denoiser, self.schedule, config.model.classes > 0, self.recipe.seed)
+        self.optimal_loss = self.probe.optimal_loss(images, denoiser)
+        self.clock, self.timed_images, self.timed_seconds = time.monotonic(), 0, 0.0
+
+    def _resume(self) -> None:
+        for checkpoint in checkpoints(self.out)[-1:]:
+            load_checkpoint(checkpoint, self.state)
+        keep_records(self.out, self.state.images)
+
+    def crossed(self, interval: int) -> bool:
+        """Whether the last step reached or passed a multiple of ``interval`` images, or the end."""
+        now, batch = self.state.images, self.recipe.batch_size
+        return now // interval > (now - batch) // interval or now >= self.recipe.images
+
+    def step(self) -> None:
+        """One batch: loss, gradient, Adam, average."""
+        start, state = time.monotonic(), self.state
+        y, sigma, noise, labels = self._batch()
+        seed_globally(self.recipe.seed, Stream.DROPOUT, state.images)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, state.images)
+        losses = self.objective(y, sigma, noise, labels)
+        state.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(losses.mean())
+        state.optimizer.step()
+        state.images += self.recipe.batch_size
+        state.update_average(ema_decay(self.recipe, state.images))
+        self._add(losses.detach(), sigma)
+        self.timed_images += self.recipe.batch_size
+        self.timed_seconds += time.monotonic() - start
+
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Images, levels, noise and labels of the next step."""
+        recipe, device = self.recipe, self.accelerator.device
+        draw = generator(recipe.seed, Stream.STEP, self.state.images)
+        chosen = image_indices(recipe.seed, len(self.images), self.state.images, recipe.batch_size)
+        y = to_unit_range(self.images.pixels[chosen])
+        if recipe.flip:
+            mirrored = torch.rand(len(y), 1, 1, 1, generator=draw) < 0.5
+            y = torch.where(mirrored, y.flip(3), y)
+        sigma = stratified_levels(self.schedule, len(y), draw)
+        noise = torch.randn(y.shape, generator=draw)
+        conditional = self.config.model.classes > 0 and self.images.labels is not None
+        labels = self.images.labels[chosen].to(device) if conditional else None
+        return y.to(device), sigma, noise.to(device), labels
+
+    def _add(self, losses: Tensor, sigma: Tensor) -> None:
+        stage = self.state.denoiser.stages.index(sigma)
+        self.state.loss_sum.index_add_(0, stage, losses.double().cpu())
+        self.state.loss_count.index_add_(0, stage, torch.ones_like(stage, dtype=torch.float64))
+
+    def record(self) -> Record:
+        """The record of the steps since the last one, written to ``stats.jsonl``."""
+        self._check_finite()
+        state = self.state
+        self._tick()
+        means = [s / n if n else None for s, n in zip(state.loss_sum.tolist(), state.loss_count.tolist(), strict=True)]
+        record = Record(
+            images=state.images,
+            loss=means,
+            share=(state.loss_count / state.loss_count.sum()).tolist(),
+            probe_loss=self.probe.network_loss(state.average, self.accelerator.device),
+            optimal_loss=self.optimal_loss,
+            learning_rate=learning_rate(self.recipe, state.images - self.recipe.batch_size),
+            images_per_second=self.timed_images / self.timed_seconds,
+            seconds=round(state.seconds, 3),
+        )
+        state.loss_sum.zero_()
+        state.loss_count.zero_()
+        self.timed_images, self.timed_seconds = 0, 0.0
+        append_record(self.out, record)
+        return record
+
+    def checkpoint(self) -> None:
+        self._check_finite()
+        self._tick()
+        save_checkpoint(self.out, self.state, self.config)
+
+    def finish(self) -> None:
+        """Writes the finished model."""
+        save_model(self.out / "model.safetensors", self.state.average, self.config, self.state.images)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.state.seconds += now - self.clock
+        self.clock = now
+
+    def _check_finite(self) -> None:
+        if not math.isfinite(self.state.loss_sum.sum()):
+            bad = [k + 1 for k, value in enumerate(self.state.loss_sum.tolist()) if not math.isfinite(value)]
+            raise Diverged(
+                f"The loss of stage {bad[0]} is not finite after {self.state.images} images; "
+                f"the last checkpoint is kept. Lower the learning rate (now {self.recipe.learning_rate:g})."
+            )

@@ -1,0 +1,67 @@
+"""The yardstick of a run: fixed images, noise and levels at which network and optimal denoiser are compared."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser, weighted_error
+from multistage_diffusion.optimal import OptimalDenoiser
+from multistage_diffusion.schedule import Schedule
+from multistage_diffusion.training.draws import Stream, generator, stage_levels
+
+__all__ = ["Probe"]
+
+PER_STAGE = 64
+
+
+@dataclass(frozen=True)
+class Probe:
+    """``PER_STAGE`` noisy training images in each stage, the same ones throughout a run."""
+
+    clean: Tensor
+    noise: Tensor
+    sigma: Tensor
+    labels: Tensor | None
+
+    @staticmethod
+    def draw(images: Images, denoiser: NetworkDenoiser, schedule: Schedule, conditional: bool, seed: int) -> "Probe":
+        """Draws images and noise at random and levels stratified inside each stage, under the schedule's density."""
+        stages, draw = denoiser.stages, generator(seed, Stream.PROBE)
+        count = PER_STAGE * len(stages)
+        chosen = torch.randint(len(images), (count,), generator=draw)
+        clean = to_unit_range(images.pixels[chosen])
+        sigma = torch.cat([stage_levels(schedule, stages, k, PER_STAGE, draw) for k in range(len(stages))])
+        labels = images.labels[chosen] if conditional and images.labels is not None else None
+        return Probe(clean, torch.randn(clean.shape, generator=draw), sigma, labels)
+
+    @property
+    def noisy(self) -> Tensor:
+        return self.clean + self.sigma.float()[:, None, None, None] * self.noise
+
+    @torch.no_grad()
+    def network_loss(self, denoiser: NetworkDenoiser, device: torch.device) -> list[float]:
+        """Mean weighted loss of the network in each stage."""
+        labels = None if self.labels is None else self.labels.to(device)
+        denoised = denoiser(self.noisy.to(device), self.sigma, labels)
+        return self._per_stage(denoised.cpu(), denoiser)
+
+    def optimal_loss(self, images: Images, denoiser: NetworkDenoiser) -> list[float]:
+        """Mean weighted loss of the optimal denoiser in each stage: the least any denoiser can have on this data set.
+
+        For a conditional network the optimal denoiser of each class is meant.
+        """
+        if self.labels is None or images.labels is None:
+            return self._per_stage(OptimalDenoiser(images.pixels)(self.noisy, self.sigma), denoiser)
+        denoised = torch.empty_like(self.clean)
+        for label in self.labels.unique():
+            here = self.labels == label
+            best: Denoiser = OptimalDenoiser(images.pixels[images.labels == label])
+            denoised[here] = best(self.noisy[here], self.sigma[here])
+        return self._per_stage(denoised, denoiser)
+
+    def _per_stage(self, denoised: Tensor, denoiser: NetworkDenoiser) -> list[float]:
+        losses = weighted_error(denoised, self.clean, self.sigma, denoiser.preconditioning)
+        means: list[float] = losses.unflatten(0, (-1, PER_STAGE)).mean(1).tolist()
+        return means

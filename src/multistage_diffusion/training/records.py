@@ -1,0 +1,58 @@
+"""``stats.jsonl``: one line of JSON for each record of a run."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from multistage_diffusion.config import from_json
+from multistage_diffusion.files import write_atomically
+
+__all__ = ["Record", "append_record", "keep_records", "read_records"]
+
+FILE = "stats.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """How a run stands. Lists have one entry for each stage, smallest noise first; None where a stage had no sample."""
+
+    images: int
+    """Images seen."""
+    loss: list[float | None]
+    """Mean weighted training loss since the last record."""
+    share: list[float]
+    """Share of each stage in the samples since the last record."""
+    probe_loss: list[float]
+    """Loss of the averaged weights on the fixed probe."""
+    optimal_loss: list[float]
+    """Loss of the optimal denoiser on the same images, noise and levels."""
+    learning_rate: float
+    images_per_second: float
+    """Speed of training since the last record of this sitting, without records and checkpoints."""
+    seconds: float
+    """Time spent, over all sittings."""
+
+
+def append_record(run: Path, record: Record) -> None:
+    with (run / FILE).open("a") as file:
+        file.write(json.dumps(asdict(record)) + "\n")
+
+
+def read_records(run: Path) -> list[Record]:
+    """The records of a run, oldest first; a last line cut short by a crash is passed over.
+
+    Raises:
+        ValueError: if another line is damaged.
+    """
+    path = run / FILE
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    try:
+        return [from_json(Record, json.loads(line)) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def keep_records(run: Path, images: int) -> None:
+    """Drops the records past a checkpoint: the run is about to make them again."""
+    kept = [asdict(record) for record in read_records(run) if record.images <= images]
+    write_atomically(run / FILE, "".join(json.dumps(record) + "\n" for record in kept).encode())
