@@ -1,0 +1,41 @@
+"""Diffusion models with one shared encoder and one decoder for each stage of noise (arXiv 2312.09181).
+
+The public names, imported when they are first used:
+
+- ``load``, ``Images``: data sets;
+- ``VP``, ``LogNormal``, ``Karras``, ``VE``, ``DDPM``: noise schedules; ``Stages``: partitions of their levels;
+- ``OptimalDenoiser``, ``ClusterOptions``, ``cluster``: the closed form and the stages it gives;
+- ``PRESETS``, ``plan_run``, ``train``: training; ``load_model``: a trained model;
+- ``SampleOptions``, ``generate``, ``heun``, ``ddim``, ``dpmpp_2m``: sampling.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "checkpoint": ("load_model",),
+    "clustering": ("ClusterOptions", "cluster"),
+    "data": ("Images", "load"),
+    "denoiser": ("NetworkDenoiser", "build_denoiser"),
+    "generation": ("SampleOptions", "generate"),
+    "optimal": ("OptimalDenoiser",),
+    "presets": ("PRESETS", "plan_run"),
+    "sampling": ("ddim", "dpmpp_2m", "heun", "karras_grid", "noise"),
+    "schedule": ("DDPM", "VE", "VP", "Karras", "LogNormal"),
+    "stages": ("Stages",),
+    "training": ("train",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from multistage_diffusion.config import RunConfig, from_json, to_json
 from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 
 __all__ = ["Model", "find_model", "load_model", "read_tensors", "save_model", "save_tensors"]
@@ -38,16 +39,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Tensors and metadata of a file from ``save_tensors``.
 
     Raises:
-        ValueError: if the file is missing, truncated or of another format.
+        BadInput: if the file is missing, truncated or of another format.
+
     """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"Cannot read {path}: {error}. The file is damaged or no safetensors file.") from error
+        raise BadInput(f"Cannot read {path}: {error}. The file is damaged or no safetensors file.") from error
     if metadata.pop("format", None) != FORMAT:
-        raise ValueError(f"{path} was not written by this program: its metadata lacks the format {FORMAT!r}.")
+        raise BadInput(f"{path} was not written by this program: its metadata lacks the format {FORMAT!r}.")
     return tensors, {key: json.loads(value) for key, value in metadata.items()}
 
 
@@ -60,7 +62,8 @@ def load_model(path: Path) -> Model:
     """A model from its file, on the CPU and in evaluation mode.
 
     Raises:
-        ValueError: if the file is missing, damaged, of another format, or its weights do not fit its configuration.
+        BadInput: if the file is missing, damaged, of another format, or its weights do not fit its configuration.
+
     """
     tensors, metadata = read_tensors(path)
     config = from_json(RunConfig, metadata.get("config"))
@@ -68,7 +71,7 @@ def load_model(path: Path) -> Model:
     try:
         denoiser.network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"The weights in {path} do not fit its configuration.") from error
+        raise BadInput(f"The weights in {path} do not fit its configuration.") from error
     return Model(denoiser.eval(), config, int(str(metadata["images"])))
 
 
@@ -76,12 +79,13 @@ def find_model(run: Path) -> Path:
     """The model file of a run: the final one, else that of the latest checkpoint; or the file itself.
 
     Raises:
-        ValueError: if there is none.
+        BadInput: if there is none.
+
     """
     if run.is_file():
         return run
     final = run / "model.safetensors"
     files = [final] if final.exists() else sorted(run.glob("checkpoints/*/model.safetensors"))
     if not files:
-        raise ValueError(f"{run} holds no model: neither model.safetensors nor a checkpoint (multistage train makes them).")
+        raise BadInput(f"{run} holds no model: neither model.safetensors nor a checkpoint (multistage train makes them).")
     return files[-1]

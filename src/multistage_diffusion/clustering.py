@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.schedule import Schedule
 from multistage_diffusion.stages import Stages
@@ -44,7 +45,8 @@ class ClusterOptions:
     """Settings of the two-threshold rule.
 
     Raises:
-        ValueError: if a setting is out of its range.
+        BadInput: if a setting is out of its range.
+
     """
 
     alpha: float = 0.9
@@ -56,14 +58,15 @@ class ClusterOptions:
     levels: int = 33
     """Noise levels."""
     seed: int = 0
+    """The pairs are a function of it."""
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 1:
-            raise ValueError(f"alpha is a mean agreement between 0 and 1, not {self.alpha}.")
+            raise BadInput(f"alpha is a mean agreement between 0 and 1, not {self.alpha}.")
         if self.eta <= 0:
-            raise ValueError(f"eta must be positive, not {self.eta}.")
+            raise BadInput(f"eta must be positive, not {self.eta}.")
         if self.pairs < 1 or self.levels < 3:
-            raise ValueError(f"Clustering needs at least 1 pair and 3 levels, not {self.pairs} and {self.levels}.")
+            raise BadInput(f"Clustering needs at least 1 pair and 3 levels, not {self.pairs} and {self.levels}.")
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ def thresholds(u: Floats, low: Floats, high: Floats, alpha: float) -> tuple[floa
         u: increasing quantiles of the levels, ``[L]``; the curves are linear between them and constant outside.
         low, high: mean agreement with either limit, ``[L]``.
         alpha: mean agreement that a stage must keep.
+
     """
     steps = np.linspace(0, len(u) - 1, REFINEMENT * (len(u) - 1) + 1)
     fine = np.unique(np.concatenate([[0.0], np.interp(steps, np.arange(len(u)), u), [1.0]]))
@@ -176,7 +180,8 @@ def cluster(images: Images, schedule: Schedule, options: ClusterOptions, parts: 
         parts: what ``agreement(images, schedule.levels(options.levels), options)`` yields, if it is to be watched on its way.
 
     Raises:
-        ValueError: if the curves do not reach ``alpha``, or the two stages they give overlap.
+        BadInput: if the curves do not reach ``alpha``, or the two stages they give overlap.
+
     """
     sigmas = schedule.levels(options.levels)
     done = list(agreement(images, sigmas, options) if parts is None else parts)
@@ -185,15 +190,17 @@ def cluster(images: Images, schedule: Schedule, options: ClusterOptions, parts: 
     cut = thresholds(u, whole.low.mean(0), whole.high.mean(0), options.alpha)
     _check(cut, options)
     boundaries = schedule.sigma(torch.tensor(cut, dtype=torch.float64)).tolist()
-    return Clustering(Stages(tuple(boundaries)), schedule, options, sigmas.numpy(), whole, _intervals(u, whole, schedule, options))
+    return Clustering(
+        Stages(tuple(boundaries)), schedule, options, sigmas.numpy(), whole, _intervals(u, whole, schedule, options)
+    )
 
 
 def _check(cut: tuple[float, float], options: ClusterOptions) -> None:
     for value, name in zip(cut, ("smallest", "largest"), strict=True):
         if np.isnan(value):
-            raise ValueError(f"Even at the {name} noise the agreement is below alpha = {options.alpha}: lower alpha or raise eta.")
+            raise BadInput(f"Even at the {name} noise the agreement is below alpha = {options.alpha}: lower alpha or raise eta.")
     if not 0 < cut[0] < cut[1] < 1:
-        raise ValueError(
+        raise BadInput(
             f"The first and last stage overlap or fill everything (quantiles {cut[0]:.3f} and {cut[1]:.3f}): "
             f"raise alpha (now {options.alpha}) or lower eta (now {options.eta:g})."
         )

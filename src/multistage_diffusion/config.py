@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from multistage_diffusion.errors import BadInput
+
 __all__ = ["DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingConfig", "from_json", "to_json"]
 
 ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
@@ -59,6 +61,7 @@ class TrainingConfig:
     batch_size: int = 64
     """Images in one step, over all processes."""
     learning_rate: float = 5e-4
+    """Adam's, after the warm-up."""
     warmup_images: int = 10_000
     """The learning rate rises linearly over the first so many images."""
     ema_half_life: int = 50_000
@@ -74,6 +77,12 @@ class TrainingConfig:
     checkpoint_images: int = 50_000
     """A checkpoint after every so many images; the last two are kept."""
     seed: int = 0
+    """Weights, order of images, levels, noise and dropout are functions of it."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch_size", "learning_rate", "record_images", "checkpoint_images"):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"The setting {name} must be positive, not {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +116,12 @@ def from_json(kind: type[Config], value: object) -> Config:
     """A configuration from parsed JSON.
 
     Raises:
-        ValueError: if a setting is missing, unknown in type or out of its choices; names the first one.
+        BadInput: if a setting is missing, unknown in type or out of its choices; names the first one.
+
     """
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        raise ValueError(f"Bad setting {where}: {first['msg']}.") from error
+        raise BadInput(f"Bad setting {where}: {first['msg']}.") from error

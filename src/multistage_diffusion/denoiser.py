@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from multistage_diffusion.config import ModelConfig
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.unet import StagedUNet
 from multistage_diffusion.schedule import DDPM, VP, Schedule, as_float64
 from multistage_diffusion.stages import Stages
@@ -72,6 +73,7 @@ def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
     Args:
         schedule: the schedule whose own clock the network is told.
         scale: factor on that clock.
+
     """
     return Preconditioning(
         c_skip=torch.ones_like,
@@ -100,7 +102,8 @@ class NetworkDenoiser(nn.Module):
         dtype: number format of the network's matrix products and convolutions; weights stay as they are.
 
     Raises:
-        ValueError: if the network has another number of decoders than there are stages.
+        BadInput: if the network has another number of decoders than there are stages.
+
     """
 
     def __init__(
@@ -108,7 +111,7 @@ class NetworkDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         if len(network.decoders) != len(stages):
-            raise ValueError(f"{len(stages)} stages need {len(stages)} decoders, the network has {len(network.decoders)}.")
+            raise BadInput(f"{len(stages)} stages need {len(stages)} decoders, the network has {len(network.decoders)}.")
         self.network = network
         self.preconditioning = preconditioning
         self.stages = stages
@@ -121,6 +124,7 @@ class NetworkDenoiser(nn.Module):
             x: noisy images ``[B, C, H, W]``, any floating dtype; the result has the same.
             sigma: noise levels, ``[B]`` or a scalar.
             labels: classes, int64 ``[B]``, for a class-conditional network.
+
         """
         level = as_float64(sigma).expand(len(x))
         stage = self.stages.index(level)
@@ -140,6 +144,7 @@ class NetworkDenoiser(nn.Module):
             sigma: noise levels ``[B]``.
             noise: unit Gaussian noise, the shape of ``y``.
             labels: classes, int64 ``[B]``, for a class-conditional network.
+
         """
         denoised = self(y + _like(sigma, y) * noise, sigma, labels)
         return weighted_error(denoised, y, sigma, self.preconditioning)
@@ -169,7 +174,8 @@ def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
     """A denoiser with fresh weights, drawn from torch's global generator.
 
     Raises:
-        ValueError: if the configuration contradicts itself.
+        BadInput: if the configuration contradicts itself.
+
     """
     network = StagedUNet(config.shape, config.classes, config.network)
     preconditioning = PRECONDITIONINGS[config.preconditioning](config.sigma_data)

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from multistage_diffusion.errors import BadInput
+
 __all__ = ["read_json", "write_atomically", "write_json"]
 
 
@@ -13,15 +15,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Writes to a temporary name beside ``path``, flushes to disk, renames. Creates the folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except BaseException:
-        os.unlink(name)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -34,11 +37,12 @@ def read_json(path: Path) -> Any:
     """Parsed JSON.
 
     Raises:
-        ValueError: if the file cannot be read or is no JSON; names it.
+        BadInput: if the file cannot be read or is no JSON; names it.
+
     """
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise ValueError(f"Cannot read {path}: {error.strerror}.") from error
+        raise BadInput(f"Cannot read {path}: {error.strerror}.") from error
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+        raise BadInput(f"{path} is not valid JSON: {error}.") from error

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from multistage_diffusion.errors import BadInput
+
 __all__ = ["OptimalDenoiser"]
 
 
@@ -25,12 +27,13 @@ class OptimalDenoiser:
         block_bytes: memory for the float64 copy of one block of images and its weights.
 
     Raises:
-        ValueError: if there are no images.
+        BadInput: if there are no images.
+
     """
 
     def __init__(self, images: Tensor, block_bytes: int = 64 << 20) -> None:
         if len(images) == 0:
-            raise ValueError("The optimal denoiser needs at least one image.")
+            raise BadInput("The optimal denoiser needs at least one image.")
         self.images = images
         self.block_bytes = block_bytes
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.denoiser import Denoiser
+from multistage_diffusion.errors import BadInput
 
 __all__ = ["SOLVERS", "Solver", "ddim", "dpmpp_2m", "heun", "karras_grid", "log_snr_grid", "noise"]
 
@@ -31,7 +32,7 @@ def log_snr_grid(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
 
 def _checked(steps: int) -> int:
     if steps < 1:
-        raise ValueError(f"Sampling needs at least 1 step, not {steps}.")
+        raise BadInput(f"Sampling needs at least 1 step, not {steps}.")
     return steps
 
 
@@ -57,10 +58,9 @@ def heun(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
     for sigma, target in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
         slope = (x - denoiser(x, sigma)) / sigma
         euler = x + (target - sigma) * slope
-        if target == 0:
-            x = euler
-        else:
-            x = x + (target - sigma) * (slope + (euler - denoiser(euler, target)) / target) / 2
+        if target > 0:
+            slope = (slope + (euler - denoiser(euler, target)) / target) / 2
+        x = x + (target - sigma) * slope
     return x
 
 

@@ -37,6 +37,11 @@ class Schedule(ABC):
     def sigma(self, u: Tensor | float) -> Tensor:
         """Noise level at quantile ``u``; increasing in ``u``."""
 
+    @property
+    def sampling_range(self) -> tuple[float, float]:
+        """Smallest and largest noise level for sampling with a network trained on this schedule."""
+        return float(self.sigma(0.0)), float(self.sigma(1.0))
+
     @abstractmethod
     def u(self, sigma: Tensor | float) -> Tensor:
         """Quantile of ``sigma``: the share of levels below it. Levels outside the schedule give 0 or 1."""
@@ -86,6 +91,11 @@ class LogNormal(Schedule):
 
     mean: float = -1.2
     std: float = 1.2
+
+    @property
+    def sampling_range(self) -> tuple[float, float]:
+        """EDM's 0.002 to 80; the density itself has no ends."""
+        return 0.002, 80.0
 
     def sigma(self, u: Tensor | float) -> Tensor:
         return torch.exp(self.mean + self.std * torch.special.ndtri(as_float64(u)))
@@ -152,7 +162,7 @@ class DDPM(Schedule):
 
     @cached_property
     def log_table(self) -> Tensor:
-        """ln sigma at each step, shape ``[steps]``."""
+        """Ln sigma at each step, shape ``[steps]``."""
         beta = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64) ** 2
         return torch.expm1(-torch.log1p(-beta).cumsum(0)).log() / 2
 

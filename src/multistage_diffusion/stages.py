@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.schedule import Schedule
 
 __all__ = ["Stages"]
@@ -21,7 +22,8 @@ class Stages:
     Stage 0 holds the smallest noise. The paper counts from 1.
 
     Raises:
-        ValueError: if the boundaries are not positive, finite and strictly increasing.
+        BadInput: if the boundaries are not positive, finite and strictly increasing.
+
     """
 
     boundaries: tuple[float, ...] = ()
@@ -30,7 +32,7 @@ class Stages:
     def __post_init__(self) -> None:
         edges = (0.0, *self.boundaries, math.inf)
         if not all(low < high for low, high in pairwise(edges)):
-            raise ValueError(f"Stage boundaries must be positive, finite and increasing, not {list(self.boundaries)}.")
+            raise BadInput(f"Stage boundaries must be positive, finite and increasing, not {list(self.boundaries)}.")
 
     def __len__(self) -> int:
         return len(self.boundaries) + 1
@@ -56,14 +58,15 @@ class Stages:
         """Reads the boundaries of a stages file.
 
         Raises:
-            ValueError: if the file is missing, is no stages file, or its boundaries are out of order.
+            BadInput: if the file is missing, is no stages file, or its boundaries are out of order.
+
         """
         try:
             boundaries = json.loads(Path(path).read_text())["boundaries"]
             return Stages(tuple(float(b) for b in boundaries))
         except OSError as error:
-            raise ValueError(f"Cannot read the stages file {path}: {error.strerror}.") from error
+            raise BadInput(f"Cannot read the stages file {path}: {error.strerror}.") from error
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no stages file: it needs a JSON object with a list 'boundaries'.") from error
+            raise BadInput(f"{path} is no stages file: it needs a JSON object with a list 'boundaries'.") from error
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise BadInput(f"{path}: {error}") from error

@@ -7,6 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from multistage_diffusion.errors import BadInput
+
 __all__ = ["Images"]
 
 
@@ -15,7 +17,8 @@ class Images:
     """Images of one size, with labels if the source has any.
 
     Raises:
-        ValueError: if there are no images.
+        BadInput: if there are no images.
+
     """
 
     pixels: Tensor
@@ -29,7 +32,7 @@ class Images:
 
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:
-            raise ValueError(f"{self.source or 'The data set'} holds no images.")
+            raise BadInput(f"{self.source or 'The data set'} holds no images.")
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -44,9 +47,9 @@ class Images:
     def fingerprint(self) -> str:
         """A hash of shape, pixels and labels: equal for equal data in equal order, wherever it came from."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
-        digest.update(self.pixels.contiguous().numpy())
+        digest.update(self.pixels.contiguous().numpy().data)
         if self.labels is not None:
-            digest.update(self.labels.contiguous().numpy())
+            digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     @cached_property

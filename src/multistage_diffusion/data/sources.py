@@ -1,6 +1,6 @@
 """Where images come from: a folder, a .npz file, a parquet file, or the digits that come with scikit-learn.
 
-Whatever a person may have to mend in the data raises ``ValueError`` with the name of the file at fault.
+Whatever a person may have to mend in the data raises ``BadInput`` with the name of the file at fault.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from multistage_diffusion.data.images import Images
+from multistage_diffusion.errors import BadInput
 
-__all__ = ["load"]
+__all__ = ["load", "load_image"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 Pixels = NDArray[np.uint8]
@@ -31,7 +32,8 @@ def load(source: Path | str) -> Images:
             and, if wanted, ``labels`` ``[N]``; or a ``.parquet`` file with a Hugging Face image column.
 
     Raises:
-        ValueError: if there is nothing there, a file cannot be read, or sizes or channels differ between images.
+        BadInput: if there is nothing there, a file cannot be read, or sizes or channels differ between images.
+
     """
     path = Path(source)
     if str(source) == "digits":
@@ -39,12 +41,12 @@ def load(source: Path | str) -> Images:
     if path.is_dir():
         return _folder(path)
     if not path.exists():
-        raise ValueError(f"There is no folder or file {path} to read images from.")
+        raise BadInput(f"There is no folder or file {path} to read images from.")
     if path.suffix == ".npz":
         return _npz(path)
     if path.suffix == ".parquet":
         return _parquet(path)
-    raise ValueError(f"{path} is not a data set this program reads: give a folder of images, a .npz or a .parquet file.")
+    raise BadInput(f"{path} is not a data set this program reads: give a folder of images, a .npz or a .parquet file.")
 
 
 def _digits() -> Images:
@@ -59,10 +61,10 @@ def _digits() -> Images:
 def _folder(root: Path) -> Images:
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise ValueError(f"The folder {root} holds no images (looked for {', '.join(sorted(SUFFIXES))}).")
-    pixels = _stack((str(file), _open(file, str(file))) for file in files)
+        raise BadInput(f"The folder {root} holds no images (looked for {', '.join(sorted(SUFFIXES))}).")
+    pixels = _stack((str(file), _open(file)) for file in files)
     parents = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
-    if "" in parents:  # images directly in the folder: no labels
+    if "" in parents or len(set(parents)) < 2:  # nothing to tell apart
         return Images(pixels, source=str(root))
     return Images(pixels, *_numbered(parents), source=str(root))
 
@@ -78,11 +80,11 @@ def _npz(path: Path) -> Images:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, BadZipFile) as error:
-        raise ValueError(f"Cannot read {path}: {error}.") from error
+        raise BadInput(f"Cannot read {path}: {error}.") from error
     images = arrays.get("images")
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4):
         found = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in arrays.items()) or "nothing"
-        raise ValueError(f"{path} needs an array 'images', uint8 [N, H, W] or [N, H, W, C]; it holds {found}.")
+        raise BadInput(f"{path} needs an array 'images', uint8 [N, H, W] or [N, H, W, C]; it holds {found}.")
     pixels = torch.from_numpy(images if images.ndim == 4 else images[..., None]).permute(0, 3, 1, 2)
     _check_channels(pixels.shape[1], str(path))
     if "labels" not in arrays:
@@ -92,7 +94,7 @@ def _npz(path: Path) -> Images:
 
 def _integer_labels(labels: NDArray[Any], count: int, where: str) -> tuple[Tensor, tuple[str, ...]]:
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or (count and labels.min() < 0):
-        raise ValueError(f"{where} needs 'labels' as {count} integers from 0, not {labels.dtype}{list(labels.shape)}.")
+        raise BadInput(f"{where} needs 'labels' as {count} integers from 0, not {labels.dtype}{list(labels.shape)}.")
     values = torch.from_numpy(labels.astype(np.int64))
     return values, tuple(str(k) for k in range(int(values.max()) + 1 if count else 0))
 
@@ -105,10 +107,10 @@ def _parquet(path: Path) -> Images:
     try:
         table = datasets.Dataset(pq.read_table(path))
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"Cannot read {path}: {error}.") from error
+        raise BadInput(f"Cannot read {path}: {error}.") from error
     image = next((name for name, f in table.features.items() if isinstance(f, datasets.Image)), None)
     if image is None:
-        raise ValueError(f"{path} has no column with the Hugging Face image feature; its columns are {table.column_names}.")
+        raise BadInput(f"{path} has no column with the Hugging Face image feature; its columns are {table.column_names}.")
     stored = table.cast_column(image, datasets.Image(decode=False))[image]
     decode = datasets.Image().decode_example
     pixels = _stack((f"{path} row {row}", _decoded(decode, cell, f"{path} row {row}")) for row, cell in enumerate(stored))
@@ -118,8 +120,18 @@ def _parquet(path: Path) -> Images:
     return Images(pixels, torch.tensor(table[label][:]), tuple(table.features[label].names), str(path))
 
 
-def _open(file: Path, where: str) -> Pixels:
-    return _decoded(Image.open, file, where)
+def load_image(file: Path) -> Tensor:
+    """One image file as uint8 ``[C, H, W]``.
+
+    Raises:
+        BadInput: if it cannot be decoded or has other than one or three 8-bit channels.
+
+    """
+    return torch.from_numpy(_open(file).copy()).permute(2, 0, 1)
+
+
+def _open(file: Path) -> Pixels:
+    return _decoded(Image.open, file, str(file))
 
 
 def _decoded(decode: Any, stored: Any, where: str) -> Pixels:
@@ -129,7 +141,7 @@ def _decoded(decode: Any, stored: Any, where: str) -> Pixels:
             image.load()
             return _channels(image, where)
     except (OSError, UnidentifiedImageError, SyntaxError, TypeError) as error:
-        raise ValueError(f"Cannot decode the image {where}: {error}.") from error
+        raise BadInput(f"Cannot decode the image {where}: {error}.") from error
 
 
 def _channels(image: Image.Image, where: str) -> Pixels:
@@ -138,14 +150,14 @@ def _channels(image: Image.Image, where: str) -> Pixels:
     if image.mode == "P" and "transparency" not in image.info:
         image = image.convert("RGB")
     if image.mode not in ("L", "RGB"):
-        raise ValueError(f"{where} has the colour mode {image.mode}; convert it to 8-bit grey (L) or RGB.")
+        raise BadInput(f"{where} has the colour mode {image.mode}; convert it to 8-bit grey (L) or RGB.")
     array = np.asarray(image)
     return array if array.ndim == 3 else array[..., None]
 
 
 def _check_channels(channels: int, where: str) -> None:
     if channels not in (1, 3):
-        raise ValueError(f"{where} has {channels} channels; only grey (1) and colour (3) are read.")
+        raise BadInput(f"{where} has {channels} channels; only grey (1) and colour (3) are read.")
 
 
 def _stack(named: Iterator[tuple[str, Pixels]]) -> Tensor:
@@ -155,10 +167,10 @@ def _stack(named: Iterator[tuple[str, Pixels]]) -> Tensor:
     for where, pixels in named:
         first = first or where
         if rows and pixels.shape != rows[0].shape:
-            raise ValueError(f"{where} is {_size(pixels)}, but {first} is {_size(rows[0])}: all images must agree.")
+            raise BadInput(f"{where} is {_size(pixels)}, but {first} is {_size(rows[0])}: all images must agree.")
         rows.append(pixels)
     if not rows:
-        raise ValueError("The data set holds no images.")
+        raise BadInput("The data set holds no images.")
     return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
 
 

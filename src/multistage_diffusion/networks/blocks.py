@@ -1,7 +1,7 @@
 """Building blocks of the DDPM++ U-Net as EDM uses it (Karras et al. 2022, table 7; Song et al. 2021, appendix H)."""
 
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,10 @@ def group_norm(channels: int, most: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-def _init(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Conv2d | nn.Linear:
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+
+
+def _init(layer: Layer, gain: float = 1.0) -> Layer:
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -63,6 +66,7 @@ class ResidualBlock(nn.Module):
         inputs, outputs: channels.
         embedding: channels of the embedding of noise level and label.
         how: resampling inside the first convolution and the skip.
+
     """
 
     def __init__(
@@ -102,12 +106,15 @@ class Embedding(nn.Module):
     Args:
         channels: number of sines and cosines; the output has four times as many.
         classes: number of classes, 0 for none.
+
     """
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         half = channels // 2
+        self.frequencies: Tensor
         self.register_buffer("frequencies", (1 / 10000) ** (torch.arange(half) / (half - 1)), persistent=False)
+        self.classes = classes
         self.label = _init(nn.Linear(classes, channels, bias=False)) if classes else None
         self.layer0 = _init(nn.Linear(channels, 4 * channels))
         self.layer1 = _init(nn.Linear(4 * channels, 4 * channels))
@@ -117,6 +124,6 @@ class Embedding(nn.Module):
         angles = torch.outer(c_noise, self.frequencies)
         emb = torch.cat([angles.sin(), angles.cos()], dim=1)
         if self.label is not None:
-            one_hot = F.one_hot(labels, self.label.in_features).to(emb.dtype)
-            emb = emb + self.label(one_hot * math.sqrt(self.label.in_features))
+            assert labels is not None, "a class-conditional network needs labels"
+            emb = emb + self.label(F.one_hot(labels, self.classes).to(emb.dtype) * math.sqrt(self.classes))
         return F.silu(self.layer1(F.silu(self.layer0(emb))))

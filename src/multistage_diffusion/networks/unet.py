@@ -10,12 +10,14 @@ multistage and separate networks are settings of the one class:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multistage_diffusion.config import NetworkConfig
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.blocks import Embedding, ResidualBlock, conv, group_norm
 
 __all__ = ["Decoder", "Encoder", "Features", "StagedUNet"]
@@ -42,23 +44,25 @@ class Encoder(nn.Module):
         shape: channels, height, width of an image; height and width must be divisible by ``2 ** (levels - 1)``.
         width: channels of the top level.
         classes: number of classes, 0 for none.
+
     """
 
     def __init__(self, shape: Sequence[int], width: int, classes: int, config: NetworkConfig) -> None:
         super().__init__()
+        self.width = width
         self.embedding = Embedding(width, classes)
         self.stem = conv(shape[0], width, 3)
         self.blocks = nn.ModuleList()
-        options = {"groups": config.groups, "dropout": config.dropout}
+        block = partial(ResidualBlock, embedding=4 * width, groups=config.groups, dropout=config.dropout)
         channels = width
         self.skip_channels = [width]
         for level, mult in enumerate(config.channel_mult):
             attention = max(shape[1:]) >> level in config.attention_resolutions
             if level > 0:
-                self.blocks.append(ResidualBlock(channels, channels, 4 * width, how="down", **options))
+                self.blocks.append(block(channels, channels, how="down"))
                 self.skip_channels.append(channels)
             for _ in range(config.blocks):
-                self.blocks.append(ResidualBlock(channels, mult * width, 4 * width, attention=attention, **options))
+                self.blocks.append(block(channels, mult * width, attention=attention))
                 channels = mult * width
                 self.skip_channels.append(channels)
 
@@ -76,28 +80,23 @@ class Decoder(nn.Module):
     Args:
         shape: channels, height, width of an image.
         width: channels of the top level.
-        encoder_width: width of the encoder it belongs to.
-        skip_channels: channels of the encoder's skips, from top to bottom.
+        encoder: whose features it receives.
     """
 
-    def __init__(
-        self, shape: Sequence[int], width: int, encoder_width: int, skip_channels: Sequence[int], config: NetworkConfig
-    ) -> None:
+    def __init__(self, shape: Sequence[int], width: int, encoder: Encoder, config: NetworkConfig) -> None:
         super().__init__()
-        emb, options = 4 * encoder_width, {"groups": config.groups, "dropout": config.dropout}
-        skips, channels = list(skip_channels), skip_channels[-1]
-        self.bottom = nn.ModuleList(ResidualBlock(channels, channels, emb, attention=a, **options) for a in (True, False))
-        self.levels = nn.ModuleList()
+        block = partial(ResidualBlock, embedding=4 * encoder.width, groups=config.groups, dropout=config.dropout)
+        skips, channels = list(encoder.skip_channels), encoder.skip_channels[-1]
+        self.bottom = nn.ModuleList(block(channels, channels, attention=attention) for attention in (True, False))
+        self.blocks = nn.ModuleList()
         for level, mult in reversed(list(enumerate(config.channel_mult))):
             attention = max(shape[1:]) >> level in config.attention_resolutions
-            blocks = nn.ModuleList()
             for index in range(config.blocks + 1):
                 last = attention and index == config.blocks
-                blocks.append(ResidualBlock(channels + skips.pop(), mult * width, emb, attention=last, **options))
+                self.blocks.append(block(channels + skips.pop(), mult * width, attention=last))
                 channels = mult * width
             if level > 0:
-                blocks.append(ResidualBlock(channels, channels, emb, how="up", **options))
-            self.levels.append(blocks)
+                self.blocks.append(block(channels, channels, how="up"))
         self.norm = group_norm(channels, config.groups)
         self.out = conv(channels, shape[0], 3, gain=1e-5)
 
@@ -105,9 +104,8 @@ class Decoder(nn.Module):
         x, emb, skips = features.deepest, features.embedding, list(features.skips)
         for block in self.bottom:
             x = block(x, emb)
-        for level in self.levels:
-            for block in level:
-                x = block(x if block.how == "up" else torch.cat([x, skips.pop()], dim=1), emb)
+        for block in self.blocks:
+            x = block(x if block.how == "up" else torch.cat([x, skips.pop()], dim=1), emb)
         return self.out(F.silu(self.norm(x)))
 
 
@@ -120,19 +118,18 @@ class StagedUNet(nn.Module):
         config: widths and depth.
 
     Raises:
-        ValueError: if the numbers of encoders and decoders do not fit, or the size is not divisible as the levels need.
+        BadInput: if the numbers of encoders and decoders do not fit, or the size is not divisible as the levels need.
+
     """
 
     def __init__(self, shape: Sequence[int], classes: int, config: NetworkConfig) -> None:
         super().__init__()
         _check(shape, config)
-        widths = config.encoder_widths
-        self.encoders = nn.ModuleList(Encoder(shape, width, classes, config) for width in widths)
-        owners = [k if len(widths) > 1 else 0 for k in range(len(config.decoder_widths))]
-        self.decoders = nn.ModuleList(
-            Decoder(shape, width, widths[owner], self.encoders[owner].skip_channels, config)
-            for width, owner in zip(config.decoder_widths, owners, strict=True)
-        )
+        encoders = [Encoder(shape, width, classes, config) for width in config.encoder_widths]
+        widths = config.decoder_widths
+        self.encoders = nn.ModuleList(encoders)
+        owners = encoders if len(encoders) > 1 else encoders * len(widths)
+        self.decoders = nn.ModuleList(Decoder(shape, w, owner, config) for w, owner in zip(widths, owners, strict=True))
 
     def forward(self, x: Tensor, c_noise: Tensor, counts: Sequence[int], labels: Tensor | None = None) -> Tensor:
         """The network's output for a batch that is sorted by stage.
@@ -145,6 +142,7 @@ class StagedUNet(nn.Module):
 
         Returns:
             ``[B, C, H, W]`` in the order of ``x``. A stage without samples is not evaluated and gets no gradient.
+
         """
         features = self._encode(x, c_noise, counts, labels)
         return torch.cat([decoder(f) for decoder, f, n in zip(self.decoders, features, counts, strict=True) if n])
@@ -160,12 +158,12 @@ class StagedUNet(nn.Module):
 def _check(shape: Sequence[int], config: NetworkConfig) -> None:
     encoders, decoders = len(config.encoder_widths), len(config.decoder_widths)
     if encoders not in (1, decoders):
-        raise ValueError(f"{encoders} encoders do not fit {decoders} decoders: give one encoder, or one for each decoder.")
+        raise BadInput(f"{encoders} encoders do not fit {decoders} decoders: give one encoder, or one for each decoder.")
     if min(*config.encoder_widths, *config.decoder_widths) < 1:
-        raise ValueError("Every encoder and decoder width must be at least 1.")
+        raise BadInput("Every encoder and decoder width must be at least 1.")
     factor = 2 ** (len(config.channel_mult) - 1)
     if shape[1] % factor or shape[2] % factor:
-        raise ValueError(
+        raise BadInput(
             f"Images of {shape[1]}x{shape[2]} pixels do not fit {len(config.channel_mult)} levels: "
             f"height and width must be divisible by {factor}."
         )

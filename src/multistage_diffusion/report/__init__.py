@@ -1,0 +1,5 @@
+"""Reports."""
+
+from multistage_diffusion.report.page import render
+
+__all__ = ["render"]

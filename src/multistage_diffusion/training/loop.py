@@ -14,6 +14,7 @@ from multistage_diffusion.checkpoint import save_model
 from multistage_diffusion.config import RunConfig, TrainingConfig, from_json, to_json
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.training.draws import Stream, generator, image_indices, seed_globally, stratified_levels
@@ -54,24 +55,25 @@ def prepare_run(out: Path, config: RunConfig, images: Images) -> None:
     """Writes ``config.json``, or checks that the one in ``out`` describes the same run up to its length and data path.
 
     Raises:
-        ValueError: if ``out`` holds another run or other files, or the data is not what the configuration says.
+        BadInput: if ``out`` holds another run or other files, or the data is not what the configuration says.
+
     """
     if images.fingerprint != config.data.fingerprint:
-        raise ValueError(f"The images differ from those of the run ({images.fingerprint}, not {config.data.fingerprint}).")
+        raise BadInput(f"The images differ from those of the run ({images.fingerprint}, not {config.data.fingerprint}).")
     path = out / "config.json"
     if path.exists():
         old = from_json(RunConfig, read_json(path))
         _check_same(out, to_json(_without_length(old)), to_json(_without_length(config)))
     elif out.exists() and any(out.glob("checkpoints/*")):
-        raise ValueError(f"{out} holds checkpoints but no config.json; choose another folder.")
+        raise BadInput(f"{out} holds checkpoints but no config.json; choose another folder.")
     seen = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
     if seen - config.training.batch_size >= config.training.images:
-        raise ValueError(f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it.")
+        raise BadInput(f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it.")
     write_json(path, to_json(config))
 
 
 def _without_length(config: RunConfig) -> RunConfig:
-    return replace(config, training=replace(config.training, images=0), data=replace(config.data, path=""))
+    return replace(config, training=replace(config.training, images=1), data=replace(config.data, path=""))
 
 
 def _check_same(out: Path, old: object, new: object, where: str = "") -> None:
@@ -79,12 +81,10 @@ def _check_same(out: Path, old: object, new: object, where: str = "") -> None:
         for key in old.keys() | new.keys():
             _check_same(out, old.get(key), new.get(key), f"{where}.{key}" if where else key)
     elif old != new:
-        raise ValueError(f"{out} holds a run with another configuration: {where} is {old} there, {new} here. Choose another --out.")
+        raise BadInput(f"{out} holds a run with another configuration: {where} is {old} there, {new} here. Choose another --out.")
 
 
-def train(
-    config: RunConfig, images: Images, out: Path, should_stop: Callable[[], bool] = lambda: False
-) -> Iterator[Record]:
+def train(config: RunConfig, images: Images, out: Path, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
     """Trains until ``config.training.images`` images have been seen, continuing from the latest checkpoint in ``out``.
 
     An interrupted and repeated run has the same weights, bit by bit, as an uninterrupted one on the same machine.
@@ -99,8 +99,9 @@ def train(
         A record after every ``record_images`` images and at the end; each is also a line of ``stats.jsonl``.
 
     Raises:
-        ValueError: if the configuration contradicts itself or a checkpoint is damaged.
+        BadInput: if the configuration contradicts itself or a checkpoint is damaged.
         Diverged: if the loss is not finite; the last checkpoint is kept.
+
     """
     loop = _Loop(config, images, out)
     while loop.state.images < config.training.images:
@@ -171,9 +172,8 @@ class _Loop:
             y = torch.where(mirrored, y.flip(3), y)
         sigma = stratified_levels(self.schedule, len(y), draw)
         noise = torch.randn(y.shape, generator=draw)
-        conditional = self.config.model.classes > 0 and self.images.labels is not None
-        labels = self.images.labels[chosen].to(device) if conditional else None
-        return y.to(device), sigma, noise.to(device), labels
+        labels = self.images.labels if self.config.model.classes else None
+        return y.to(device), sigma, noise.to(device), None if labels is None else labels[chosen].to(device)
 
     def _add(self, losses: Tensor, sigma: Tensor) -> None:
         stage = self.state.denoiser.stages.index(sigma)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from multistage_diffusion.config import from_json
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 
 __all__ = ["Record", "append_record", "keep_records", "read_records"]
@@ -34,6 +35,7 @@ class Record:
 
 
 def append_record(run: Path, record: Record) -> None:
+    """Adds a line to ``stats.jsonl``."""
     with (run / FILE).open("a") as file:
         file.write(json.dumps(asdict(record)) + "\n")
 
@@ -42,14 +44,15 @@ def read_records(run: Path) -> list[Record]:
     """The records of a run, oldest first; a last line cut short by a crash is passed over.
 
     Raises:
-        ValueError: if another line is damaged.
+        BadInput: if another line is damaged.
+
     """
     path = run / FILE
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     try:
         return [from_json(Record, json.loads(line)) for line in lines if line.endswith("\n")]
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise BadInput(f"{path} is damaged: {error}") from error
 
 
 def keep_records(run: Path, images: int) -> None:

@@ -6,7 +6,6 @@ one that exists is whole. The two latest are kept.
 """
 
 import copy
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from torch import Tensor
 from multistage_diffusion.checkpoint import read_tensors, save_model, save_tensors
 from multistage_diffusion.config import RunConfig, TrainingConfig
 from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.errors import BadInput
 
 __all__ = ["State", "checkpoints", "load_checkpoint", "save_checkpoint"]
 
@@ -69,7 +69,7 @@ def save_checkpoint(run: Path, state: State, config: RunConfig) -> Path:
     save_model(temporary / "model.safetensors", state.average, config, state.images)
     save_tensors(temporary / "training.safetensors", dict(_tensors(state)), {"images": state.images, "seconds": state.seconds})
     if not target.exists():
-        os.replace(temporary, target)
+        temporary.replace(target)
     for old in checkpoints(run)[:-KEEP]:
         shutil.rmtree(old)
     return target
@@ -79,7 +79,8 @@ def load_checkpoint(checkpoint: Path, state: State) -> None:
     """Puts a checkpoint's values into a fresh state.
 
     Raises:
-        ValueError: if a file of the checkpoint is damaged or does not fit.
+        BadInput: if a file of the checkpoint is damaged or does not fit.
+
     """
     tensors, progress = read_tensors(checkpoint / "training.safetensors")
     averaged, _ = read_tensors(checkpoint / "model.safetensors")
@@ -90,7 +91,7 @@ def load_checkpoint(checkpoint: Path, state: State) -> None:
         state.loss_sum, state.loss_count = tensors["loss_sum"], tensors["loss_count"]
         state.images, state.seconds = int(str(progress["images"])), float(str(progress["seconds"]))
     except (RuntimeError, KeyError) as error:
-        raise ValueError(f"The checkpoint {checkpoint} does not fit this run: {error}.") from error
+        raise BadInput(f"The checkpoint {checkpoint} does not fit this run: {error}.") from error
 
 
 def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:

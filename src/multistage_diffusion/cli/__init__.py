@@ -1,0 +1,68 @@
+"""The command line. Each command is a file; this one names them and turns errors into exit codes.
+
+Exit codes: 0 done; 2 something the user can mend, said in one line; 130 interrupted, with a checkpoint.
+"""
+
+import errno
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Union
+
+import tyro
+
+from multistage_diffusion.cli.cluster import Cluster
+from multistage_diffusion.cli.demo import Demo
+from multistage_diffusion.cli.evaluate import Evaluate
+from multistage_diffusion.cli.report import Report
+from multistage_diffusion.cli.sample import Sample
+from multistage_diffusion.cli.train import Train
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.presets import ABOUT_PRESETS, PRESETS
+from multistage_diffusion.training import Diverged
+
+__all__ = ["main"]
+
+DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
+OTHERS = (Cluster, Sample, Evaluate, Report, Demo)
+Command = Cluster | Train | Sample | Evaluate | Report | Demo
+ABOUT = "Diffusion models with one shared encoder and one decoder for each stage of noise."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    command = _parse(arguments)
+    try:
+        return command.run() or 0
+    except (BadInput, Diverged) as error:
+        problem = str(error)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        problem = f"Cannot write or read {error.filename}: {error.strerror}."
+    print(f"multistage: {' '.join(problem.split())}", file=sys.stderr)
+    return 2
+
+
+def entry() -> None:
+    """The console command."""
+    sys.exit(main())
+
+
+def _parse(arguments: Sequence[str] | None) -> Command:
+    try:
+        return tyro.cli(_commands(), prog="multistage", description=ABOUT, args=arguments)
+    except BadInput as error:  # a setting refused by its own class
+        print(f"multistage: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _commands() -> type[Command]:
+    """The commands as a union of subcommands, which is what tyro reads; ``train`` is a union of presets in turn."""
+    defaults = {name: Train(data=tyro.MISSING, out=tyro.MISSING, preset=preset) for name, preset in PRESETS.items()}
+    presets = tyro.extras.subcommand_type_from_defaults(defaults, ABOUT_PRESETS, prefix_names=False)
+    about = tyro.conf.subcommand("train", description=Train.__doc__, prefix_name=False)
+    train = Annotated[presets, about]  # type: ignore[valid-type]
+    others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower(), prefix_name=False)] for kind in OTHERS]
+    union: type[Command] = Union[others[0], train, *others[1:]]  # type: ignore[assignment]
+    return union

@@ -1,0 +1,101 @@
+"""Progress on the terminal: a bar with the time left, or plain lines when the output is no terminal."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import FrameType
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["say", "stop_on_signal", "track"]
+
+Item = TypeVar("Item")
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def say(text: str) -> None:
+    """A line of result for a person, at once even into a pipe."""
+    print(text, flush=True)
+
+
+def track(
+    items: Iterable[Item],
+    label: str,
+    total: int,
+    size: Callable[[Item], int],
+    note: Callable[[Item], str] = lambda _: "",
+    start: int = 0,
+) -> Iterator[Item]:
+    """Passes ``items`` through and shows how far they have come, on standard error.
+
+    Args:
+        items: the work.
+        label: what is being done.
+        total: size of the whole.
+        size: how much an item adds.
+        note: a few words about an item.
+        start: how much was done before.
+
+    """
+    console = Console(stderr=True)
+    shown = _bar(console, label, total, start) if console.is_terminal else _lines(label, total, start)
+    with shown as advance:
+        for item in items:
+            advance(size(item), note(item))
+            yield item
+
+
+@contextmanager
+def _bar(console: Console, label: str, total: int, start: int) -> Iterator[Callable[[int, str], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
+    progress = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console)
+    with progress:
+        task = progress.add_task(label, total=total, completed=start, note="")
+        yield lambda amount, note: progress.update(task, advance=amount, note=note)
+
+
+@contextmanager
+def _lines(label: str, total: int, start: int) -> Iterator[Callable[[int, str], None]]:
+    begun, done, last = time.monotonic(), start, 0.0
+
+    def advance(amount: int, note: str) -> None:
+        nonlocal done, last
+        done += amount
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_LINES and done < total:
+            return
+        last = now
+        left = timedelta(seconds=round((now - begun) * max(0, total - done) / max(1, done - start)))
+        print(
+            f"{label} {done}/{total} ({done / total:.0%}), {left} left{'  ' + note if note else ''}", file=sys.stderr, flush=True
+        )
+
+    yield advance
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turns the first SIGINT or SIGTERM into a request to stop; a second one acts as usual."""
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        restore()
+
+    for number in signals:
+        signal.signal(number, handle)
+    try:
+        yield lambda: bool(received)
+    finally:
+        restore()

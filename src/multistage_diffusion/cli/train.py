@@ -1,0 +1,119 @@
+"""``multistage train``: a model from a preset, a data set and its stages."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from multistage_diffusion.cli.output import claim, show_plan, table
+from multistage_diffusion.cli.progress import say, stop_on_signal, track
+from multistage_diffusion.config import RunConfig, to_json
+from multistage_diffusion.data import Images, load
+from multistage_diffusion.evaluation import stage_costs, total_parameters
+from multistage_diffusion.files import write_atomically
+from multistage_diffusion.presets import Preset, plan_run
+from multistage_diffusion.schedule import SCHEDULES
+from multistage_diffusion.stages import Stages
+from multistage_diffusion.training import Record, train
+from multistage_diffusion.training.loop import prepare_run
+from multistage_diffusion.training.state import checkpoints
+
+__all__ = ["Train", "cost_rows", "train_run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a model. The same command again continues an interrupted run; a larger --images lengthens a finished one."""
+
+    data: str
+    """Images: a folder, a .npz or .parquet file, or 'digits'."""
+    out: Path
+    """Folder of the run."""
+    stages: Path | None = None
+    """Stages file from multistage cluster; without one there is a single stage (a unified network)."""
+    dry_run: bool = False
+    """Print the resolved configuration and the cost of the network and stop."""
+    preset: Annotated[Preset, tyro.conf.OmitArgPrefixes]
+
+    def run(self) -> int:
+        images = load(self.data)
+        stages = Stages.load(self.stages) if self.stages else Stages()
+        config = plan_run(self.preset, images, stages, self.data)
+        if self.dry_run:
+            show_plan(to_json(config))
+            _show_cost(config)
+            return 0
+        return train_run(config, images, self.out, self.stages)
+
+
+def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None) -> int:
+    """Trains with progress on the terminal; returns 130 if a signal ended it early, else 0."""
+    prepare_run(out, config, images)
+    if stages is not None:
+        _keep_stages(stages, out)
+    _show_cost(config)
+    total, batch = config.training.images, config.training.batch_size
+    before = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
+    if before:
+        say(f"continuing from the checkpoint at {before} images")
+    with stop_on_signal() as should_stop:
+        end = -(-total // batch) * batch
+        for record in track(train(config, images, out, should_stop), "images", end, _increments(before), _describe, before):
+            before = record.images
+        if should_stop() and before < total:
+            say(f"interrupted; a checkpoint is in {out}, the same command continues")
+            return 130
+    say(f"trained; the model is {out / 'model.safetensors'}")
+    return 0
+
+
+def _increments(before: int) -> Callable[[Record], int]:
+    last = before
+
+    def size(record: Record) -> int:
+        nonlocal last
+        step, last = record.images - last, record.images
+        return step
+
+    return size
+
+
+def _describe(record: Record) -> str:
+    losses = "/".join("-" if loss is None else f"{loss:.3g}" for loss in record.loss)
+    return f"loss {losses}  {record.images_per_second:.0f} img/s"
+
+
+def _keep_stages(source: Path, out: Path) -> None:
+    """Copies the stages file into the run, for the report."""
+    content = source.read_bytes()
+    target = out / "stages.json"
+    if target.resolve() != source.resolve():
+        claim(target, content.decode())
+        write_atomically(target, content)
+
+
+def cost_rows(config: RunConfig) -> list[list[str]]:
+    """Bounds, share of the training images, parameters and multiply-accumulates of each stage, as text."""
+    stages, schedule = Stages(config.model.boundaries), SCHEDULES[config.model.schedule]
+    rows = []
+    for stage, cost in enumerate(stage_costs(config.model)):
+        low, high = stages.bounds(stage)
+        share = stages.share(schedule, stage)
+        figures = [f"{low:.4g} .. {high:.4g}", f"{share:.1%}", f"{cost.parameters:,}", f"{cost.macs / 1e6:,.1f} M"]
+        rows.append([str(stage + 1), *figures])
+    return rows
+
+
+COST_HEADINGS = ["stage", "sigma", "share of training", "parameters", "MACs per image"]
+
+
+def _show_cost(config: RunConfig) -> None:
+    table(COST_HEADINGS, cost_rows(config))
+    say(f"{total_parameters(config.model):,} parameters in all")
+
+
+def with_length(preset: Preset, images: int) -> Preset:
+    """The preset for a run of another length."""
+    return replace(preset, training=replace(preset.training, images=images))

@@ -1,0 +1,108 @@
+"""A run, or several, as one HTML page that needs nothing beside it."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from multistage_diffusion.config import RunConfig, from_json, to_json
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.evaluation import StageCost, stage_costs, total_parameters
+from multistage_diffusion.files import read_json
+from multistage_diffusion.report.figures import loss_figure, stages_figure
+from multistage_diffusion.schedule import SCHEDULES
+from multistage_diffusion.stages import Stages
+from multistage_diffusion.training.records import Record, read_records
+
+__all__ = ["render"]
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A line of the cost table."""
+
+    number: int
+    low: float
+    high: float
+    share: float
+    cost: StageCost
+    loss: float | None
+    optimal: float | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says about one run."""
+
+    name: str
+    config: RunConfig
+    rows: list[StageRow]
+    mean_macs: float
+    parameters: int
+    last: Record | None
+    stages_svg: str | None
+    loss_svg: str | None
+    samples: str | None
+    evaluations: list[dict[str, Any]]
+    settings: str
+
+
+def render(runs: Sequence[Path]) -> str:
+    """The page.
+
+    Raises:
+        BadInput: if a folder holds no run, or a file of it is damaged.
+
+    """
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(files("multistage_diffusion.report").joinpath("page.html").read_text())
+    return template.render(sections=[_section(run) for run in runs])
+
+
+def _section(run: Path) -> Section:
+    if not (run / "config.json").exists():
+        raise BadInput(f"{run} holds no run: there is no config.json in it (multistage train makes one).")
+    config = from_json(RunConfig, read_json(run / "config.json"))
+    records = read_records(run)
+    rows = _rows(config, records[-1] if records else None)
+    return Section(
+        name=str(run),
+        config=config,
+        rows=rows,
+        mean_macs=sum(row.share * row.cost.macs for row in rows),
+        parameters=total_parameters(config.model),
+        last=records[-1] if records else None,
+        stages_svg=_stages_svg(run / "stages.json"),
+        loss_svg=loss_figure(records) if records else None,
+        samples=_inline(run / "samples.png"),
+        evaluations=_evaluations(run),
+        settings=json.dumps(to_json(config), indent=1),
+    )
+
+
+def _rows(config: RunConfig, last: Record | None) -> list[StageRow]:
+    stages, schedule = Stages(config.model.boundaries), SCHEDULES[config.model.schedule]
+    losses = zip(last.probe_loss, last.optimal_loss, strict=True) if last else [(None, None)] * len(stages)
+    return [
+        StageRow(k + 1, *stages.bounds(k), stages.share(schedule, k), cost, loss, optimal)
+        for k, (cost, (loss, optimal)) in enumerate(zip(stage_costs(config.model), losses, strict=True))
+    ]
+
+
+def _stages_svg(path: Path) -> str | None:
+    stages = read_json(path) if path.exists() else {}
+    return stages_figure(stages) if stages.get("curves") else None
+
+
+def _inline(path: Path) -> str | None:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path.exists() else None
+
+
+def _evaluations(run: Path) -> list[dict[str, Any]]:
+    paths = [run / "evaluations.json", run / "samples" / "evaluations.json"]
+    return [result for path in paths if path.exists() for result in read_json(path)]
