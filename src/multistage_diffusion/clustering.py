@@ -28,10 +28,10 @@ from torch import Tensor
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.optimal import OptimalDenoiser
-from multistage_diffusion.schedule import Schedule
+from multistage_diffusion.schedule import SCHEDULES, Schedule
 from multistage_diffusion.stages import Stages
 
-__all__ = ["Agreement", "ClusterOptions", "Clustering", "agreement", "cluster", "thresholds"]
+__all__ = ["Agreement", "ClusterOptions", "Clustering", "agreement", "cluster", "identity", "thresholds"]
 
 Floats = NDArray[np.float64]
 UNIT = 2.0  # networks and denoisers see pixels in [-1, 1]; eta and sigma of the algorithm refer to [0, 1]
@@ -99,16 +99,24 @@ class Clustering:
             "clock": self.schedule.clock,
             "boundaries_in_clock": [float(self.schedule.to_clock(b)) for b in boundaries],
             "ci95": self.ci95,
-            "method": "optimal-denoiser",
-            "parameters": {**asdict(self.options), "schedule": {"name": schedule_name, **asdict(self.schedule)}},  # type: ignore[call-overload]
+            **identity(images, schedule_name, self.options),
             "curves": {
                 "sigma": self.sigmas.tolist(),
                 "u": self.schedule.u(torch.from_numpy(self.sigmas)).tolist(),
                 "low_noise_agreement": self.agreement.low.mean(0).tolist(),
                 "high_noise_agreement": self.agreement.high.mean(0).tolist(),
             },
-            "data": {"fingerprint": images.fingerprint, "images": len(images), "shape": list(images.shape)},
         }
+
+
+def identity(images: Images, schedule_name: str, options: ClusterOptions) -> dict[str, Any]:
+    """The part of a stages file that determines the rest: method, parameters and data."""
+    schedule: Any = SCHEDULES[schedule_name]
+    return {
+        "method": "optimal-denoiser",
+        "parameters": {**asdict(options), "schedule": {"name": schedule_name, **asdict(schedule)}},
+        "data": {"fingerprint": images.fingerprint, "images": len(images), "shape": list(images.shape)},
+    }
 
 
 def agreement(images: Images, sigmas: Tensor, options: ClusterOptions) -> Iterator[Agreement]:
@@ -202,7 +210,7 @@ def _check(cut: tuple[float, float], options: ClusterOptions) -> None:
     if not 0 < cut[0] < cut[1] < 1:
         raise BadInput(
             f"The first and last stage overlap or fill everything (quantiles {cut[0]:.3f} and {cut[1]:.3f}): "
-            f"raise alpha (now {options.alpha}) or lower eta (now {options.eta:g})."
+            f"raise alpha (now {options.alpha}), lower eta (now {options.eta:g}) or use the schedule vp."
         )
 
 

@@ -95,6 +95,7 @@ def grid_image(pixels: Tensor, columns: int, least: int = 32) -> Image.Image:
     factor = max(1, -(-least // min(pixels.shape[2:])))
     big = pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     count, channels, height, width = big.shape
+    columns = min(columns, count)
     rows = -(-count // columns)
     canvas = torch.full((channels, rows * (height + 2) - 2, columns * (width + 2) - 2), 255, dtype=torch.uint8)
     for index, image in enumerate(big):

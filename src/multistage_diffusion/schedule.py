@@ -24,7 +24,7 @@ __all__ = ["DDPM", "SCHEDULES", "VE", "VP", "Karras", "LogNormal", "Schedule", "
 
 def as_float64(value: Tensor | float) -> Tensor:
     """The value as a float64 tensor on the CPU (some accelerators have no float64)."""
-    return torch.as_tensor(value, device="cpu").to(torch.float64)
+    return value.cpu().double() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
 
 
 class Schedule(ABC):

@@ -1,18 +1,18 @@
 """``multistage cluster``: stages from a data set."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from multistage_diffusion.cli.output import claim, show_plan, table
+from multistage_diffusion.cli.output import show_plan, table
 from multistage_diffusion.cli.progress import say, track
-from multistage_diffusion.clustering import Clustering, ClusterOptions, agreement, cluster
+from multistage_diffusion.clustering import Clustering, ClusterOptions, agreement, cluster, identity
 from multistage_diffusion.config import ScheduleName, to_json
 from multistage_diffusion.data import load
-from multistage_diffusion.files import write_json
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import read_json, write_json
 from multistage_diffusion.schedule import SCHEDULES
 
 __all__ = ["Cluster"]
@@ -42,14 +42,22 @@ class Cluster:
         images = load(self.data)
         schedule = SCHEDULES[self.schedule]
         say(f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}")
+        if self.out.exists():
+            return _check_existing(self.out, identity(images, self.schedule, self.rule))
         parts = agreement(images, schedule.levels(self.rule.levels), self.rule)
         watched = track(parts, "pairs", self.rule.pairs, lambda part: len(part.low))
         result = cluster(images, schedule, self.rule, watched)
-        contents = result.to_json(images, self.schedule)
-        claim(self.out, json.dumps(contents, indent=1) + "\n")
-        write_json(self.out, contents)
+        write_json(self.out, result.to_json(images, self.schedule))
         _show(result)
         say(f"wrote {self.out}")
+
+
+def _check_existing(out: Path, wanted: dict[str, Any]) -> None:
+    """An existing file is kept. It must be what this command would write."""
+    found = read_json(out) if out.is_file() else {}
+    if not isinstance(found, dict) or any(found.get(key) != value for key, value in wanted.items()):
+        raise BadInput(f"{out} exists and holds something else; choose another --out or remove it.")
+    say(f"{out} holds these stages already: {', '.join(f'{b:.4g}' for b in found['boundaries'])}")
 
 
 def _show(result: Clustering) -> None:

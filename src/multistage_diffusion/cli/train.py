@@ -50,10 +50,10 @@ class Train:
 
 def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None) -> int:
     """Trains with progress on the terminal; returns 130 if a signal ended it early, else 0."""
+    _show_cost(config)
     prepare_run(out, config, images)
     if stages is not None:
         _keep_stages(stages, out)
-    _show_cost(config)
     total, batch = config.training.images, config.training.batch_size
     before = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
     if before:

@@ -55,11 +55,17 @@ class Moments:
 def frechet_distance(first: Moments, second: Moments) -> float:
     """``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``.
 
-    The trace of the root is the sum of the roots of the eigenvalues of ``C1^(1/2) C2 C1^(1/2)``, which is symmetric and
-    positive semidefinite even where the covariances are singular.
+    The trace of the root is the sum of the singular values of ``C1^(1/2) C2^(1/2)``, which stays accurate where the
+    covariances are singular, as they are with fewer images than features.
     """
     one, two = first.covariance, second.covariance
-    values, vectors = scipy.linalg.eigh(one)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    cross = np.sqrt(scipy.linalg.eigvalsh(root @ two @ root).clip(min=0)).sum()
-    return float(np.square(first.mean - second.mean).sum() + np.trace(one) + np.trace(two) - 2 * cross)
+    cross = scipy.linalg.svdvals(_root(one) @ _root(two)).sum()
+    distance = np.square(first.mean - second.mean).sum() + np.trace(one) + np.trace(two) - 2 * cross
+    return max(0.0, float(distance))
+
+
+def _root(covariance: Floats) -> Floats:
+    """The symmetric square root of a positive semidefinite matrix."""
+    values, vectors = scipy.linalg.eigh(covariance)
+    root: Floats = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    return root

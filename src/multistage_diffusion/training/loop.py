@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,7 +84,9 @@ def _check_same(out: Path, old: object, new: object, where: str = "") -> None:
         raise BadInput(f"{out} holds a run with another configuration: {where} is {old} there, {new} here. Choose another --out.")
 
 
-def train(config: RunConfig, images: Images, out: Path, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+def train(
+    config: RunConfig, images: Images, out: Path, should_stop: Callable[[], bool] = lambda: False
+) -> Generator[Record, None, None]:
     """Trains until ``config.training.images`` images have been seen, continuing from the latest checkpoint in ``out``.
 
     An interrupted and repeated run has the same weights, bit by bit, as an uninterrupted one on the same machine.
@@ -111,7 +113,7 @@ def train(config: RunConfig, images: Images, out: Path, should_stop: Callable[[]
             yield loop.record()
         if stopping or loop.crossed(config.training.checkpoint_images):
             loop.checkpoint()
-        if stopping:
+        if stopping and loop.state.images < config.training.images:
             return
     loop.finish()
 
@@ -120,7 +122,6 @@ class _Loop:
     """A run in progress."""
 
     def __init__(self, config: RunConfig, images: Images, out: Path) -> None:
-        prepare_run(out, config, images)
         self.config, self.recipe, self.images, self.out = config, config.training, images, out
         self.accelerator = Accelerator()
         self.schedule = SCHEDULES[config.model.schedule]
@@ -128,6 +129,7 @@ class _Loop:
         denoiser = build_denoiser(config.model).to(self.accelerator.device)
         denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
         self.state = State.begin(denoiser, self.recipe)
+        prepare_run(out, config, images)
         self._resume()
         self.objective = self.accelerator.prepare(Objective(denoiser))
         self.probe = Probe.draw(images, denoiser, self.schedule, config.model.classes > 0, self.recipe.seed)

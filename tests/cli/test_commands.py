@@ -1,0 +1,263 @@
+"""Each command on small images, as a person types it; bad input gives one line and exit code 2."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multistage_diffusion.cli import main
+from multistage_diffusion.data import load
+from multistage_diffusion.data.sources import load_image
+
+TINY = ["--encoder-widths", "8", "--decoder-widths", "12", "8", "4", "--channel-mult", "1", "2", "--blocks", "1"]
+SHORT = ["--images", "32", "--batch-size", "8", "--record-images", "8", "--checkpoint-images", "16", "--precision", "float32"]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    def command(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        return code, *capfd.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Path:
+    path = tmp_path / "stages.json"
+    path.write_text(json.dumps({"boundaries": [0.3, 2.5]}))
+    return path
+
+
+@pytest.fixture
+def trained(run: Run, tmp_path: Path, stages: Path, folder: Path) -> Path:
+    out = tmp_path / "run"
+    assert run("train", "small", "--data", folder, "--stages", stages, "--out", out, *TINY, *SHORT)[0] == 0
+    return out
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def assert_refused(result: tuple[int, str, str], says: str) -> None:
+    code, _, err = result
+    line = err.strip().splitlines()
+    assert code == 2
+    assert len(line) == 1, err
+    assert line[0].startswith("multistage: ")
+    assert says in line[0]
+
+
+def test_cluster_writes_a_stages_file_and_a_table(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "found" / "stages.json"
+    code, printed, _ = run("cluster", "--data", "digits", "--pairs", 16, "--levels", 17, "--out", out)
+    assert code == 0
+    found = json.loads(out.read_text())
+    assert found["boundaries"] == sorted(found["boundaries"])
+    assert found["parameters"]["pairs"] == 16
+    assert f"{found['boundaries'][0]:.4g}" in printed
+    assert "share" in printed
+
+
+def test_cluster_does_not_overwrite_another_file(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "stages.json"
+    arguments = ["cluster", "--data", "digits", "--levels", 17, "--out", out]
+    assert run(*arguments, "--pairs", 8)[0] == 0
+    before = out.read_bytes()
+    assert "already" in run(*arguments, "--pairs", 8)[1]
+    assert_refused(run(*arguments, "--pairs", 9), "holds something else")
+    assert_refused(run(*arguments[:-1], tmp_path), "holds something else")
+    assert out.read_bytes() == before
+
+
+def test_train_leaves_a_whole_run(trained: Path) -> None:
+    names = {path.relative_to(trained).as_posix() for path in trained.rglob("*") if path.is_file()}
+    assert {"config.json", "stages.json", "stats.jsonl", "model.safetensors"} <= names
+    assert "checkpoints/000000000032/model.safetensors" in names
+    assert len((trained / "stats.jsonl").read_text().splitlines()) == 4
+
+
+def test_train_without_stages_is_unified(run: Run, tmp_path: Path, folder: Path) -> None:
+    widths = ["--encoder-widths", "8", "--decoder-widths", "8", "--channel-mult", "1", "2"]
+    assert run("train", "small", "--data", folder, "--out", tmp_path / "run", *widths, *SHORT)[0] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"]["boundaries"] == []
+
+
+def test_sample_writes_numbered_images_and_a_grid(run: Run, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    assert run("sample", trained, "--steps", 3, "--images", 5, "--seed", 4, "--out", out)[0] == 0
+    assert sorted(path.name for path in out.glob("*.png")) == [f"{k:06d}.png" for k in range(5)]
+    assert load(out).shape == (3, 8, 8)
+    assert load_image(tmp_path / "drawn.png").shape == (3, 32, 5 * 34 - 2)
+
+
+def test_sample_completes_and_extends_what_is_there(run: Run, trained: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("sample", trained, "--steps", 3, "--images", 6, "--out", first)
+    run("sample", trained, "--steps", 3, "--images", 3, "--batch-size", 2, "--out", second)
+    (second / "000001.png").unlink()
+    assert run("sample", trained, "--steps", 3, "--images", 6, "--out", second)[0] == 0
+    one, two = (load(path).pixels.int() for path in (first, second))
+    assert int((one - two).abs().max()) <= 1
+    assert (tmp_path / "second.png").exists()
+
+
+def test_sample_refuses_a_folder_of_other_images(run: Run, trained: Path, folder: Path, tmp_path: Path) -> None:
+    before = contents(folder)
+    assert_refused(run("sample", trained, "--out", folder), "was not made by this command")
+    assert contents(folder) == before
+    run("sample", trained, "--steps", 3, "--images", 2, "--out", tmp_path / "drawn")
+    assert_refused(run("sample", trained, "--steps", 4, "--images", 2, "--out", tmp_path / "drawn"), "other settings")
+
+
+def test_evaluate_a_folder_and_a_run(run: Run, trained: Path, folder: Path, tmp_path: Path) -> None:
+    code, printed, _ = run("evaluate", folder, "--data", folder, "--metric", "fd-pixels")
+    assert code == 0
+    assert "fd-pixels = " in printed
+    (itself,) = json.loads((folder / "evaluations.json").read_text())
+    assert itself["value"] == pytest.approx(0, abs=1e-9)
+    arguments = ["evaluate", trained, "--data", folder, "--metric", "fd-pixels", "--images", 6, "--steps", 3]
+    assert run(*arguments)[0] == 0
+    assert run(*arguments)[0] == 0
+    results = json.loads((trained / "evaluations.json").read_text())
+    assert len(results) == 2
+    assert results[0]["value"] == pytest.approx(results[1]["value"], rel=1e-6)
+    assert [set(cost) for cost in results[0]["cost"]["stages"]] == [{"parameters", "macs"}] * 3
+    assert sum(results[0]["cost"]["evaluations_per_stage"]) == 5
+
+
+def test_report_writes_a_page_and_replaces_only_reports(run: Run, trained: Path, tmp_path: Path) -> None:
+    assert run("report", trained)[0] == 0
+    assert run("report", trained, trained)[0] == 0
+    assert (trained / "report.html").read_text().count("<h1>") == 2
+    notes = tmp_path / "notes.html"
+    notes.write_text("mine")
+    assert_refused(run("report", trained, "--out", notes), "is no report")
+    assert notes.read_text() == "mine"
+
+
+def test_demo_does_the_whole_job(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    code, printed, _ = run("demo", "--out", out, "--images", 256, "--samples", 12)
+    assert code == 0
+    for name in ("stages.json", "model.safetensors", "samples/000011.png", "samples.png", "report.html", "stats.jsonl"):
+        assert (out / name).exists(), name
+    assert "copies of real digits" in printed
+    before = contents(out / "samples")
+    assert run("demo", "--out", out, "--images", 256, "--samples", 12)[0] == 0
+    after = contents(out / "samples")
+    assert {path: after[path] for path in before if path.suffix == ".png"} == {
+        p: b for p, b in before.items() if p.suffix == ".png"
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cluster", "--data", "digits"],
+        ["train", "digits", "--data", "digits", "--out", "run", "--decoder-widths", "8"],
+        ["evaluate", "somewhere", "--data", "digits"],
+        ["report", "somewhere"],
+        ["demo"],
+    ],
+)
+def test_dry_runs_print_the_settings_and_write_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed, _ = run(*arguments, "--dry-run")
+    assert code == 0
+    assert json.loads(printed[: printed.rindex("\n}") + 2] if "\n}" in printed else printed)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_sample(run: Run, trained: Path) -> None:
+    before = contents(trained)
+    code, printed, _ = run("sample", trained, "--dry-run")
+    assert code == 0
+    assert json.loads(printed)["trained_images"] == 32
+    assert contents(trained) == before
+
+
+def test_stages_and_decoders_must_agree(run: Run, tmp_path: Path, folder: Path, stages: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["train", "small", "--data", folder, "--out", out]
+    assert_refused(run(*arguments), "1 stages but 3 decoders")
+    assert_refused(run(*arguments, "--stages", stages, "--decoder-widths", "8", "8"), "3 stages but 2 decoders")
+    stages.write_text(json.dumps({"boundaries": [2.5, 0.3]}))
+    assert_refused(run(*arguments, "--stages", stages), "increasing")
+    assert_refused(run(*arguments, "--stages", tmp_path / "no.json"), "no.json")
+    assert not out.exists()
+
+
+def test_bad_data_is_refused_by_every_command(run: Run, trained: Path, tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (folder / "cat" / "zz.png").write_bytes(b"broken")
+    before = contents(trained)
+    for data, says in ((tmp_path / "none", "no folder or file"), (tmp_path / "empty", "no images"), (folder, "zz.png")):
+        assert_refused(run("cluster", "--data", data, "--out", tmp_path / "s.json"), says)
+        assert_refused(run("train", "small", "--data", data, "--out", trained, *TINY, *SHORT), says)
+        assert_refused(run("evaluate", trained, "--data", data), says)
+    assert contents(trained) == before
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_evaluating_against_other_channels_or_sizes_is_refused(run: Run, trained: Path) -> None:
+    assert_refused(run("evaluate", trained, "--data", "digits", "--metric", "fd-pixels"), "3x8x8")
+
+
+def test_an_existing_run_with_another_configuration_is_refused(run: Run, trained: Path, stages: Path, folder: Path) -> None:
+    before = contents(trained)
+    arguments = ["train", "small", "--data", folder, "--stages", stages, "--out", trained, *TINY, *SHORT]
+    assert_refused(run(*arguments, "--seed", 5), "training.seed is 0 there, 5 here")
+    stages.write_text(json.dumps({"boundaries": [0.4, 2.5]}))
+    assert_refused(run(*arguments), "model.boundaries")
+    assert contents(trained) == before
+
+
+def test_a_truncated_model_is_refused(run: Run, trained: Path, folder: Path) -> None:
+    model = trained / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:1000])
+    assert_refused(run("sample", trained), "model.safetensors")
+    assert_refused(run("evaluate", trained, "--data", folder), "model.safetensors")
+
+
+def test_what_is_not_there_is_named(run: Run, tmp_path: Path, folder: Path) -> None:
+    assert_refused(run("sample", tmp_path / "none"), "holds no model")
+    assert_refused(run("evaluate", tmp_path / "none", "--data", folder), "no run or folder")
+    assert_refused(run("report", tmp_path / "none"), "holds no run")
+
+
+def test_images_too_odd_for_the_levels_are_refused(run: Run, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((9, 9), dtype=np.uint8)).save(tmp_path / "odd.png")
+    arguments = ["--decoder-widths", "8", "--out", tmp_path / "run"]
+    assert_refused(run("train", "small", "--data", tmp_path, *arguments), "divisible by 4")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_in_place_of_the_run_is_refused(run: Run, tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    widths = ["--encoder-widths", "8", "--decoder-widths", "8", "--channel-mult", "1", "2"]
+    code, _, err = run("train", "small", "--data", folder, "--out", tmp_path / "run", *widths, *SHORT)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_setting_out_of_range_is_refused(run: Run, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("train", "small", "--data", folder, "--out", "run", "--batch-size", "0")
+    assert caught.value.code == 2
+    assert "batch_size must be positive" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["train"], ["train", "huge"], ["sample"], ["cluster", "--alpha", "x"], ["fly"]])
+def test_unreadable_arguments_exit_with_2(run: Run, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2

@@ -1,0 +1,79 @@
+"""The command, killed and repeated as a person would, gives the weights of an uninterrupted run, bit by bit."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from multistage_diffusion.checkpoint import load_model
+
+TINY = ["--encoder-widths", "8", "--decoder-widths", "12", "8", "4", "--blocks", "1", "--dropout", "0.1"]
+LENGTH = ["--images", "2000", "--batch-size", "16", "--record-images", "200", "--checkpoint-images", "240"]
+
+
+def start(tmp_path: Path, out: Path) -> subprocess.Popen[str]:
+    stages = tmp_path / "stages.json"
+    stages.write_text(json.dumps({"boundaries": [0.3, 2.5]}))
+    command = [sys.executable, "-m", "multistage_diffusion", "train", "digits", "--data", "digits", "--out", str(out)]
+    return subprocess.Popen([*command, "--stages", str(stages), *TINY, *LENGTH], text=True, stdout=-1, stderr=-1)
+
+
+def wait_for(out: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    """Waits until the run has written so many records."""
+    stats = out / "stats.jsonl"
+    while process.poll() is None and (not stats.exists() or stats.read_text().count("\n") < lines):
+        time.sleep(0.01)
+
+
+def finish(tmp_path: Path, out: Path) -> None:
+    process = start(tmp_path, out)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+
+
+def assert_same(first: Path, second: Path) -> None:
+    a, b = (load_model(run / "model.safetensors").denoiser.network.state_dict() for run in (first, second))
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    losses = [[json.loads(line)["loss"] for line in (run / "stats.jsonl").read_text().splitlines()] for run in (first, second)]
+    assert losses[0] == losses[1]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    finish(folder, folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_a_run_ended_by_a_signal_continues_where_it_was(whole: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    out = tmp_path / "run"
+    process = start(tmp_path, out)
+    wait_for(out, 3, process)
+    process.send_signal(number)
+    printed, _ = process.communicate()
+    assert process.returncode == code
+    assert ("the same command continues" in printed) == (code == 130)
+    assert not (out / "model.safetensors").exists()
+    finish(tmp_path, out)
+    assert_same(whole, out)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_loses_nothing(whole: Path, tmp_path: Path) -> None:
+    """SIGKILL at any time, while a checkpoint is being written included."""
+    rng, out = np.random.default_rng(0), tmp_path / "run"
+    for _ in range(10):
+        process = start(tmp_path, out)
+        time.sleep(rng.uniform(2.0, 6.0))
+        process.kill()
+        process.communicate()
+    finish(tmp_path, out)
+    assert_same(whole, out)

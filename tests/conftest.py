@@ -1,0 +1,88 @@
+"""What several tests share: tiny images, networks and runs. Nothing here is random between runs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multistage_diffusion.config import DataInfo, ModelConfig, NetworkConfig, RunConfig, TrainingConfig
+from multistage_diffusion.data import Images
+from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+
+TINY = NetworkConfig(
+    encoder_widths=(8,), decoder_widths=(12, 8, 4), channel_mult=(1, 2), blocks=1, attention_resolutions=(4,), dropout=0.1
+)
+MODEL = ModelConfig(
+    shape=(1, 8, 8), classes=0, boundaries=(0.3, 2.5), schedule="edm", preconditioning="edm", sigma_data=0.5, network=TINY
+)
+TRAINING = TrainingConfig(
+    images=24, batch_size=8, learning_rate=1e-2, warmup_images=16, flip=True, record_images=8, checkpoint_images=16, seed=3
+)
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Images:
+    from multistage_diffusion.data import load
+
+    return load("digits")
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits: Images) -> Images:
+    """50 digits: five of each class."""
+    assert digits.labels is not None
+    chosen = torch.cat([torch.nonzero(digits.labels == label)[:5, 0] for label in range(10)])
+    return Images(digits.pixels[chosen], digits.labels[chosen], digits.classes, "digits")
+
+
+@pytest.fixture
+def model_config() -> ModelConfig:
+    return MODEL
+
+
+@pytest.fixture
+def denoiser() -> NetworkDenoiser:
+    """A tiny three-stage denoiser whose every parameter matters: none is left at its near-zero start."""
+    return disturb(build_denoiser(MODEL)).eval()
+
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+def disturb(module: Module) -> Module:
+    """Adds noise to every parameter."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return module
+
+
+@pytest.fixture
+def run_config(few_digits: Images) -> RunConfig:
+    return run_on(few_digits)
+
+
+def run_on(data: Images, **training: object) -> RunConfig:
+    info = DataInfo(path=data.source, fingerprint=data.fingerprint, images=len(data))
+    return RunConfig(model=MODEL, training=replace(TRAINING, **training), data=info)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve colour images of 8x8 in two labelled subfolders."""
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        target = tmp_path / "images" / ("cat" if index % 2 else "dog")
+        target.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(target / f"{index}.png")
+    return tmp_path / "images"

@@ -1,0 +1,133 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from multistage_diffusion.clustering import Agreement, ClusterOptions, agreement, cluster, thresholds
+from multistage_diffusion.data import Images, to_unit_range
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.schedule import VP, LogNormal
+from multistage_diffusion.stages import Stages
+
+OPTIONS = ClusterOptions(pairs=40, levels=17)
+U = np.linspace(0, 1, 1001)
+
+
+def test_thresholds_of_a_step_are_exact() -> None:
+    """S0 falls from 1 to 0 at 0.45: its running mean 0.45/u reaches 0.9 at u = 0.5. S1 rises at 0.7: 0.3/(1-u) at u = 2/3."""
+    low, high = (U < 0.45).astype(float), (U > 0.7).astype(float)
+    assert thresholds(U, low, high, 0.9) == pytest.approx((0.5, 2 / 3), abs=1e-3)
+
+
+def test_thresholds_of_linear_curves_are_exact() -> None:
+    """The mean of 1 - v over [0, u] is 1 - u/2; that of v over [u, 1] is (1 + u)/2."""
+    assert thresholds(U, 1 - U, U, 0.9) == pytest.approx((0.2, 0.8), abs=1e-3)
+
+
+def test_thresholds_do_not_depend_on_how_levels_are_spread() -> None:
+    uneven = np.sort(np.concatenate([U**3, U]))
+    assert thresholds(uneven, 1 - uneven, uneven, 0.9) == pytest.approx((0.2, 0.8), abs=1e-3)
+
+
+def test_thresholds_that_are_never_reached_are_nan() -> None:
+    flat = np.full_like(U, 0.5)
+    assert np.isnan(thresholds(U, flat, flat, 0.9)).all()
+
+
+def test_agreement_is_the_definition(few_digits: Images) -> None:
+    """One pair at a time, in float64, by the formulas of the paper on pixels in [0, 1]."""
+    sigmas = torch.tensor([0.05, 0.5, 2.0, 30.0], dtype=torch.float64)
+    options = replace(OPTIONS, pairs=5)
+    (found,) = agreement(few_digits, sigmas, options)
+    data = few_digits.pixels.double() / 255
+    for pair, image in enumerate(np.random.default_rng(0).permutation(50)[:5]):
+        n = torch.from_numpy(np.random.default_rng((0, pair)).standard_normal((1, 8, 8)))
+        for level, sigma in enumerate(sigmas.tolist()):
+            x = data[image] + sigma * n
+            weights = torch.softmax(-((x - data) ** 2).flatten(1).sum(1) / (2 * sigma**2), 0)
+            denoised = torch.einsum("n,nchw->chw", weights, data)
+            near = ((data[image] - denoised).abs() <= options.eta * sigma).double().mean()
+            mean = ((data.mean(0) - denoised).abs() <= options.eta * sigma).double().mean()
+            assert found.low[pair, level] == pytest.approx(float(near), abs=1 / 64)
+            assert found.high[pair, level] == pytest.approx(float(mean), abs=1 / 64)
+
+
+def test_agreement_has_its_limits(digits: Images) -> None:
+    found = list(agreement(digits, torch.tensor([1e-3, 1e3], dtype=torch.float64), OPTIONS))
+    low = np.concatenate([part.low for part in found])
+    high = np.concatenate([part.high for part in found])
+    assert low[:, 0].min() == 1
+    assert high[:, 1].min() == 1
+
+
+def test_one_image_agrees_with_both_limits_everywhere(few_digits: Images) -> None:
+    one = Images(few_digits.pixels[:1])
+    (found,) = agreement(one, VP().levels(9), OPTIONS)
+    assert found.low.min() == found.high.min() == 1
+
+
+def test_chunks_do_not_matter(digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = cluster(digits, VP(), OPTIONS)
+    monkeypatch.setattr("multistage_diffusion.clustering.CHUNK_BYTES", 1)
+    parts = list(agreement(digits, VP().levels(OPTIONS.levels), OPTIONS))
+    assert len(parts) == OPTIONS.pairs
+    assert cluster(digits, VP(), OPTIONS, parts).stages == whole.stages
+
+
+def test_more_noise_never_helps_the_first_stage_of_digits(digits: Images) -> None:
+    found = cluster(digits, VP(), OPTIONS)
+    low, high = found.stages.boundaries
+    assert 0.2 < low < 0.5 < 2 < high < 3
+    for (left, right), boundary in zip(found.ci95, found.stages.boundaries, strict=True):
+        assert left < boundary < right
+
+
+def test_a_shuffled_data_set_has_nearly_the_same_stages(digits: Images) -> None:
+    shuffled = Images(digits.pixels[torch.randperm(len(digits))])
+    first, second = (cluster(data, VP(), ClusterOptions()) for data in (digits, shuffled))
+    for a, b, (low, high) in zip(first.stages.boundaries, second.stages.boundaries, first.ci95, strict=True):
+        assert abs(a - b) < 2 * (high - low)
+
+
+def test_scaled_noise_and_tolerance_scale_together(digits: Images) -> None:
+    """A larger tolerance widens the first stage and lengthens the last."""
+    narrow, wide = (cluster(digits, VP(), replace(OPTIONS, eta=eta)).stages.boundaries for eta in (1 / 256, 3 / 256))
+    assert narrow[0] < wide[0]
+    assert narrow[1] > wide[1]
+
+
+def test_the_stages_file_is_complete_and_readable(digits: Images, tmp_path: Path) -> None:
+    found = cluster(digits, LogNormal(), OPTIONS)
+    contents = json.loads(json.dumps(found.to_json(digits, "edm")))
+    assert set(contents) == {"boundaries", "clock", "boundaries_in_clock", "ci95", "method", "parameters", "curves", "data"}
+    assert contents["data"] == {"fingerprint": digits.fingerprint, "images": 1797, "shape": [1, 8, 8]}
+    assert contents["clock"] == "sigma"
+    path = tmp_path / "stages.json"
+    path.write_text(json.dumps(contents))
+    assert Stages.load(path) == found.stages
+
+
+def test_curves_that_never_agree_are_an_error() -> None:
+    zero = np.zeros((4, 9))
+    images = Images(torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
+    with pytest.raises(BadInput, match="smallest noise"):
+        cluster(images, VP(), ClusterOptions(pairs=4, levels=9), [Agreement(zero, zero)])
+
+
+def test_stages_that_overlap_are_an_error(few_digits: Images) -> None:
+    with pytest.raises(BadInput, match="overlap"):
+        cluster(Images(few_digits.pixels[:1]), VP(), OPTIONS)
+
+
+@pytest.mark.parametrize("bad", [{"alpha": 0}, {"alpha": 1.5}, {"eta": 0}, {"pairs": 0}, {"levels": 2}])
+def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(BadInput):
+        ClusterOptions(**bad)  # type: ignore[arg-type]
+
+
+def test_unit_range_is_twice_the_pixel_range() -> None:
+    ends = to_unit_range(torch.tensor([0, 255], dtype=torch.uint8))
+    assert ends.tolist() == [-1, 1]

@@ -1,0 +1,100 @@
+import pytest
+import torch
+from torch import Tensor
+
+from multistage_diffusion.data import Images, to_unit_range
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.optimal import OptimalDenoiser
+
+LEVELS = (0.002, 0.01, 0.1, 0.5, 2.0, 10.0, 80.0, 1000.0)
+
+
+def naive(x: Tensor, images: Tensor, sigma: Tensor) -> Tensor:
+    """The formula as it stands, by differences instead of products."""
+    squares = ((x[:, None] - images[None]) ** 2).flatten(2).sum(2)
+    weights = torch.softmax(-squares / (2 * sigma[:, None] ** 2), dim=1)
+    return torch.einsum("bn,nchw->bchw", weights, images)
+
+
+def noisy(images: Tensor, sigma: float, count: int = 6) -> Tensor:
+    return images[:count] + sigma * torch.randn_like(images[:count])
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(200, 3, 8, 8, dtype=torch.float64) * 2 - 1
+
+
+@pytest.mark.parametrize("sigma", LEVELS)
+def test_equals_the_direct_evaluation(images: Tensor, sigma: float) -> None:
+    x = noisy(images, sigma)
+    expected = naive(x, images, torch.full((6,), sigma, dtype=torch.float64))
+    torch.testing.assert_close(OptimalDenoiser(images)(x, sigma), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("sigma", LEVELS)
+def test_equals_the_direct_evaluation_on_nearly_equal_images(sigma: float) -> None:
+    """Images one grey value apart: at small sigma everything hangs on the last digits of the distances."""
+    pixels = torch.randint(100, 102, (50, 1, 16, 16), dtype=torch.uint8)
+    images = to_unit_range(pixels.double())
+    x = noisy(images, sigma)
+    expected = naive(x, images, torch.full((6,), sigma, dtype=torch.float64))
+    torch.testing.assert_close(OptimalDenoiser(pixels)(x, sigma), expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("sigma", LEVELS)
+def test_one_image_is_always_returned(images: Tensor, sigma: float) -> None:
+    x = noisy(images, sigma)
+    torch.testing.assert_close(OptimalDenoiser(images[:1])(x, sigma), images[:1].expand_as(x))
+
+
+def test_much_noise_gives_the_mean(images: Tensor) -> None:
+    x = noisy(images, 1e4)
+    torch.testing.assert_close(OptimalDenoiser(images)(x, 1e4), images.mean(0).expand_as(x), rtol=0, atol=1e-2)
+
+
+def test_little_noise_gives_the_nearest_image(images: Tensor) -> None:
+    x = noisy(images, 0.3)
+    nearest = images[torch.cdist(x.flatten(1), images.flatten(1)).argmin(1)]
+    torch.testing.assert_close(OptimalDenoiser(images)(x, 1e-3), nearest)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2.0])
+def test_is_tweedies_formula_with_the_score_of_the_mixture(images: Tensor, sigma: float) -> None:
+    x = noisy(images, sigma).requires_grad_()
+    squares = ((x[:, None] - images[None]) ** 2).flatten(2).sum(2)
+    (score,) = torch.autograd.grad(torch.logsumexp(-squares / (2 * sigma**2), 1).sum(), x)
+    torch.testing.assert_close(OptimalDenoiser(images)(x.detach(), sigma), x.detach() + sigma**2 * score)
+
+
+def test_blocks_do_not_matter(images: Tensor) -> None:
+    x = torch.cat([noisy(images, sigma) for sigma in LEVELS])
+    sigma = torch.tensor(LEVELS).repeat_interleave(6)
+    whole = OptimalDenoiser(images)(x, sigma)
+    for block_bytes in (1, 100_000):
+        torch.testing.assert_close(OptimalDenoiser(images, block_bytes)(x, sigma), whole, rtol=0, atol=1e-12)
+
+
+def test_levels_may_differ_within_a_batch(images: Tensor) -> None:
+    sigma = torch.tensor(LEVELS[:6])
+    x = images[:6] + sigma[:, None, None, None] * torch.randn_like(images[:6])
+    rows = [OptimalDenoiser(images)(x[k : k + 1], float(level)) for k, level in enumerate(LEVELS[:6])]
+    torch.testing.assert_close(OptimalDenoiser(images)(x, torch.tensor(LEVELS[:6], dtype=torch.float64)), torch.cat(rows))
+
+
+def test_bytes_are_read_as_minus_one_to_one(digits: Images) -> None:
+    x = torch.randn(4, 1, 8, 8)
+    pixels = digits.pixels[:50]
+    torch.testing.assert_close(OptimalDenoiser(pixels)(x, 0.7), OptimalDenoiser(to_unit_range(pixels))(x, 0.7))
+    assert OptimalDenoiser(pixels)(x, 0.7).dtype == torch.float32
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 1e3])
+def test_is_finite_far_from_the_data(images: Tensor, sigma: float) -> None:
+    x = 100 * torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    assert OptimalDenoiser(images)(x, sigma).isfinite().all()
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(BadInput, match="at least one image"):
+        OptimalDenoiser(torch.empty(0, 1, 8, 8))
