@@ -70,6 +70,6 @@ def test_png_files_keep_every_pixel(tmp_path: Path) -> None:
 def test_a_grid_holds_all_images_in_reading_order() -> None:
     pixels = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 1, 40, 40)
     grid = np.asarray(grid_image(pixels, columns=3))
-    assert grid.shape == (2 * 42 - 2, 3 * 42 - 2)
-    assert [int(grid[42 * (k // 3), 42 * (k % 3)]) for k in range(5)] == [0, 1, 2, 3, 4]
-    assert grid_image(pixels[:, :, :8, :8], columns=5).size[1] >= 32
+    assert grid.shape == (2 * 82 - 2, 3 * 82 - 2)
+    assert [int(grid[82 * (k // 3), 82 * (k % 3)]) for k in range(5)] == [0, 1, 2, 3, 4]
+    assert grid_image(pixels[:, :, :8, :8], columns=5).size[1] >= 48

@@ -10,6 +10,20 @@ The public names, imported when they are first used:
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multistage_diffusion.checkpoint import load_model
+    from multistage_diffusion.clustering import ClusterOptions, cluster
+    from multistage_diffusion.data import Images, load
+    from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+    from multistage_diffusion.generation import SampleOptions, generate
+    from multistage_diffusion.optimal import OptimalDenoiser
+    from multistage_diffusion.presets import PRESETS, plan_run
+    from multistage_diffusion.sampling import ddim, dpmpp_2m, heun, karras_grid, noise
+    from multistage_diffusion.schedule import DDPM, VE, VP, Karras, LogNormal
+    from multistage_diffusion.stages import Stages
+    from multistage_diffusion.training import train
 
 __version__ = "0.1.0"
 
@@ -28,7 +42,32 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "DDPM",
+    "PRESETS",
+    "VE",
+    "VP",
+    "ClusterOptions",
+    "Images",
+    "Karras",
+    "LogNormal",
+    "NetworkDenoiser",
+    "OptimalDenoiser",
+    "SampleOptions",
+    "Stages",
+    "build_denoiser",
+    "cluster",
+    "ddim",
+    "dpmpp_2m",
+    "generate",
+    "heun",
+    "karras_grid",
+    "load",
+    "load_model",
+    "noise",
+    "plan_run",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -39,6 +39,10 @@ class SampleOptions:
     label: int | None = None
     """The class to draw, for a class-conditional model. By default the classes take turns."""
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise BadInput(f"Sampling needs at least 1 step, not {self.steps}.")
+
 
 def sampling_grid(model: Model, options: SampleOptions) -> Tensor:
     """The noise levels a sampler visits, decreasing to 0."""
@@ -90,7 +94,7 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def grid_image(pixels: Tensor, columns: int, least: int = 32) -> Image.Image:
+def grid_image(pixels: Tensor, columns: int, least: int = 48) -> Image.Image:
     """Images side by side, row by row, with a line between them; small ones are enlarged to ``least`` pixels a side."""
     factor = max(1, -(-least // min(pixels.shape[2:])))
     big = pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)

@@ -54,7 +54,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "small": Preset(
         network=NetworkConfig(channel_mult=(1, 2, 2), blocks=2, attention_resolutions=(8,)),
-        training=TrainingConfig(images=1_000_000, batch_size=64, record_images=5_000, precision="bf16"),
+        training=TrainingConfig(images=1_000_000, batch_size=64, record_images=2_000, precision="bf16"),
     ),
 }
 """The presets by name."""

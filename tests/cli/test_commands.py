@@ -93,7 +93,7 @@ def test_sample_writes_numbered_images_and_a_grid(run: Run, trained: Path, tmp_p
     assert run("sample", trained, "--steps", 3, "--images", 5, "--seed", 4, "--out", out)[0] == 0
     assert sorted(path.name for path in out.glob("*.png")) == [f"{k:06d}.png" for k in range(5)]
     assert load(out).shape == (3, 8, 8)
-    assert load_image(tmp_path / "drawn.png").shape == (3, 32, 5 * 34 - 2)
+    assert load_image(tmp_path / "drawn.png").shape == (3, 48, 5 * 50 - 2)
 
 
 def test_sample_completes_and_extends_what_is_there(run: Run, trained: Path, tmp_path: Path) -> None:
@@ -240,6 +240,15 @@ def test_images_too_odd_for_the_levels_are_refused(run: Run, tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+def test_other_stages_beside_a_new_run_are_refused(run: Run, tmp_path: Path, folder: Path, stages: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "stages.json").write_text("mine")
+    command = ["train", "small", "--data", folder, "--stages", stages, "--out", out, *TINY, *SHORT]
+    assert_refused(run(*command), "holds something else")
+    assert [path.name for path in out.iterdir()] == ["stages.json"]
+
+
 def test_a_file_in_place_of_the_run_is_refused(run: Run, tmp_path: Path, folder: Path) -> None:
     (tmp_path / "run").write_text("mine")
     widths = ["--encoder-widths", "8", "--decoder-widths", "8", "--channel-mult", "1", "2"]
@@ -249,11 +258,11 @@ def test_a_file_in_place_of_the_run_is_refused(run: Run, tmp_path: Path, folder:
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_a_setting_out_of_range_is_refused(run: Run, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run("train", "small", "--data", folder, "--out", "run", "--batch-size", "0")
-    assert caught.value.code == 2
-    assert "batch_size must be positive" in capfd.readouterr().err
+def test_a_setting_out_of_range_is_refused(run: Run, folder: Path) -> None:
+    command = ["train", "small", "--data", folder, "--out", "run"]
+    assert_refused(run(*command, "--batch-size", "0"), "batch_size must be positive")
+    assert_refused(run("cluster", "--data", folder, "--alpha", "2"), "alpha")
+    assert_refused(run("sample", "run", "--steps", "0"), "at least 1 step")
 
 
 @pytest.mark.parametrize("arguments", [[], ["train"], ["train", "huge"], ["sample"], ["cluster", "--alpha", "x"], ["fly"]])

@@ -1,6 +1,6 @@
 """The command line. Each command is a file; this one names them and turns errors into exit codes.
 
-Exit codes: 0 done; 2 something the user can mend, said in one line; 130 interrupted, with a checkpoint.
+Exit codes: 0 done; 2 something the user can mend, said in one line; 130 interrupted (training leaves a checkpoint).
 """
 
 import errno
@@ -20,8 +20,9 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.presets import ABOUT_PRESETS, PRESETS
 from multistage_diffusion.training import Diverged
 
-__all__ = ["main"]
+__all__ = ["entry", "main", "parse"]
 
+INTERRUPTED = 130
 DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 OTHERS = (Cluster, Sample, Evaluate, Report, Demo)
@@ -31,9 +32,11 @@ ABOUT = "Diffusion models with one shared encoder and one decoder for each stage
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    command = _parse(arguments)
     try:
-        return command.run() or 0
+        return parse(arguments).run() or 0
+    except KeyboardInterrupt:
+        print("multistage: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except (BadInput, Diverged) as error:
         problem = str(error)
     except OSError as error:
@@ -49,12 +52,14 @@ def entry() -> None:
     sys.exit(main())
 
 
-def _parse(arguments: Sequence[str] | None) -> Command:
-    try:
-        return tyro.cli(_commands(), prog="multistage", description=ABOUT, args=arguments)
-    except BadInput as error:  # a setting refused by its own class
-        print(f"multistage: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+def parse(arguments: Sequence[str] | None) -> Command:
+    """A command with its settings.
+
+    Raises:
+        BadInput: if a setting is out of its range.
+        SystemExit: with code 2 if the arguments cannot be read, after saying why; with code 0 after ``--help``.
+    """
+    return tyro.cli(_commands(), prog="multistage", description=ABOUT, args=arguments)
 
 
 def _commands() -> type[Command]:

@@ -13,14 +13,14 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["claim", "show_plan", "table"]
 
 
-def claim(path: Path, content: str) -> None:
+def claim(path: Path, content: bytes) -> None:
     """Says whether ``content`` may be written to ``path``: the file is new, or has this content already.
 
     Raises:
         BadInput: if the path holds something else.
 
     """
-    if path.is_dir() or (path.exists() and path.read_bytes() != content.encode()):
+    if path.is_dir() or (path.exists() and path.read_bytes() != content):
         raise BadInput(f"{path} exists and holds something else; choose another --out or remove it.")
 
 

@@ -1,7 +1,7 @@
 """``multistage train``: a model from a preset, a data set and its stages."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -51,9 +51,12 @@ class Train:
 def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None) -> int:
     """Trains with progress on the terminal; returns 130 if a signal ended it early, else 0."""
     _show_cost(config)
+    copy = (out / "stages.json", stages.read_bytes()) if stages else None  # for the report
+    if copy:
+        claim(*copy)
     prepare_run(out, config, images)
-    if stages is not None:
-        _keep_stages(stages, out)
+    if copy:
+        write_atomically(*copy)
     total, batch = config.training.images, config.training.batch_size
     before = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
     if before:
@@ -85,15 +88,6 @@ def _describe(record: Record) -> str:
     return f"loss {losses}  {record.images_per_second:.0f} img/s"
 
 
-def _keep_stages(source: Path, out: Path) -> None:
-    """Copies the stages file into the run, for the report."""
-    content = source.read_bytes()
-    target = out / "stages.json"
-    if target.resolve() != source.resolve():
-        claim(target, content.decode())
-        write_atomically(target, content)
-
-
 def cost_rows(config: RunConfig) -> list[list[str]]:
     """Bounds, share of the training images, parameters and multiply-accumulates of each stage, as text."""
     stages, schedule = Stages(config.model.boundaries), SCHEDULES[config.model.schedule]
@@ -112,8 +106,3 @@ COST_HEADINGS = ["stage", "sigma", "share of training", "parameters", "MACs per 
 def _show_cost(config: RunConfig) -> None:
     table(COST_HEADINGS, cost_rows(config))
     say(f"{total_parameters(config.model):,} parameters in all")
-
-
-def with_length(preset: Preset, images: int) -> Preset:
-    """The preset for a run of another length."""
-    return replace(preset, training=replace(preset.training, images=images))

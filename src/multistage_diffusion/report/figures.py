@@ -22,7 +22,7 @@ def stages_figure(stages: dict[str, Any]) -> str:
         stages: contents of a stages file with curves.
 
     """
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     curves = stages["curves"]
     sigma = np.array(curves["sigma"])
@@ -37,7 +37,7 @@ def stages_figure(stages: dict[str, Any]) -> str:
     axes.plot(sigma, curves["high_noise_agreement"], color="#111111", ls="--", label="agreement with the mean image")
     axes.axhline(stages["parameters"]["alpha"], color="#999999", lw=0.8, ls=":")
     axes.set(xscale="log", xlabel="noise level sigma", ylabel="share of pixels", ylim=(0, 1.12), xlim=(sigma[0], sigma[-1]))
-    axes.legend(loc="lower left", frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return _svg(figure)
 
 

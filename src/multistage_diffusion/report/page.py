@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -81,7 +82,7 @@ def _section(run: Path) -> Section:
         loss_svg=loss_figure(records) if records else None,
         samples=_inline(run / "samples.png"),
         evaluations=_evaluations(run),
-        settings=json.dumps(to_json(config), indent=1),
+        settings=_readable(to_json(config)),
     )
 
 
@@ -97,6 +98,11 @@ def _rows(config: RunConfig, last: Record | None) -> list[StageRow]:
 def _stages_svg(path: Path) -> str | None:
     stages = read_json(path) if path.exists() else {}
     return stages_figure(stages) if stages.get("curves") else None
+
+
+def _readable(settings: object) -> str:
+    """Indented JSON with each list on one line."""
+    return re.sub(r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), json.dumps(settings, indent=2))
 
 
 def _inline(path: Path) -> str | None:

@@ -25,6 +25,9 @@ from multistage_diffusion.training.state import State, checkpoints, load_checkpo
 __all__ = ["Diverged", "ema_decay", "learning_rate", "prepare_run", "train"]
 
 
+FILES = ("checkpoints", "stats.jsonl", "model.safetensors")
+
+
 class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
 
@@ -64,8 +67,8 @@ def prepare_run(out: Path, config: RunConfig, images: Images) -> None:
     if path.exists():
         old = from_json(RunConfig, read_json(path))
         _check_same(out, to_json(_without_length(old)), to_json(_without_length(config)))
-    elif out.exists() and any(out.glob("checkpoints/*")):
-        raise BadInput(f"{out} holds checkpoints but no config.json; choose another folder.")
+    elif other := [name for name in FILES if (out / name).exists()]:
+        raise BadInput(f"{out} holds {other[0]} but no config.json, so it is no run; choose another --out.")
     seen = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
     if seen - config.training.batch_size >= config.training.images:
         raise BadInput(f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it.")

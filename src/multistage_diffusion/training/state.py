@@ -64,12 +64,13 @@ def checkpoints(run: Path) -> list[Path]:
 def save_checkpoint(run: Path, state: State, config: RunConfig) -> Path:
     """Writes a checkpoint and removes all but the latest ``KEEP``."""
     target = run / "checkpoints" / f"{state.images:012d}"
+    if target.exists():
+        return target
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     save_model(temporary / "model.safetensors", state.average, config, state.images)
     save_tensors(temporary / "training.safetensors", dict(_tensors(state)), {"images": state.images, "seconds": state.seconds})
-    if not target.exists():
-        temporary.replace(target)
+    temporary.replace(target)
     for old in checkpoints(run)[:-KEEP]:
         shutil.rmtree(old)
     return target
