@@ -1,0 +1,41 @@
+"""``docs/commands.md`` shows the help of each command as it is. To write it anew: ``python -m tests.cli.test_help``."""
+
+import contextlib
+import io
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from multistage_diffusion.cli import main
+
+PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
+COMMANDS = ("cluster", "train", "train small", "sample", "evaluate", "report", "demo")
+INTRODUCTION = """# The commands
+
+`--dry-run` prints what a command would do and stops. Exit codes: 0 done, 2 something you can mend (said in one line), 130 interrupted.
+"""
+
+
+def help_of(command: str) -> str:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        main([*command.split(), "--help"])
+    return "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue()).strip().splitlines())
+
+
+def page() -> str:
+    sections = [f"## multistage {command}\n\n```\n{help_of(command)}\n```\n" for command in COMMANDS]
+    return "\n".join([INTRODUCTION, *sections])
+
+
+def test_recorded_help_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert PAGE.read_text() == page()
+
+
+if __name__ == "__main__":
+    os.environ.update(COLUMNS="110", NO_COLOR="1")
+    PAGE.write_text(page())
