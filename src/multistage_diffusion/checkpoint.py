@@ -40,7 +40,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
 
     Raises:
         BadInput: if the file is missing, truncated or of another format.
-
     """
     try:
         with safe_open(path, "pt") as file:
@@ -63,7 +62,6 @@ def load_model(path: Path) -> Model:
 
     Raises:
         BadInput: if the file is missing, damaged, of another format, or its weights do not fit its configuration.
-
     """
     tensors, metadata = read_tensors(path)
     config = from_json(RunConfig, metadata.get("config"))
@@ -80,7 +78,6 @@ def find_model(run: Path) -> Path:
 
     Raises:
         BadInput: if there is none.
-
     """
     if run.is_file():
         return run

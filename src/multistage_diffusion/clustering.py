@@ -46,7 +46,6 @@ class ClusterOptions:
 
     Raises:
         BadInput: if a setting is out of its range.
-
     """
 
     alpha: float = 0.9
@@ -162,7 +161,6 @@ def thresholds(u: Floats, low: Floats, high: Floats, alpha: float) -> tuple[floa
         u: increasing quantiles of the levels, ``[L]``; the curves are linear between them and constant outside.
         low, high: mean agreement with either limit, ``[L]``.
         alpha: mean agreement that a stage must keep.
-
     """
     steps = np.linspace(0, len(u) - 1, REFINEMENT * (len(u) - 1) + 1)
     fine = np.unique(np.concatenate([[0.0], np.interp(steps, np.arange(len(u)), u), [1.0]]))
@@ -189,7 +187,6 @@ def cluster(images: Images, schedule: Schedule, options: ClusterOptions, parts: 
 
     Raises:
         BadInput: if the curves do not reach ``alpha``, or the two stages they give overlap.
-
     """
     sigmas = schedule.levels(options.levels)
     done = list(agreement(images, sigmas, options) if parts is None else parts)

@@ -117,7 +117,6 @@ def from_json(kind: type[Config], value: object) -> Config:
 
     Raises:
         BadInput: if a setting is missing, unknown in type or out of its choices; names the first one.
-
     """
     try:
         return TypeAdapter(kind).validate_python(value)

@@ -73,7 +73,6 @@ def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
     Args:
         schedule: the schedule whose own clock the network is told.
         scale: factor on that clock.
-
     """
     return Preconditioning(
         c_skip=torch.ones_like,
@@ -103,7 +102,6 @@ class NetworkDenoiser(nn.Module):
 
     Raises:
         BadInput: if the network has another number of decoders than there are stages.
-
     """
 
     def __init__(
@@ -124,7 +122,6 @@ class NetworkDenoiser(nn.Module):
             x: noisy images ``[B, C, H, W]``, any floating dtype; the result has the same.
             sigma: noise levels, ``[B]`` or a scalar.
             labels: classes, int64 ``[B]``, for a class-conditional network.
-
         """
         level = as_float64(sigma).expand(len(x))
         stage = self.stages.index(level)
@@ -144,7 +141,6 @@ class NetworkDenoiser(nn.Module):
             sigma: noise levels ``[B]``.
             noise: unit Gaussian noise, the shape of ``y``.
             labels: classes, int64 ``[B]``, for a class-conditional network.
-
         """
         denoised = self(y + _like(sigma, y) * noise, sigma, labels)
         return weighted_error(denoised, y, sigma, self.preconditioning)
@@ -175,7 +171,6 @@ def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
 
     Raises:
         BadInput: if the configuration contradicts itself.
-
     """
     network = StagedUNet(config.shape, config.classes, config.network)
     preconditioning = PRECONDITIONINGS[config.preconditioning](config.sigma_data)

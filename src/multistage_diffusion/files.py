@@ -38,7 +38,6 @@ def read_json(path: Path) -> Any:
 
     Raises:
         BadInput: if the file cannot be read or is no JSON; names it.
-
     """
     try:
         return json.loads(path.read_bytes())

@@ -55,7 +55,6 @@ def generate(model: Model, options: SampleOptions, indices: Sequence[int], devic
 
     Raises:
         BadInput: if a label is asked for that the model does not have.
-
     """
     denoiser = model.denoiser.to(device)
     labels = _labels(model, options, indices)

@@ -28,7 +28,6 @@ class OptimalDenoiser:
 
     Raises:
         BadInput: if there are no images.
-
     """
 
     def __init__(self, images: Tensor, block_bytes: int = 64 << 20) -> None:

@@ -77,7 +77,6 @@ def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunCo
 
     Raises:
         BadInput: if stages and decoders differ in number, or a conditional model is asked for without labels.
-
     """
     decoders = len(preset.network.decoder_widths)
     if decoders != len(stages):

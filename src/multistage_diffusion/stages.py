@@ -23,7 +23,6 @@ class Stages:
 
     Raises:
         BadInput: if the boundaries are not positive, finite and strictly increasing.
-
     """
 
     boundaries: tuple[float, ...] = ()
@@ -59,7 +58,6 @@ class Stages:
 
         Raises:
             BadInput: if the file is missing, is no stages file, or its boundaries are out of order.
-
         """
         try:
             boundaries = json.loads(Path(path).read_text())["boundaries"]

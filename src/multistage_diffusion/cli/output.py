@@ -18,7 +18,6 @@ def claim(path: Path, content: bytes) -> None:
 
     Raises:
         BadInput: if the path holds something else.
-
     """
     if path.is_dir() or (path.exists() and path.read_bytes() != content):
         raise BadInput(f"{path} exists and holds something else; choose another --out or remove it.")

@@ -40,7 +40,6 @@ def track(
         size: how much an item adds.
         note: a few words about an item.
         start: how much was done before.
-
     """
     console = Console(stderr=True)
     shown = _bar(console, label, total, start) if console.is_terminal else _lines(label, total, start)

@@ -42,7 +42,8 @@ class Sample:
     def run(self) -> None:
         file = find_model(self.run_folder)
         model = load_model(file)
-        out = self.out or file.parent / "samples"
+        folder = self.run_folder.parent if self.run_folder.is_file() else self.run_folder
+        out = self.out or folder / "samples"
         if self.dry_run:
             return show_plan({**to_json(self), "out": str(out), "model": str(file), "trained_images": model.images})
         sample_run(model, self.sampling, self.images, self.batch_size, out)
@@ -82,7 +83,6 @@ def _claim_folder(model: Model, options: SampleOptions, out: Path) -> Path:
 
     Raises:
         BadInput: if the folder holds other files.
-
     """
     note, grid = out / "samples.json", out.with_name(out.name + ".png")
     identity = {"options": to_json(options), "trained_images": model.images, "config": to_json(model.config)}

@@ -18,7 +18,6 @@ class Images:
 
     Raises:
         BadInput: if there are no images.
-
     """
 
     pixels: Tensor

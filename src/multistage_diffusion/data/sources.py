@@ -33,7 +33,6 @@ def load(source: Path | str) -> Images:
 
     Raises:
         BadInput: if there is nothing there, a file cannot be read, or sizes or channels differ between images.
-
     """
     path = Path(source)
     if str(source) == "digits":
@@ -125,7 +124,6 @@ def load_image(file: Path) -> Tensor:
 
     Raises:
         BadInput: if it cannot be decoded or has other than one or three 8-bit channels.
-
     """
     return torch.from_numpy(_open(file).copy()).permute(2, 0, 1)
 

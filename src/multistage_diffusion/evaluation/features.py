@@ -22,7 +22,6 @@ class Extractor:
         name: as it stands in the metric's name, ``fd-<name>``.
         features: uint8 ``[B, C, H, W]`` to float32 ``[B, F]``.
         batch: images taken at a time.
-
     """
 
     name: str

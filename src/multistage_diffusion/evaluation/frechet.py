@@ -45,7 +45,6 @@ class Moments:
 
         Raises:
             BadInput: if fewer than two features were added.
-
         """
         if self.count < 2:
             raise BadInput(f"A covariance needs at least 2 images, not {self.count}.")

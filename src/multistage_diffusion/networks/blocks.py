@@ -66,7 +66,6 @@ class ResidualBlock(nn.Module):
         inputs, outputs: channels.
         embedding: channels of the embedding of noise level and label.
         how: resampling inside the first convolution and the skip.
-
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class Embedding(nn.Module):
     Args:
         channels: number of sines and cosines; the output has four times as many.
         classes: number of classes, 0 for none.
-
     """
 
     def __init__(self, channels: int, classes: int) -> None:

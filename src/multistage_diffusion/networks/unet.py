@@ -44,7 +44,6 @@ class Encoder(nn.Module):
         shape: channels, height, width of an image; height and width must be divisible by ``2 ** (levels - 1)``.
         width: channels of the top level.
         classes: number of classes, 0 for none.
-
     """
 
     def __init__(self, shape: Sequence[int], width: int, classes: int, config: NetworkConfig) -> None:
@@ -119,7 +118,6 @@ class StagedUNet(nn.Module):
 
     Raises:
         BadInput: if the numbers of encoders and decoders do not fit, or the size is not divisible as the levels need.
-
     """
 
     def __init__(self, shape: Sequence[int], classes: int, config: NetworkConfig) -> None:
@@ -142,7 +140,6 @@ class StagedUNet(nn.Module):
 
         Returns:
             ``[B, C, H, W]`` in the order of ``x``. A stage without samples is not evaluated and gets no gradient.
-
         """
         features = self._encode(x, c_noise, counts, labels)
         return torch.cat([decoder(f) for decoder, f, n in zip(self.decoders, features, counts, strict=True) if n])

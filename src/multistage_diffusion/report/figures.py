@@ -20,7 +20,6 @@ def stages_figure(stages: dict[str, Any]) -> str:
 
     Args:
         stages: contents of a stages file with curves.
-
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()

@@ -58,7 +58,6 @@ def render(runs: Sequence[Path]) -> str:
 
     Raises:
         BadInput: if a folder holds no run, or a file of it is damaged.
-
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(files("multistage_diffusion.report").joinpath("page.html").read_text())

@@ -59,7 +59,6 @@ def prepare_run(out: Path, config: RunConfig, images: Images) -> None:
 
     Raises:
         BadInput: if ``out`` holds another run or other files, or the data is not what the configuration says.
-
     """
     if images.fingerprint != config.data.fingerprint:
         raise BadInput(f"The images differ from those of the run ({images.fingerprint}, not {config.data.fingerprint}).")
@@ -106,7 +105,6 @@ def train(
     Raises:
         BadInput: if the configuration contradicts itself or a checkpoint is damaged.
         Diverged: if the loss is not finite; the last checkpoint is kept.
-
     """
     loop = _Loop(config, images, out)
     while loop.state.images < config.training.images:

@@ -45,7 +45,6 @@ def read_records(run: Path) -> list[Record]:
 
     Raises:
         BadInput: if another line is damaged.
-
     """
     path = run / FILE
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []

@@ -81,7 +81,6 @@ def load_checkpoint(checkpoint: Path, state: State) -> None:
 
     Raises:
         BadInput: if a file of the checkpoint is damaged or does not fit.
-
     """
     tensors, progress = read_tensors(checkpoint / "training.safetensors")
     averaged, _ = read_tensors(checkpoint / "model.safetensors")
