@@ -14,7 +14,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 COMMANDS = ("cluster", "train", "train small", "sample", "evaluate", "report", "demo")
 INTRODUCTION = """# The commands
 
-`--dry-run` prints what a command would do and stops. Exit codes: 0 done, 2 something you can mend (said in one line), 130 interrupted.
+`--dry-run` prints what a command would do and stops.
+Exit codes: 0 done, 2 something you can mend (said in one line), 130 interrupted.
 """
 
 
