@@ -53,8 +53,11 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "small": Preset(
+        preconditioning="edm",
         network=NetworkConfig(channel_mult=(1, 2, 2), blocks=2, attention_resolutions=(8,)),
-        training=TrainingConfig(images=1_000_000, batch_size=64, record_images=2_000, precision="bf16"),
+        training=TrainingConfig(
+            images=1_000_000, batch_size=64, learning_rate=1e-3, warmup_images=5_000, record_images=2_000, precision="bf16"
+        ),
     ),
 }
 """The presets by name."""
