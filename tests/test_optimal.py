@@ -4,7 +4,7 @@ from torch import Tensor
 
 from multistage_diffusion.data import Images, to_unit_range
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.optimal import OptimalDenoiser
+from multistage_diffusion.optimal import OptimalDenoiser, PairDenoiser
 
 LEVELS = (0.002, 0.01, 0.1, 0.5, 2.0, 10.0, 80.0, 1000.0)
 
@@ -98,3 +98,27 @@ def test_is_finite_far_from_the_data(images: Tensor, sigma: float) -> None:
 def test_no_images_are_refused() -> None:
     with pytest.raises(BadInput, match="at least one image"):
         OptimalDenoiser(torch.empty(0, 1, 8, 8))
+
+
+@pytest.mark.parametrize("margin", [32.0, 1e9])
+def test_pairs_equal_the_direct_evaluation_at_every_level(images: Tensor, margin: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PairDenoiser, "MARGIN", margin)
+    indices, noise = torch.tensor([3, 77, 199]), torch.randn(3, 3, 8, 8, dtype=torch.float64)
+    sigmas = torch.logspace(-2.7, 2.3, 25, dtype=torch.float64)
+    for denoiser in (PairDenoiser(images), PairDenoiser(images, block_rows=7)):
+        found = denoiser(indices, noise, sigmas)
+        for level, sigma in enumerate(sigmas.tolist()):
+            x = images[indices] + sigma * noise
+            expected = naive(x, images, torch.full((3,), sigma, dtype=torch.float64))
+            torch.testing.assert_close(found[:, level].double(), expected, rtol=0, atol=2e-6)
+
+
+def test_pairs_equal_the_direct_evaluation_on_nearly_equal_images() -> None:
+    pixels = torch.randint(100, 102, (60, 1, 16, 16), dtype=torch.uint8)
+    pixels[30:] = pixels[:30]  # every image twice
+    images = to_unit_range(pixels.double())
+    noise = torch.randn(4, 1, 16, 16, dtype=torch.float64)
+    for sigma in LEVELS:
+        found = PairDenoiser(pixels)(torch.arange(4), noise, torch.tensor([sigma], dtype=torch.float64))
+        expected = naive(images[:4] + sigma * noise, images, torch.full((4,), sigma, dtype=torch.float64))
+        torch.testing.assert_close(found[:, 0].double(), expected, rtol=0, atol=2e-6)

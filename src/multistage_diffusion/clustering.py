@@ -27,7 +27,7 @@ from torch import Tensor
 
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.optimal import OptimalDenoiser
+from multistage_diffusion.optimal import PairDenoiser
 from multistage_diffusion.schedule import SCHEDULES, Schedule
 from multistage_diffusion.stages import Stages
 
@@ -35,7 +35,8 @@ __all__ = ["Agreement", "ClusterOptions", "Clustering", "agreement", "cluster", 
 
 Floats = NDArray[np.float64]
 UNIT = 2.0  # networks and denoisers see pixels in [-1, 1]; eta and sigma of the algorithm refer to [0, 1]
-CHUNK_BYTES = 64 << 20
+CHUNK_BYTES = 128 << 20
+CHUNK_PAIRS = 128
 REFINEMENT = 300  # points between two levels when the thresholds are located
 REPLICATES = 500
 
@@ -123,13 +124,14 @@ def agreement(images: Images, sigmas: Tensor, options: ClusterOptions) -> Iterat
 
     The pairs are a function of the seed; an image is used twice only if there are fewer images than pairs.
     """
-    denoiser = OptimalDenoiser(images.pixels)
-    mean = to_unit_range(images.pixels.sum(0, dtype=torch.float64) / len(images))
-    size = images.pixels[0].numel()
-    for chosen in _pairs(len(images), options).split(max(1, CHUNK_BYTES // (8 * size * len(sigmas)))):
-        clean = to_unit_range(images.pixels[chosen[:, 0]].double())
+    denoiser = PairDenoiser(images.pixels)
+    mean = to_unit_range(images.pixels.sum(0, dtype=torch.float64) / len(images)).float()
+    pair_bytes = 4 * images.pixels[0].numel() * len(sigmas)
+    for chosen in _pairs(len(images), options).split(min(CHUNK_PAIRS, max(1, CHUNK_BYTES // pair_bytes))):
+        clean = to_unit_range(images.pixels[chosen[:, 0]])
         noise = torch.stack([_noise(options.seed, int(pair), images.shape) for pair in chosen[:, 1]])
-        yield _agreement(denoiser, clean, noise, mean, sigmas * UNIT, options.eta)
+        denoised = denoiser(chosen[:, 0], noise, sigmas * UNIT)
+        yield _agreement(denoised, clean, mean, sigmas * UNIT, options.eta)
 
 
 def _pairs(images: int, options: ClusterOptions) -> Tensor:
@@ -144,10 +146,8 @@ def _noise(seed: int, pair: int, shape: tuple[int, int, int]) -> Tensor:
     return torch.from_numpy(np.random.default_rng((seed, pair)).standard_normal(shape))
 
 
-def _agreement(denoiser: OptimalDenoiser, y: Tensor, n: Tensor, mean: Tensor, sigmas: Tensor, eta: float) -> Agreement:
-    level = sigmas.repeat(len(y))
-    x = (y[:, None] + sigmas[:, None, None, None] * n[:, None]).flatten(0, 1)
-    denoised = denoiser(x, level).unflatten(0, (len(y), len(sigmas)))
+def _agreement(denoised: Tensor, y: Tensor, mean: Tensor, sigmas: Tensor, eta: float) -> Agreement:
+    """S0 and S1 from D at each pair and level, ``[pairs, levels, C, H, W]``."""
     tolerance = eta * sigmas[:, None, None, None]
     low = ((denoised - y[:, None]).abs() <= tolerance).double().flatten(2).mean(2)
     high = ((denoised - mean).abs() <= tolerance).double().flatten(2).mean(2)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["OptimalDenoiser"]
+__all__ = ["OptimalDenoiser", "PairDenoiser"]
 
 
 class OptimalDenoiser:
@@ -57,5 +57,91 @@ class OptimalDenoiser:
         """The images as rows in float64, ``[n, C*H*W]``, a block at a time."""
         row_bytes = 8 * (self.images[0].numel() + 2 * batch)
         for block in self.images.split(max(1, self.block_bytes // row_bytes)):
-            rows = block.flatten(1).to(device=device, dtype=torch.float64)
-            yield rows.mul_(2 / 255).sub_(1) if block.dtype == torch.uint8 else rows
+            yield _rows(block.to(device))
+
+
+class PairDenoiser:
+    """D* at ``x = y + sigma n`` for images y of the data set itself, at many levels at once.
+
+    With ``q_i = |y - y_i|^2 / 2`` and ``r_i = n . (y_i - y)`` the logits are, up to a constant,
+
+        -|x - y_i|^2 / (2 sigma^2)  =  r_i / sigma - q_i / sigma^2,
+
+    so that the two products behind q and r serve all levels. They and the logits are in float64. The image y itself has the
+    logit 0, so a weight below ``exp(-MARGIN)`` of the largest one in a block is below that share of the whole too: such
+    parts of a block are skipped, which changes D by less than ``N exp(-MARGIN)`` of the range of the data (6e-10 for
+    50,000 images). Weights and their products with the data are in float32, with errors of the order of 1e-7 of the range.
+
+    Args:
+        images: ``[N, C, H, W]``, floating point, or uint8 (then read as values ``2 v / 255 - 1``).
+        block_rows: images taken at a time.
+    """
+
+    MARGIN = 32.0
+
+    def __init__(self, images: Tensor, block_rows: int = 2048) -> None:
+        self.images = images
+        self.block_rows = block_rows
+
+    def __call__(self, indices: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
+        """Denoises every pair at every level.
+
+        Args:
+            indices: which images y are, int64 ``[P]``.
+            noise: n, ``[P, C, H, W]``.
+            sigmas: noise levels, ``[L]``.
+
+        Returns:
+            float32 ``[P, L, C, H, W]``.
+        """
+        clean, n = _rows(self.images[indices]), noise.flatten(1).double()
+        levels = [_Average(len(clean), clean.shape[1], sigma, self.MARGIN) for sigma in sigmas.tolist()]
+        offset, shift = clean.square().sum(1, keepdim=True), (n * clean).sum(1, keepdim=True)
+        for block in self.images.split(self.block_rows):
+            y = _rows(block)
+            q = torch.addmm((y.square().sum(1) + offset) / 2, clean, y.T, alpha=-1)
+            r = torch.addmm(-shift, n, y.T)
+            data = y.float()
+            for level in levels:
+                level.add(q, r, data)
+        return torch.stack([level.value() for level in levels], 1).unflatten(2, self.images.shape[1:])
+
+
+class _Average:
+    """A running softmax average of rows of data at one level, for several pairs."""
+
+    def __init__(self, pairs: int, size: int, sigma: float, margin: float) -> None:
+        self.sigma, self.margin = sigma, margin
+        self.total, self.weight = torch.zeros(pairs, size), torch.zeros(pairs, 1)
+        self.top = torch.zeros(pairs, 1, dtype=torch.float64)
+
+    def add(self, q: Tensor, r: Tensor, data: Tensor) -> None:
+        """Adds a block of data, ``[n, size]``, with its products q and r, ``[pairs, n]``."""
+        logits = torch.add(r / self.sigma, q, alpha=-1 / self.sigma**2)
+        best = logits.amax(1, keepdim=True)
+        active = (best > self.top - self.margin)[:, 0].nonzero()[:, 0]
+        if len(active) == 0:
+            return
+        top = torch.maximum(self.top, best)
+        if bool((top > self.top).any()):
+            scale = (self.top - top).exp().float()
+            self.total *= scale
+            self.weight *= scale
+        self.top = top
+        if len(active) == len(logits):
+            w = (logits - top).float().exp_()
+            self.total.addmm_(w, data)
+            self.weight += w.sum(1, keepdim=True)
+        else:
+            w = (logits[active] - top[active]).float().exp_()
+            self.total.index_add_(0, active, w @ data)
+            self.weight.index_add_(0, active, w.sum(1, keepdim=True))
+
+    def value(self) -> Tensor:
+        return self.total / self.weight
+
+
+def _rows(images: Tensor) -> Tensor:
+    """Images as rows in float64, ``[n, C*H*W]``."""
+    rows = images.flatten(1).double()
+    return rows.mul_(2 / 255).sub_(1) if images.dtype == torch.uint8 else rows
