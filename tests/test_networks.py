@@ -82,7 +82,7 @@ def test_encoder_serves_all_stages() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 5, 7, 13, 33])
 def test_any_width_works(width: int) -> None:
-    config = replace(TINY, decoder_widths=(width, 8, width))
+    config = replace(TINY, encoder_widths=(width,), decoder_widths=(width, 8, width + 1))
     x, c_noise = inputs(3)
     assert network(config)(x, c_noise, [1, 1, 1]).isfinite().all()
 
@@ -149,6 +149,9 @@ def test_encoders_must_fit_decoders() -> None:
         StagedUNet(SHAPE, 0, replace(TINY, encoder_widths=(8, 8)))
 
 
-def test_widths_must_be_positive() -> None:
-    with pytest.raises(BadInput, match="at least 1"):
-        StagedUNet(SHAPE, 0, replace(TINY, decoder_widths=(8, 0, 8)))
+@pytest.mark.parametrize(
+    "bad", [{"decoder_widths": (8, 0, 8)}, {"blocks": 0}, {"groups": 0}, {"channel_mult": (0, 1)}, {"dropout": 1}]
+)
+def test_settings_out_of_range_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(BadInput, match=next(iter(bad))):
+        replace(TINY, **bad)  # type: ignore[arg-type]

@@ -46,7 +46,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"Cannot read {path}: {error}. The file is damaged or no safetensors file.") from error
+        advice = (
+            "remove its folder to continue from the one before" if path.parent.parent.name == "checkpoints" else "make it anew"
+        )
+        raise BadInput(f"Cannot read {path}: {error}. If it is damaged, {advice}.") from error
     if metadata.pop("format", None) != FORMAT:
         raise BadInput(f"{path} was not written by this program: its metadata lacks the format {FORMAT!r}.")
     return tensors, {key: json.loads(value) for key, value in metadata.items()}

@@ -3,6 +3,7 @@
 A run is reproduced by its ``RunConfig``; a checkpoint carries one as JSON. Nothing here imports torch.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +15,7 @@ __all__ = ["DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingCon
 
 ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
 PreconditioningName = Literal["edm", "vp", "ddpm"]
+POSITIVE = ("images", "batch_size", "learning_rate", "ema_half_life", "ema_rampup", "record_images", "checkpoint_images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,14 @@ class NetworkConfig:
     groups: int = 32
     """Largest number of groups in a group normalisation."""
 
+    def __post_init__(self) -> None:
+        counts = {"encoder_widths": self.encoder_widths, "decoder_widths": self.decoder_widths, "channel_mult": self.channel_mult}
+        for name, values in {**counts, "blocks": (self.blocks,), "groups": (self.groups,)}.items():
+            if not values or min(values) < 1:
+                raise BadInput(f"The setting {name} needs numbers of at least 1, not {list(values)}.")
+        if not 0 <= self.dropout < 1:
+            raise BadInput(f"The setting dropout must be at least 0 and less than 1, not {self.dropout}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -50,6 +60,10 @@ class ModelConfig:
     preconditioning: PreconditioningName
     sigma_data: float
     network: NetworkConfig
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_data < math.inf:
+            raise BadInput(f"The setting sigma_data must be positive, not {self.sigma_data}: do the images differ at all?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +94,11 @@ class TrainingConfig:
     """Weights, order of images, levels, noise and dropout are functions of it."""
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "learning_rate", "record_images", "checkpoint_images"):
-            if not getattr(self, name) > 0:
+        for name in POSITIVE:
+            if not 0 < getattr(self, name) < math.inf:
                 raise BadInput(f"The setting {name} must be positive, not {getattr(self, name)}.")
+        if min(self.seed, self.warmup_images) < 0:
+            raise BadInput(f"The settings seed and warmup_images must not be negative ({self.seed}, {self.warmup_images}).")
 
 
 @dataclass(frozen=True, kw_only=True)

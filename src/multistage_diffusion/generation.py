@@ -42,6 +42,8 @@ class SampleOptions:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise BadInput(f"Sampling needs at least 1 step, not {self.steps}.")
+        if self.seed < 0:
+            raise BadInput(f"The seed must not be negative, not {self.seed}.")
 
 
 def sampling_grid(model: Model, options: SampleOptions) -> Tensor:
@@ -64,11 +66,17 @@ def generate(model: Model, options: SampleOptions, indices: Sequence[int], devic
     return to_pixels(SOLVERS[options.solver](bound, start, grid)).cpu()
 
 
-def _labels(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
+def check_label(model: Model, options: SampleOptions) -> None:
+    """Raises BadInput if a label is asked for that the model does not have."""
     classes = model.config.model.classes
     if options.label is not None and not 0 <= options.label < classes:
         has = f"has the classes 0 to {classes - 1}" if classes else "is unconditional"
         raise BadInput(f"There is no class {options.label}: the model {has}.")
+
+
+def _labels(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
+    check_label(model, options)
+    classes = model.config.model.classes
     if not classes:
         return None
     return torch.tensor([index % classes if options.label is None else options.label for index in indices])

@@ -84,8 +84,8 @@ def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunCo
     decoders = len(preset.network.decoder_widths)
     if decoders != len(stages):
         raise BadInput(
-            f"There are {len(stages)} stages but {decoders} decoders: give one --decoder-widths for each stage, "
-            f"or a stages file with {decoders - 1} boundaries (multistage cluster makes one)."
+            f"The number of stages is {len(stages)}, that of decoders {decoders}: give --decoder-widths one width for each "
+            f"stage, or --stages a file with {decoders} stages (multistage cluster makes one)."
         )
     if preset.conditional and images.labels is None:
         raise BadInput(f"{path} has no labels for a conditional model; use --no-conditional.")

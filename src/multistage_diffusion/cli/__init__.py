@@ -3,7 +3,10 @@
 Exit codes: 0 done; 2 something the user can mend, said in one line; 130 interrupted (training leaves a checkpoint).
 """
 
+import contextlib
 import errno
+import io
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Union
@@ -23,7 +26,17 @@ from multistage_diffusion.training import Diverged
 __all__ = ["entry", "main", "parse"]
 
 INTERRUPTED = 130
-DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+DISK_ERRORS = {
+    errno.EACCES,
+    errno.ENOENT,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+}
 
 OTHERS = (Cluster, Sample, Evaluate, Report, Demo)
 Command = Cluster | Train | Sample | Evaluate | Report | Demo
@@ -56,10 +69,23 @@ def parse(arguments: Sequence[str] | None) -> Command:
     """A command with its settings.
 
     Raises:
-        BadInput: if a setting is out of its range.
-        SystemExit: with code 2 if the arguments cannot be read, after saying why; with code 0 after ``--help``.
+        BadInput: if the arguments cannot be read or a setting is out of its range.
+        SystemExit: with code 0 after ``--help``.
     """
-    return tyro.cli(_commands(), prog="multistage", description=ABOUT, args=arguments)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(_commands(), prog="multistage", description=ABOUT, args=arguments)
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise BadInput(_one_line(said.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The text of tyro's error box without its frame."""
+    lines = [line.strip(" |│╭╮╰╯─-+") for line in box.splitlines()]
+    return re.sub(r"Error parsing \S*__\S*: ", "", " ".join(line for line in lines if line))
 
 
 def _commands() -> type[Command]:

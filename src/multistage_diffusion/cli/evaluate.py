@@ -49,9 +49,11 @@ class Evaluate:
         if not self.target.exists():
             raise BadInput(f"There is no run or folder {self.target} to evaluate.")
         real = load(self.data)
+        reference = real.pixels[_evenly(len(real), self.real_images)]
+        if self.images is not None and self.images < 2:
+            raise BadInput(f"--images must be at least 2, not {self.images}.")
         pixels, about = self._generated(real)
         extractor = EXTRACTORS[self.metric.removeprefix("fd-")]()
-        reference = real.pixels[_evenly(len(real), self.real_images)]
         value = frechet_distance(_moments(extractor, pixels, "generated"), _moments(extractor, reference, "real"))
         about["data"] = {"path": self.data, "fingerprint": real.fingerprint, "images": len(reference)}
         result = {"metric": self.metric, "value": value, "images": len(pixels), **about}
@@ -110,7 +112,7 @@ def _check_shapes(made: tuple[int, int, int], real: tuple[int, int, int]) -> Non
 
 def _evenly(total: int, count: int | None) -> Tensor:
     if count is not None and not 2 <= count <= total:
-        raise BadInput(f"--real-images must be between 2 and {total}, not {count}.")
+        raise BadInput(f"--real-images must be between 2 and the {total} there are, not {count}.")
     return torch.linspace(0, total - 1, count or total, dtype=torch.float64).round().long()
 
 

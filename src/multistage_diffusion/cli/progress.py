@@ -10,9 +10,9 @@ from types import FrameType
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-__all__ = ["say", "stop_on_signal", "track"]
+__all__ = ["say", "stop_on_signal", "track", "warn"]
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 5.0
@@ -21,6 +21,11 @@ SECONDS_BETWEEN_LINES = 5.0
 def say(text: str) -> None:
     """A line of result for a person, at once even into a pipe."""
     print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """A line about something that is allowed but hardly meant, on standard error."""
+    print(f"multistage: warning: {text}", file=sys.stderr, flush=True)
 
 
 def track(
@@ -51,11 +56,17 @@ def track(
 
 @contextmanager
 def _bar(console: Console, label: str, total: int, start: int) -> Iterator[Callable[[int, str], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
-    progress = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console)
-    with progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    begun, done = time.monotonic(), start
+
+    def advance(amount: int, note: str) -> None:
+        nonlocal done
+        done += amount
+        progress.update(task, completed=done, note=f"{_left(begun, start, done, total)} left  {note}")
+
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(label, total=total, completed=start, note="")
-        yield lambda amount, note: progress.update(task, advance=amount, note=note)
+        yield advance
 
 
 @contextmanager
@@ -69,12 +80,16 @@ def _lines(label: str, total: int, start: int) -> Iterator[Callable[[int, str], 
         if now - last < SECONDS_BETWEEN_LINES and done < total:
             return
         last = now
-        left = timedelta(seconds=round((now - begun) * max(0, total - done) / max(1, done - start)))
-        print(
-            f"{label} {done}/{total} ({done / total:.0%}), {left} left{'  ' + note if note else ''}", file=sys.stderr, flush=True
-        )
+        left = _left(begun, start, done, total)
+        text = f"{label} {done}/{total} ({done / total:.0%}), {left} left{'  ' + note if note else ''}"
+        print(text, file=sys.stderr, flush=True)
 
     yield advance
+
+
+def _left(begun: float, start: int, done: int, total: int) -> timedelta:
+    """The time left at the mean speed so far."""
+    return timedelta(seconds=round((time.monotonic() - begun) * max(0, total - done) / max(1, done - start)))
 
 
 @contextmanager

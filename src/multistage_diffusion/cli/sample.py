@@ -16,7 +16,15 @@ from multistage_diffusion.config import to_json
 from multistage_diffusion.data.sources import load_image
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
-from multistage_diffusion.generation import SampleOptions, evaluations_per_stage, generate, grid_image, save_png, to_image
+from multistage_diffusion.generation import (
+    SampleOptions,
+    check_label,
+    evaluations_per_stage,
+    generate,
+    grid_image,
+    save_png,
+    to_image,
+)
 
 __all__ = ["Sample", "batches", "sample_run"]
 
@@ -53,6 +61,7 @@ def sample_run(model: Model, options: SampleOptions, images: int, batch_size: in
     """Draws what is missing of ``images`` images in ``out``, and the grid beside it."""
     if images < 1 or batch_size < 1:
         raise BadInput(f"Give at least 1 image and a batch size of at least 1, not {images} and {batch_size}.")
+    check_label(model, options)
     grid = _claim_folder(model, options, out)
     missing = [i for i in range(images) if not _file(out, i).exists()]
     for indices, pixels in track(batches(model, options, missing, batch_size), "images", len(missing), lambda b: len(b[0])):
@@ -60,8 +69,8 @@ def sample_run(model: Model, options: SampleOptions, images: int, batch_size: in
             save_png(_file(out, index), to_image(image))
     shown = torch.stack([load_image(_file(out, index)) for index in range(min(images, GRID_IMAGES))])
     save_png(grid, grid_image(shown, columns=10 if images >= GRID_IMAGES else 8))
-    calls = "/".join(map(str, evaluations_per_stage(model, options)))
-    say(f"{images} images in {out}, a grid of them in {grid} ({calls} evaluations per image in stage 1/2/...)")
+    calls = ", ".join(map(str, evaluations_per_stage(model, options)))
+    say(f"{images} images in {out}, a grid of them in {grid}; evaluations per image by stage: {calls}")
 
 
 def batches(
@@ -88,7 +97,7 @@ def _claim_folder(model: Model, options: SampleOptions, out: Path) -> Path:
     identity = {"options": to_json(options), "trained_images": model.images, "config": to_json(model.config)}
     if note.exists():
         if read_json(note) != identity:
-            raise BadInput(f"{out} holds images of another model or other settings; choose another --out.")
+            raise BadInput(f"{out} holds images of another model or other settings; choose another --out or remove it.")
     elif grid.exists() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise BadInput(f"{grid if grid.exists() else out} exists and was not made by this command; choose another --out.")
     write_json(note, identity)

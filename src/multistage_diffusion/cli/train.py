@@ -8,17 +8,19 @@ from typing import Annotated
 import tyro
 
 from multistage_diffusion.cli.output import claim, show_plan, table
-from multistage_diffusion.cli.progress import say, stop_on_signal, track
+from multistage_diffusion.cli.progress import say, stop_on_signal, track, warn
 from multistage_diffusion.config import RunConfig, to_json
 from multistage_diffusion.data import Images, load
 from multistage_diffusion.evaluation import stage_costs, total_parameters
-from multistage_diffusion.files import write_atomically
+from multistage_diffusion.files import read_json, write_atomically
 from multistage_diffusion.presets import Preset, plan_run
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import Record, train
-from multistage_diffusion.training.loop import prepare_run
+from multistage_diffusion.training.loop import check_run
 from multistage_diffusion.training.state import checkpoints
+
+LEAST_SHARE = 1e-4
 
 __all__ = ["Train", "cost_rows", "train_run"]
 
@@ -41,6 +43,7 @@ class Train:
         images = load(self.data)
         stages = Stages.load(self.stages) if self.stages else Stages()
         config = plan_run(self.preset, images, stages, self.data)
+        _warn(config, self.stages)
         if self.dry_run:
             show_plan(to_json(config))
             _show_cost(config)
@@ -51,12 +54,10 @@ class Train:
 def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None) -> int:
     """Trains with progress on the terminal; returns 130 if a signal ended it early, else 0."""
     _show_cost(config)
-    copy = (out / "stages.json", stages.read_bytes()) if stages else None  # for the report
-    if copy:
-        claim(*copy)
-    prepare_run(out, config, images)
-    if copy:
-        write_atomically(*copy)
+    check_run(out, config, images)
+    if stages is not None:  # the report shows them
+        claim(out / "stages.json", stages.read_bytes())
+        write_atomically(out / "stages.json", stages.read_bytes())
     total, batch = config.training.images, config.training.batch_size
     before = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
     if before:
@@ -70,6 +71,18 @@ def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None)
             return 130
     say(f"trained; the model is {out / 'model.safetensors'}")
     return 0
+
+
+def _warn(config: RunConfig, file: Path | None) -> None:
+    """Says what is allowed but hardly meant."""
+    stages, schedule = Stages(config.model.boundaries), SCHEDULES[config.model.schedule]
+    for stage in range(len(stages)):
+        if stages.share(schedule, stage) < LEAST_SHARE:
+            rare = f"less than one in {1 / LEAST_SHARE:,.0f} images"
+            warn(f"stage {stage + 1} gets {rare} under the schedule {config.model.schedule}")
+    found = read_json(file).get("data", {}).get("fingerprint") if file else None
+    if found not in (None, config.data.fingerprint):
+        warn(f"{file} was made from other images than {config.data.path}")
 
 
 def _increments(before: int) -> Callable[[Record], int]:

@@ -109,9 +109,10 @@ class Embedding(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        half = channels // 2
+        half = (channels + 1) // 2
         self.frequencies: Tensor
-        self.register_buffer("frequencies", (1 / 10000) ** (torch.arange(half) / (half - 1)), persistent=False)
+        self.register_buffer("frequencies", (1 / 10000) ** (torch.arange(half) / max(half - 1, 1)), persistent=False)
+        self.channels = channels
         self.classes = classes
         self.label = _init(nn.Linear(classes, channels, bias=False)) if classes else None
         self.layer0 = _init(nn.Linear(channels, 4 * channels))
@@ -120,7 +121,7 @@ class Embedding(nn.Module):
     def forward(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
         """``c_noise`` and ``labels`` are ``[B]``; returns ``[B, 4 * channels]``."""
         angles = torch.outer(c_noise, self.frequencies)
-        emb = torch.cat([angles.sin(), angles.cos()], dim=1)
+        emb = torch.cat([angles.sin(), angles.cos()], dim=1)[:, : self.channels]  # an odd width lacks the last cosine
         if self.label is not None:
             assert labels is not None, "a class-conditional network needs labels"
             emb = emb + self.label(F.one_hot(labels, self.classes).to(emb.dtype) * math.sqrt(self.classes))

@@ -156,8 +156,6 @@ def _check(shape: Sequence[int], config: NetworkConfig) -> None:
     encoders, decoders = len(config.encoder_widths), len(config.decoder_widths)
     if encoders not in (1, decoders):
         raise BadInput(f"{encoders} encoders do not fit {decoders} decoders: give one encoder, or one for each decoder.")
-    if min(*config.encoder_widths, *config.decoder_widths) < 1:
-        raise BadInput("Every encoder and decoder width must be at least 1.")
     factor = 2 ** (len(config.channel_mult) - 1)
     if shape[1] % factor or shape[2] % factor:
         raise BadInput(

@@ -56,8 +56,11 @@ def loss_figure(records: Sequence[Record]) -> str:
 def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], stage: int) -> None:
     colour = COLOURS[stage % len(COLOURS)]
     training = [np.nan if (loss := record.loss[stage]) is None else loss for record in records]
-    axes.plot(images, training, color=colour, alpha=0.35, lw=1, label="training batches")
-    axes.plot(images, [record.probe_loss[stage] for record in records], color=colour, label="averaged weights, probe")
+    marker = "o" if len(images) == 1 else None
+    axes.plot(images, training, color=colour, alpha=0.35, lw=1, marker=marker, label="training batches")
+    axes.plot(
+        images, [record.probe_loss[stage] for record in records], color=colour, marker=marker, label="averaged weights, probe"
+    )
     axes.plot(
         images, [record.optimal_loss[stage] for record in records], color="#111111", ls="--", label="optimal denoiser, probe"
     )

@@ -49,6 +49,7 @@ class Section:
     stages_svg: str | None
     loss_svg: str | None
     samples: str | None
+    sampled_at: int | None
     evaluations: list[dict[str, Any]]
     settings: str
 
@@ -80,6 +81,7 @@ def _section(run: Path) -> Section:
         stages_svg=_stages_svg(run / "stages.json"),
         loss_svg=loss_figure(records) if records else None,
         samples=_inline(run / "samples.png"),
+        sampled_at=read_json(note)["trained_images"] if (note := run / "samples" / "samples.json").exists() else None,
         evaluations=_evaluations(run),
         settings=_readable(to_json(config)),
     )

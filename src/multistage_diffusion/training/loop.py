@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from multistage_diffusion.checkpoint import save_model
+from multistage_diffusion.checkpoint import load_model, save_model
 from multistage_diffusion.config import RunConfig, TrainingConfig, from_json, to_json
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
@@ -22,10 +22,10 @@ from multistage_diffusion.training.probe import Probe
 from multistage_diffusion.training.records import Record, append_record, keep_records
 from multistage_diffusion.training.state import State, checkpoints, load_checkpoint, save_checkpoint
 
-__all__ = ["Diverged", "ema_decay", "learning_rate", "prepare_run", "train"]
+__all__ = ["Diverged", "check_run", "ema_decay", "learning_rate", "train"]
 
 
-FILES = ("checkpoints", "stats.jsonl", "model.safetensors")
+WELCOME = ("stages.json", "stages.svg")  # what may lie in the folder of a new run
 
 
 class Diverged(RuntimeError):
@@ -54,8 +54,8 @@ def learning_rate(config: TrainingConfig, images: int) -> float:
     return config.learning_rate * min(1.0, (images + config.batch_size) / max(config.warmup_images, 1))
 
 
-def prepare_run(out: Path, config: RunConfig, images: Images) -> None:
-    """Writes ``config.json``, or checks that the one in ``out`` describes the same run up to its length and data path.
+def check_run(out: Path, config: RunConfig, images: Images) -> None:
+    """Checks that ``out`` is new or holds the same run, up to its length and the path of its data.
 
     Raises:
         BadInput: if ``out`` holds another run or other files, or the data is not what the configuration says.
@@ -65,13 +65,14 @@ def prepare_run(out: Path, config: RunConfig, images: Images) -> None:
     path = out / "config.json"
     if path.exists():
         old = from_json(RunConfig, read_json(path))
+        if old.data.fingerprint != config.data.fingerprint:
+            raise BadInput(f"{out} holds a run on other images, those of {old.data.path}; choose another --out.")
         _check_same(out, to_json(_without_length(old)), to_json(_without_length(config)))
-    elif other := [name for name in FILES if (out / name).exists()]:
+    elif out.is_dir() and (other := sorted(path.name for path in out.iterdir() if path.name not in WELCOME)):
         raise BadInput(f"{out} holds {other[0]} but no config.json, so it is no run; choose another --out.")
     seen = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
     if seen - config.training.batch_size >= config.training.images:
         raise BadInput(f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it.")
-    write_json(path, to_json(config))
 
 
 def _without_length(config: RunConfig) -> RunConfig:
@@ -94,7 +95,7 @@ def train(
     An interrupted and repeated run has the same weights, bit by bit, as an uninterrupted one on the same machine.
 
     Args:
-        config: the run; ``prepare_run`` says whether it fits what is in ``out``.
+        config: the run; ``check_run`` says whether it fits what is in ``out``.
         images: the data set.
         out: the folder of the run.
         should_stop: asked after every step; if it says so, a checkpoint is written and the generator ends.
@@ -130,8 +131,9 @@ class _Loop:
         denoiser = build_denoiser(config.model).to(self.accelerator.device)
         denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
         self.state = State.begin(denoiser, self.recipe)
-        prepare_run(out, config, images)
+        check_run(out, config, images)
         self._resume()
+        write_json(out / "config.json", to_json(config))
         self.objective = self.accelerator.prepare(Objective(denoiser))
         self.probe = Probe.draw(images, denoiser, self.schedule, config.model.classes > 0, self.recipe.seed)
         self.optimal_loss = self.probe.optimal_loss(images, denoiser)
@@ -212,7 +214,9 @@ class _Loop:
 
     def finish(self) -> None:
         """Writes the finished model."""
-        save_model(self.out / "model.safetensors", self.state.average, self.config, self.state.images)
+        path = self.out / "model.safetensors"
+        if not path.exists() or load_model(path).images != self.state.images:
+            save_model(path, self.state.average, self.config, self.state.images)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -223,6 +227,6 @@ class _Loop:
         if not math.isfinite(self.state.loss_sum.sum()):
             bad = [k + 1 for k, value in enumerate(self.state.loss_sum.tolist()) if not math.isfinite(value)]
             raise Diverged(
-                f"The loss of stage {bad[0]} is not finite after {self.state.images} images; "
-                f"the last checkpoint is kept. Lower the learning rate (now {self.recipe.learning_rate:g})."
+                f"The loss of stage {bad[0]} is not finite after {self.state.images} images; earlier checkpoints are kept. "
+                f"Train in another --out with a lower learning rate (now {self.recipe.learning_rate:g})."
             )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multistage_diffusion.partition import best_partition, middle_values, similarity_values
+from multistage_diffusion.clustering.partition import best_partition, middle_values, similarity_values
 from multistage_diffusion.schedule import VP
 
 

@@ -9,7 +9,8 @@ import torch
 from multistage_diffusion.clustering import Agreement, ClusterOptions, agreement, cluster, thresholds
 from multistage_diffusion.data import Images, to_unit_range
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.schedule import VP, LogNormal
+from multistage_diffusion.optimal import OptimalDenoiser
+from multistage_diffusion.schedule import SCHEDULES, VP, LogNormal
 from multistage_diffusion.stages import Stages
 
 OPTIONS = ClusterOptions(pairs=40, levels=17)
@@ -71,7 +72,7 @@ def test_one_image_agrees_with_both_limits_everywhere(few_digits: Images) -> Non
 
 def test_chunks_do_not_matter(digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = cluster(digits, VP(), OPTIONS)
-    monkeypatch.setattr("multistage_diffusion.clustering.CHUNK_BYTES", 1)
+    monkeypatch.setattr("multistage_diffusion.clustering.curves.CHUNK_BYTES", 1)
     parts = list(agreement(digits, VP().levels(OPTIONS.levels), OPTIONS))
     assert len(parts) == OPTIONS.pairs
     assert cluster(digits, VP(), OPTIONS, parts).stages == whole.stages
@@ -110,6 +111,54 @@ def test_the_stages_file_is_complete_and_readable(digits: Images, tmp_path: Path
     assert Stages.load(path) == found.stages
 
 
+@pytest.mark.parametrize(("method", "expected"), [("timestep", (0.335, 0.67)), ("snr", (0.35, 0.71))])
+def test_stages_by_distance_need_no_data(few_digits: Images, method: str, expected: tuple[float, float]) -> None:
+    found = cluster(few_digits, VP(), ClusterOptions(method=method))  # type: ignore[arg-type]
+    assert [float(VP().to_clock(b)) for b in found.stages.boundaries] == pytest.approx(expected, abs=1e-3)
+    assert found.to_json(few_digits, "vp")["curves"] == {}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("stages", [1, 2, 5])
+def test_stages_by_distance_on_every_schedule(few_digits: Images, name: str, stages: int) -> None:
+    for method in ("timestep", "snr"):
+        found = cluster(few_digits, SCHEDULES[name], ClusterOptions(method=method, stages=stages)).stages
+        assert len(found) == stages
+        for stage in range(stages):
+            assert 0.45 / stages < found.share(SCHEDULES[name], stage) < 1.55 / stages
+
+
+def test_similarity_is_the_definition(few_digits: Images) -> None:
+    sigmas = torch.tensor([0.1, 0.6, 3.0], dtype=torch.float64)
+    options = replace(OPTIONS, pairs=3, stages=2)
+    (found,) = agreement(few_digits, sigmas, options)
+    data = few_digits.pixels.double() / 255
+    for pair, image in enumerate(np.random.default_rng(0).permutation(50)[:3]):
+        n = torch.from_numpy(np.random.default_rng((0, pair)).standard_normal((1, 8, 8)))
+        eps = [(x - OptimalDenoiser(data)(x[None], s)[0]) / s for s in sigmas.tolist() for x in [data[image] + s * n]]
+        for a in range(3):
+            for b in range(3):
+                same = ((eps[a] - eps[b]).abs() <= options.eta).double().mean()
+                assert found.similarity is not None
+                assert found.similarity[pair, a, b] == pytest.approx(float(same), abs=2 / 64)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 4, 6])
+def test_any_number_of_stages(digits: Images, stages: int) -> None:
+    found = cluster(digits, VP(), replace(OPTIONS, stages=stages))
+    assert len(found.stages) == stages
+    assert len(found.ci95) == stages - 1
+    assert all(low <= b <= high for (low, high), b in zip(found.ci95, found.stages.boundaries, strict=True))
+    similarity = found.within_stage_similarity()
+    assert similarity == sorted(similarity)
+    assert 0 < similarity[0] < similarity[-1] <= 1
+    assert found.agreement is not None
+    assert found.agreement.similarity is not None
+    mean = found.agreement.similarity.mean(0)
+    np.testing.assert_allclose(mean, mean.T, atol=1e-12)
+    np.testing.assert_allclose(np.diag(mean), 1)
+
+
 def test_curves_that_never_agree_are_an_error() -> None:
     zero = np.zeros((4, 9))
     images = Images(torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
@@ -122,7 +171,9 @@ def test_stages_that_overlap_are_an_error(few_digits: Images) -> None:
         cluster(Images(few_digits.pixels[:1]), VP(), OPTIONS)
 
 
-@pytest.mark.parametrize("bad", [{"alpha": 0}, {"alpha": 1.5}, {"eta": 0}, {"pairs": 0}, {"levels": 2}])
+@pytest.mark.parametrize(
+    "bad", [{"alpha": 0}, {"alpha": 1.5}, {"eta": 0}, {"pairs": 0}, {"levels": 2}, {"stages": 0}, {"stages": 99}]
+)
 def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(BadInput):
         ClusterOptions(**bad)  # type: ignore[arg-type]
