@@ -18,6 +18,8 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = ["OptimalDenoiser", "PairDenoiser"]
 
+LEAST_LOGIT = -64.0  # weights of 1e-28 change nothing, and products with the denormal numbers below are very slow
+
 
 class OptimalDenoiser:
     """D*(x; sigma) = E[y | x] for y uniform on a set of images. It has the type of a network denoiser.
@@ -101,9 +103,9 @@ class PairDenoiser:
             y = _rows(block)
             q = torch.addmm((y.square().sum(1) + offset) / 2, clean, y.T, alpha=-1)
             r = torch.addmm(-shift, n, y.T)
-            data = y.float()
+            data, logits, weights = y.float(), torch.empty_like(q), torch.empty(q.shape)
             for level in levels:
-                level.add(q, r, data)
+                level.add(q, r, data, logits, weights)
         return torch.stack([level.value() for level in levels], 1).unflatten(2, self.images.shape[1:])
 
 
@@ -115,27 +117,34 @@ class _Average:
         self.total, self.weight = torch.zeros(pairs, size), torch.zeros(pairs, 1)
         self.top = torch.zeros(pairs, 1, dtype=torch.float64)
 
-    def add(self, q: Tensor, r: Tensor, data: Tensor) -> None:
-        """Adds a block of data, ``[n, size]``, with its products q and r, ``[pairs, n]``."""
-        logits = torch.add(r / self.sigma, q, alpha=-1 / self.sigma**2)
+    def add(self, q: Tensor, r: Tensor, data: Tensor, logits: Tensor, weights: Tensor) -> None:
+        """Adds a block of data, ``[n, size]``, with its products q and r, ``[pairs, n]``.
+
+        ``logits`` (float64) and ``weights`` (float32) are room to work in, of the shape of q: fresh memory for each level
+        would cost more time than the arithmetic.
+        """
+        torch.mul(r, 1 / self.sigma, out=logits).add_(q, alpha=-1 / self.sigma**2)
         best = logits.amax(1, keepdim=True)
         active = (best > self.top - self.margin)[:, 0].nonzero()[:, 0]
         if len(active) == 0:
             return
-        top = torch.maximum(self.top, best)
+        self._raise_top(torch.maximum(self.top, best))
+        if len(active) == len(logits):
+            w = weights.copy_(logits.sub_(self.top)).clamp_(min=LEAST_LOGIT).exp_()
+            self.total.addmm_(w, data)
+            self.weight += w.sum(1, keepdim=True)
+        else:
+            w = (logits[active] - self.top[active]).float().clamp_(min=LEAST_LOGIT).exp_()
+            self.total.index_add_(0, active, w @ data)
+            self.weight.index_add_(0, active, w.sum(1, keepdim=True))
+
+    def _raise_top(self, top: Tensor) -> None:
+        """Expresses what was summed so far in units of a larger weight."""
         if bool((top > self.top).any()):
             scale = (self.top - top).exp().float()
             self.total *= scale
             self.weight *= scale
         self.top = top
-        if len(active) == len(logits):
-            w = (logits - top).float().exp_()
-            self.total.addmm_(w, data)
-            self.weight += w.sum(1, keepdim=True)
-        else:
-            w = (logits[active] - top[active]).float().exp_()
-            self.total.index_add_(0, active, w @ data)
-            self.weight.index_add_(0, active, w.sum(1, keepdim=True))
 
     def value(self) -> Tensor:
         return self.total / self.weight
