@@ -43,7 +43,7 @@ PRESETS: dict[str, Preset] = {
             encoder_widths=(24,), decoder_widths=(32, 24, 16), blocks=1, attention_resolutions=(4,), dropout=0.1
         ),
         training=TrainingConfig(
-            images=160_000,
+            images=200_000,
             batch_size=128,
             learning_rate=2e-3,
             warmup_images=20_000,
