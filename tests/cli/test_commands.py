@@ -220,6 +220,38 @@ def test_an_existing_run_with_another_configuration_is_refused(run: Run, trained
     assert contents(trained) == before
 
 
+def test_numbers_of_images_are_checked_before_anything_is_drawn(run: Run, trained: Path, folder: Path) -> None:
+    arguments = ["evaluate", trained, "--data", folder, "--metric", "fd-pixels"]
+    assert_refused(run(*arguments, "--images", 0), "--images must be at least 2")
+    assert_refused(run(*arguments, "--real-images", 1), "--real-images must be at least 2")
+    code, printed, _ = run(*arguments, "--images", 4, "--steps", 2, "--real-images", 5000)
+    assert code == 0
+    assert "against 12 real images" in printed
+
+
+def test_a_refused_sample_leaves_nothing(run: Run, trained: Path) -> None:
+    assert_refused(run("sample", trained, "--label", 0), "unconditional")
+    assert_refused(run("sample", trained, "--seed", -1), "seed must not be negative")
+    assert not (trained / "samples").exists()
+    assert run("sample", trained, "--steps", 2, "--images", 1)[0] == 0
+
+
+def test_stages_of_other_images_or_out_of_reach_are_warned_of(run: Run, tmp_path: Path, folder: Path, stages: Path) -> None:
+    stages.write_text(json.dumps({"boundaries": [0.3, 1e9], "data": {"fingerprint": "other"}}))
+    _, _, err = run("train", "small", "--data", folder, "--stages", stages, "--out", tmp_path / "run", *TINY, *SHORT)
+    assert "warning: stage 3 gets less than one in 10,000 images" in err
+    assert "was made from other images" in err
+
+
+def test_cluster_by_similarity_shows_its_criterion(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "stages.json"
+    code, printed, _ = run("cluster", "--data", "digits", "--pairs", 8, "--levels", 12, "--stages", 4, "--out", out)
+    assert code == 0
+    assert "similarity within stages by their number: 1: 0." in printed
+    assert len(json.loads(out.read_text())["boundaries"]) == 3
+    assert (tmp_path / "stages.svg").read_text().startswith("<svg")
+
+
 def test_a_truncated_model_is_refused(run: Run, trained: Path, folder: Path) -> None:
     model = trained / "model.safetensors"
     model.write_bytes(model.read_bytes()[:1000])

@@ -36,7 +36,7 @@ class Evaluate:
     images: int | None = None
     """Generated images to use. Default: all of a folder, 1000 of a run."""
     real_images: int | None = None
-    """Real images to use, evenly spaced over the data. Default: all."""
+    """Most real images to use, evenly spaced over the data. Default: all."""
     batch_size: int = 64
     """Images drawn at a time from a run."""
     sampling: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SampleOptions)
@@ -111,9 +111,9 @@ def _check_shapes(made: tuple[int, int, int], real: tuple[int, int, int]) -> Non
 
 
 def _evenly(total: int, count: int | None) -> Tensor:
-    if count is not None and not 2 <= count <= total:
-        raise BadInput(f"--real-images must be between 2 and the {total} there are, not {count}.")
-    return torch.linspace(0, total - 1, count or total, dtype=torch.float64).round().long()
+    if count is not None and count < 2:
+        raise BadInput(f"--real-images must be at least 2, not {count}.")
+    return torch.linspace(0, total - 1, min(count or total, total), dtype=torch.float64).round().long()
 
 
 def _moments(extractor: Extractor, pixels: Tensor, label: str) -> Moments:
