@@ -91,7 +91,7 @@ def test_efficientnet_features() -> None:
 
 
 def test_cost_of_the_papers_edm_network() -> None:
-    """As counted on the released network: 35.75, 21.19 and 7.73 GMAC, 128,793,385 parameters of which 9 x 128 embed augmentation labels."""
+    """Counted on the release: 35.75, 21.19 and 7.73 GMAC, 128,793,385 parameters, of which 9 x 128 embed augmentation labels."""
     network = NetworkConfig(
         encoder_widths=(128,), decoder_widths=(192, 128, 16), channel_mult=(2, 2, 2), blocks=4, attention_resolutions=(16,)
     )
