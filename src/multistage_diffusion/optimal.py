@@ -103,9 +103,9 @@ class PairDenoiser:
             y = _rows(block)
             q = torch.addmm((y.square().sum(1) + offset) / 2, clean, y.T, alpha=-1)
             r = torch.addmm(-shift, n, y.T)
-            data, logits, weights = y.float(), torch.empty_like(q), torch.empty(q.shape)
+            data = y.float()
             for level in levels:
-                level.add(q, r, data, logits, weights)
+                level.add(q, r, data)
         return torch.stack([level.value() for level in levels], 1).unflatten(2, self.images.shape[1:])
 
 
@@ -117,20 +117,16 @@ class _Average:
         self.total, self.weight = torch.zeros(pairs, size), torch.zeros(pairs, 1)
         self.top = torch.zeros(pairs, 1, dtype=torch.float64)
 
-    def add(self, q: Tensor, r: Tensor, data: Tensor, logits: Tensor, weights: Tensor) -> None:
-        """Adds a block of data, ``[n, size]``, with its products q and r, ``[pairs, n]``.
-
-        ``logits`` (float64) and ``weights`` (float32) are room to work in, of the shape of q: fresh memory for each level
-        would cost more time than the arithmetic.
-        """
-        torch.mul(r, 1 / self.sigma, out=logits).add_(q, alpha=-1 / self.sigma**2)
+    def add(self, q: Tensor, r: Tensor, data: Tensor) -> None:
+        """Adds a block of data, ``[n, size]``, with its products q and r, ``[pairs, n]``."""
+        logits = torch.mul(r, 1 / self.sigma).add_(q, alpha=-1 / self.sigma**2)
         best = logits.amax(1, keepdim=True)
         active = (best > self.top - self.margin)[:, 0].nonzero()[:, 0]
         if len(active) == 0:
             return
         self._raise_top(torch.maximum(self.top, best))
         if len(active) == len(logits):
-            w = weights.copy_(logits.sub_(self.top)).clamp_(min=LEAST_LOGIT).exp_()
+            w = logits.sub_(self.top).float().clamp_(min=LEAST_LOGIT).exp_()
             self.total.addmm_(w, data)
             self.weight += w.sum(1, keepdim=True)
         else:

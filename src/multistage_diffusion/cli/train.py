@@ -18,7 +18,7 @@ from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import Record, train
 from multistage_diffusion.training.loop import check_run
-from multistage_diffusion.training.state import checkpoints
+from multistage_diffusion.training.state import images_seen
 
 LEAST_SHARE = 1e-4
 
@@ -59,7 +59,7 @@ def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None)
         claim(out / "stages.json", stages.read_bytes())
         write_atomically(out / "stages.json", stages.read_bytes())
     total, batch = config.training.images, config.training.batch_size
-    before = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
+    before = images_seen(out)
     if before:
         say(f"continuing from the checkpoint at {before} images")
     with stop_on_signal() as should_stop:
@@ -80,8 +80,8 @@ def _warn(config: RunConfig, file: Path | None) -> None:
         if stages.share(schedule, stage) < LEAST_SHARE:
             rare = f"less than one in {1 / LEAST_SHARE:,.0f} images"
             warn(f"stage {stage + 1} gets {rare} under the schedule {config.model.schedule}")
-    found = read_json(file).get("data", {}).get("fingerprint") if file else None
-    if found not in (None, config.data.fingerprint):
+    made_from = read_json(file).get("data") if file else None
+    if isinstance(made_from, dict) and made_from.get("fingerprint") != config.data.fingerprint:
         warn(f"{file} was made from other images than {config.data.path}")
 
 

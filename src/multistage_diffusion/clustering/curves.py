@@ -64,8 +64,7 @@ def agreement(images: Images, sigmas: Tensor, options: ClusterOptions) -> Iterat
         clean = to_unit_range(images.pixels[chosen[:, 0]])
         noise = torch.stack([_noise(options.seed, int(pair), images.shape) for pair in chosen[:, 1]])
         denoised = denoiser(chosen[:, 0], noise, sigmas * UNIT)
-        eps = (clean[:, None] - denoised) / (sigmas * UNIT)[:, None, None, None] if options.stages != 3 else None
-        yield _agreement(denoised, clean, mean, sigmas * UNIT, options.eta, eps)
+        yield _agreement(denoised, clean, mean, sigmas * UNIT, options)
 
 
 def _pairs(images: int, options: ClusterOptions) -> Tensor:
@@ -80,12 +79,16 @@ def _noise(seed: int, pair: int, shape: tuple[int, int, int]) -> Tensor:
     return torch.from_numpy(np.random.default_rng((seed, pair)).standard_normal(shape))
 
 
-def _agreement(denoised: Tensor, y: Tensor, mean: Tensor, sigmas: Tensor, eta: float, eps: Tensor | None) -> Agreement:
-    """S0, S1 and, from eps, S at each pair and level; D and eps are ``[pairs, levels, C, H, W]``."""
-    tolerance = eta * sigmas[:, None, None, None]
+def _agreement(denoised: Tensor, y: Tensor, mean: Tensor, sigmas: Tensor, options: ClusterOptions) -> Agreement:
+    """S0, S1 and, unless two thresholds make the stages, S; D is ``[pairs, levels, C, H, W]``."""
+    level = sigmas[:, None, None, None]
+    tolerance = options.eta * level
     low = ((denoised - y[:, None]).abs() <= tolerance).double().flatten(2).mean(2)
     high = ((denoised - mean).abs() <= tolerance).double().flatten(2).mean(2)
-    return Agreement(low.numpy(), high.numpy(), None if eps is None else _similarity(eps.flatten(2), eta))
+    if options.stages == 3:
+        return Agreement(low.numpy(), high.numpy())
+    eps = (y[:, None] - denoised) / level  # up to n, which the levels share
+    return Agreement(low.numpy(), high.numpy(), _similarity(eps.flatten(2), options.eta))
 
 
 def _similarity(eps: Tensor, eta: float) -> Floats:

@@ -20,7 +20,7 @@ from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.training.draws import Stream, generator, image_indices, seed_globally, stratified_levels
 from multistage_diffusion.training.probe import Probe
 from multistage_diffusion.training.records import Record, append_record, keep_records
-from multistage_diffusion.training.state import State, checkpoints, load_checkpoint, save_checkpoint
+from multistage_diffusion.training.state import State, checkpoints, images_seen, load_checkpoint, save_checkpoint
 
 __all__ = ["Diverged", "check_run", "ema_decay", "learning_rate", "train"]
 
@@ -70,7 +70,7 @@ def check_run(out: Path, config: RunConfig, images: Images) -> None:
         _check_same(out, to_json(_without_length(old)), to_json(_without_length(config)))
     elif out.is_dir() and (other := sorted(path.name for path in out.iterdir() if path.name not in WELCOME)):
         raise BadInput(f"{out} holds {other[0]} but no config.json, so it is no run; choose another --out.")
-    seen = max((int(checkpoint.name) for checkpoint in checkpoints(out)), default=0)
+    seen = images_seen(out)
     if seen - config.training.batch_size >= config.training.images:
         raise BadInput(f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it.")
 

@@ -19,7 +19,7 @@ from multistage_diffusion.config import RunConfig, TrainingConfig
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["State", "checkpoints", "load_checkpoint", "save_checkpoint"]
+__all__ = ["State", "checkpoints", "images_seen", "load_checkpoint", "save_checkpoint"]
 
 KEEP = 2
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -59,6 +59,11 @@ class State:
 def checkpoints(run: Path) -> list[Path]:
     """The whole checkpoints of a run, oldest first."""
     return sorted(p for p in run.glob("checkpoints/*") if p.is_dir() and p.name.isdigit())
+
+
+def images_seen(run: Path) -> int:
+    """How far the latest checkpoint of a run is, in images; 0 without one."""
+    return max((int(checkpoint.name) for checkpoint in checkpoints(run)), default=0)
 
 
 def save_checkpoint(run: Path, state: State, config: RunConfig) -> Path:
