@@ -60,7 +60,7 @@ def product_rate(repeats: int) -> float:
 
 def error(images: Images, indices: Tensor, noise: Tensor, sigmas: Tensor, found: Tensor) -> float:
     """Largest difference to the float64 evaluation on the first two pairs, in units of the pixel range."""
-    y = to_unit_range(images.pixels[indices[:2]].double())
+    y = to_unit_range(images.pixels[indices[:2]], torch.float64)
     x = (y[:, None] + sigmas[:, None, None, None] * noise[:2, None]).flatten(0, 1)
     exact = OptimalDenoiser(images.pixels)(x, sigmas.repeat(2)).unflatten(0, (2, len(sigmas)))
     return float((found[:2].double() - exact).abs().max()) / 2

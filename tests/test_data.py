@@ -11,6 +11,8 @@ from PIL import Image
 from multistage_diffusion.data import Images, load, to_pixels, to_unit_range
 from multistage_diffusion.data.sources import load_image
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.presets import PRESETS, plan_run
+from multistage_diffusion.stages import Stages
 
 
 def png(array: np.ndarray) -> bytes:
@@ -25,7 +27,7 @@ def test_digits_are_the_1797_of_scikit_learn(digits: Images) -> None:
     assert digits.shape == (1, 8, 8)
     assert len(digits) == 1797
     assert digits.classes == tuple("0123456789")
-    np.testing.assert_allclose(digits.pixels[:, 0].double().numpy() * 16 / 255, load_digits().images, atol=1 / 31)
+    np.testing.assert_allclose(digits.pixels[:][:, 0].double().numpy() * 16 / 255, load_digits().images, atol=1 / 31)
 
 
 def test_a_folder_gives_pixels_and_labels_from_subfolders(folder: Path) -> None:
@@ -44,7 +46,7 @@ def test_a_flat_folder_has_no_labels_and_may_be_grey(tmp_path: Path) -> None:
     images = load(tmp_path)
     assert images.shape == (1, 4, 6)
     assert images.labels is None
-    assert images.pixels[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert images.pixels[:][:, 0, 0, 0].tolist() == [0, 1, 2]
 
 
 def test_black_and_white_and_palette_images_are_converted(tmp_path: Path) -> None:
@@ -55,15 +57,39 @@ def test_black_and_white_and_palette_images_are_converted(tmp_path: Path) -> Non
     assert load_image(tmp_path / "palette.png").permute(1, 2, 0).tolist() == colour.tolist()
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 5])
 def test_npz_round_trip(tmp_path: Path, channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 6, channels), dtype=np.uint8)
     np.savez(tmp_path / "set.npz", images=pixels, labels=np.array([0, 2, 1, 0, 2]))
     images = load(tmp_path / "set.npz")
-    np.testing.assert_array_equal(images.pixels.permute(0, 2, 3, 1), pixels)
+    np.testing.assert_array_equal(images.pixels[:].permute(0, 2, 3, 1), pixels)
     assert images.labels is not None
     assert images.labels.tolist() == [0, 2, 1, 0, 2]
     assert images.classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 6), (5, 4, 6, 3)])
+def test_a_mapped_file_is_read_like_a_tensor(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "set.npy", pixels)
+    np.savez(tmp_path / "set.npz", images=pixels)
+    mapped, whole = load(tmp_path / "set.npy"), load(tmp_path / "set.npz")
+    assert mapped.shape == whole.shape
+    assert mapped.fingerprint == whole.fingerprint
+    assert mapped.standard_deviation == pytest.approx(whole.standard_deviation)
+    for index in (slice(None), slice(1, 4), slice(0, 5, 2), slice(3, 3), torch.tensor([4, 0, 0]), 2, -1):
+        torch.testing.assert_close(mapped.pixels[index], whole.pixels[index])
+
+
+def test_latents_keep_their_values(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((6, 4, 2, 2)).astype(np.float16)
+    np.save(tmp_path / "latents.npy", values)
+    latents = load(tmp_path / "latents.npy")
+    assert latents.latent
+    torch.testing.assert_close(to_unit_range(latents.pixels[:]), torch.from_numpy(values).float())
+    assert latents.standard_deviation == pytest.approx(values.astype(np.float64).std())
+    with pytest.raises(BadInput, match="latents"):
+        plan_run(PRESETS["small"], latents, Stages((1.0, 2.0)), "latents.npy")
 
 
 def test_npz_without_channels_is_grey(tmp_path: Path) -> None:
@@ -79,7 +105,7 @@ def test_parquet_with_image_and_label_features(tmp_path: Path) -> None:
     cells = [{"bytes": png(array), "path": None} for array in arrays]
     datasets.Dataset.from_dict({"picture": cells, "kind": [1, 0, 1]}, features=features).to_parquet(tmp_path / "set.parquet")
     images = load(tmp_path / "set.parquet")
-    np.testing.assert_array_equal(images.pixels.permute(0, 2, 3, 1), np.stack(arrays))
+    np.testing.assert_array_equal(images.pixels[:].permute(0, 2, 3, 1), np.stack(arrays))
     assert images.classes == ("a", "b")
     assert images.labels is not None
     assert images.labels.tolist() == [1, 0, 1]
@@ -105,11 +131,11 @@ def test_parquet_without_images_names_its_columns(tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_of_the_content(folder: Path, digits: Images) -> None:
     images = load(folder)
-    again = Images(images.pixels.clone(), images.labels, images.classes, "elsewhere")
+    again = Images(images.pixels[:].clone(), images.labels, images.classes, "elsewhere")
     assert again.fingerprint == images.fingerprint
     assert Images(images.pixels).fingerprint != images.fingerprint
-    assert Images(images.pixels.flip(0), images.labels).fingerprint != images.fingerprint
-    assert Images(images.pixels.reshape(12, 3, 4, 16)).fingerprint != Images(images.pixels).fingerprint
+    assert Images(images.pixels[:].flip(0), images.labels).fingerprint != images.fingerprint
+    assert Images(images.pixels[:].reshape(12, 3, 4, 16)).fingerprint != Images(images.pixels[:]).fingerprint
     assert digits.fingerprint == "ac2213023a1dd19f"
 
 
@@ -125,7 +151,7 @@ def test_values_out_of_range_are_clipped() -> None:
 
 
 def test_standard_deviation_is_that_of_the_values(digits: Images) -> None:
-    expected = float(to_unit_range(digits.pixels.double()).std(correction=0))
+    expected = float(to_unit_range(digits.pixels[:], torch.float64).std(correction=0))
     assert digits.standard_deviation == pytest.approx(expected, rel=1e-9)
 
 
@@ -171,7 +197,11 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"PK no zip")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     np.savez(tmp_path / "float.npz", images=np.zeros((2, 4, 4)))
-    np.savez(tmp_path / "five.npz", images=np.zeros((2, 4, 4, 5), dtype=np.uint8))
+    np.save(tmp_path / "five.npy", np.zeros((2, 4, 4, 5, 5), dtype=np.uint8))
+    np.save(tmp_path / "order.npy", np.asfortranarray(np.zeros((2, 4, 4), dtype=np.uint8)))
+    np.save(tmp_path / "short.npy", np.zeros((9, 4, 4), dtype=np.uint8))
+    (tmp_path / "short.npy").write_bytes((tmp_path / "short.npy").read_bytes()[:-1])
+    (tmp_path / "bad.npy").write_bytes(b"no array")
     np.savez(tmp_path / "labels.npz", images=np.zeros((2, 4, 4), dtype=np.uint8), labels=np.zeros(3, dtype=int))
     np.savez(tmp_path / "none.npz", images=np.zeros((0, 4, 4), dtype=np.uint8))
     says = {
@@ -181,7 +211,10 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
         "bad.npz": "Cannot read",
         "bad.parquet": "Cannot read",
         "float.npz": "uint8",
-        "five.npz": "5 channels",
+        "five.npy": "uint8",
+        "order.npy": "uint8",
+        "short.npy": "ends before the last of its 9 images",
+        "bad.npy": "Cannot read",
         "labels.npz": "2 integers",
         "none.npz": "holds no images",
     }

@@ -36,7 +36,7 @@ def test_equals_the_direct_evaluation(images: Tensor, sigma: float) -> None:
 def test_equals_the_direct_evaluation_on_nearly_equal_images(sigma: float) -> None:
     """Images one grey value apart: at small sigma everything hangs on the last digits of the distances."""
     pixels = torch.randint(100, 102, (50, 1, 16, 16), dtype=torch.uint8)
-    images = to_unit_range(pixels.double())
+    images = to_unit_range(pixels, torch.float64)
     x = noisy(images, sigma)
     expected = naive(x, images, torch.full((6,), sigma, dtype=torch.float64))
     torch.testing.assert_close(OptimalDenoiser(pixels)(x, sigma), expected, rtol=0, atol=1e-7)
@@ -116,7 +116,7 @@ def test_pairs_equal_the_direct_evaluation_at_every_level(images: Tensor, margin
 def test_pairs_equal_the_direct_evaluation_on_nearly_equal_images() -> None:
     pixels = torch.randint(100, 102, (60, 1, 16, 16), dtype=torch.uint8)
     pixels[30:] = pixels[:30]  # every image twice
-    images = to_unit_range(pixels.double())
+    images = to_unit_range(pixels, torch.float64)
     noise = torch.randn(4, 1, 16, 16, dtype=torch.float64)
     for sigma in LEVELS:
         found = PairDenoiser(pixels)(torch.arange(4), noise, torch.tensor([sigma], dtype=torch.float64))

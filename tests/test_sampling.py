@@ -47,7 +47,7 @@ def test_order_on_a_gaussian(solver: Solver, expected: int) -> None:
 @pytest.mark.parametrize(("solver", "expected"), ORDERS)
 def test_order_on_the_optimal_denoiser(few_digits: Images, solver: Solver, expected: int) -> None:
     """Over levels at which several images still compete; the reference is Heun's method with very small steps."""
-    denoiser = OptimalDenoiser(to_unit_range(few_digits.pixels.double()))
+    denoiser = OptimalDenoiser(to_unit_range(few_digits.pixels[:], torch.float64))
     x = 10 * torch.from_numpy(np.random.default_rng(0).standard_normal((3, 1, 8, 8)))
     exact = heun(denoiser, x, log_snr_grid(5001, 1.2, 10.0)[:-1])
     assert order(solver, denoiser, x, 10.0, 1.2, exact) == pytest.approx(expected, abs=0.15)
@@ -55,7 +55,7 @@ def test_order_on_the_optimal_denoiser(few_digits: Images, solver: Solver, expec
 
 @pytest.mark.parametrize("solver", SOLVERS.values())
 def test_samples_of_the_optimal_denoiser_are_training_images(few_digits: Images, solver: Solver) -> None:
-    images = to_unit_range(few_digits.pixels)
+    images = to_unit_range(few_digits.pixels[:])
     grid = karras_grid(40, 0.002, 80)
     samples = solver(OptimalDenoiser(images), 80 * noise(0, range(16), (1, 8, 8)), grid)
     nearest = torch.cdist(samples.flatten(1), images.flatten(1)).amin(1)

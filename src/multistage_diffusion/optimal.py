@@ -14,10 +14,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from multistage_diffusion import processes
+from multistage_diffusion.data.images import to_unit_range
+from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["OptimalDenoiser", "PairDenoiser"]
 
+BLOCK_BYTES = 64 << 20
 LEAST_LOGIT = -64.0  # weights of 1e-28 change nothing, and products with the denormal numbers below are very slow
 
 
@@ -26,13 +30,14 @@ class OptimalDenoiser:
 
     Args:
         images: ``[N, C, H, W]``, floating point, or uint8 (then read as values ``2 v / 255 - 1``).
+            They may lie on the disk and are read a block at a time.
         block_bytes: memory for the float64 copy of one block of images and its weights.
 
     Raises:
         BadInput: if there are no images.
     """
 
-    def __init__(self, images: Tensor, block_bytes: int = 64 << 20) -> None:
+    def __init__(self, images: Tensor | MappedRows, block_bytes: int = BLOCK_BYTES) -> None:
         if len(images) == 0:
             raise BadInput("The optimal denoiser needs at least one image.")
         self.images = images
@@ -58,8 +63,9 @@ class OptimalDenoiser:
     def _blocks(self, batch: int, device: torch.device) -> Iterator[Tensor]:
         """The images as rows in float64, ``[n, C*H*W]``, a block at a time."""
         row_bytes = 8 * (self.images[0].numel() + 2 * batch)
-        for block in self.images.split(max(1, self.block_bytes // row_bytes)):
-            yield _rows(block.to(device))
+        rows = max(1, self.block_bytes // row_bytes)
+        for start in range(0, len(self.images), rows):
+            yield to_unit_range(self.images[start : start + rows].to(device), torch.float64).flatten(1)
 
 
 class PairDenoiser:
@@ -72,18 +78,25 @@ class PairDenoiser:
     so that the two products behind q and r serve all levels. They and the logits are in float64. The image y itself has the
     logit 0, so a weight below ``exp(-MARGIN)`` of the largest one in a block is below that share of the whole too: such
     parts of a block are skipped, which changes D by less than ``N exp(-MARGIN)`` of the range of the data (6e-10 for
-    50,000 images). Weights and their products with the data are in float32, with errors of the order of 1e-7 of the range.
+    50,000 images). Weights and their products with a block are in float32, with errors of the order of 1e-7 of the range;
+    blocks are added up in float64, so that the error does not grow with the data set.
+
+    Where there are several processes (``processes``), each goes through its own part of the data set, and the partial sums
+    are combined exactly. All of them must make the same calls.
 
     Args:
-        images: ``[N, C, H, W]``, floating point, or uint8 (then read as values ``2 v / 255 - 1``).
+        images: ``[N, C, H, W]``, floating point, or uint8 (then read as values ``2 v / 255 - 1``). They may lie on the disk
+            and are read a block at a time.
         block_rows: images taken at a time.
+        device: where to compute; it must know float64.
     """
 
     MARGIN = 32.0
 
-    def __init__(self, images: Tensor, block_rows: int = 2048) -> None:
+    def __init__(self, images: Tensor | MappedRows, block_rows: int | None = None, device: torch.device | str = "cpu") -> None:
         self.images = images
-        self.block_rows = block_rows
+        self.block_rows = block_rows or min(2048, max(1, BLOCK_BYTES // (8 * images.shape[1:].numel())))
+        self.device = torch.device(device)
 
     def __call__(self, indices: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
         """Denoises every pair at every level.
@@ -94,13 +107,12 @@ class PairDenoiser:
             sigmas: noise levels, ``[L]``.
 
         Returns:
-            float32 ``[P, L, C, H, W]``.
+            float32 ``[P, L, C, H, W]``, on the device.
         """
-        clean, n = _rows(self.images[indices]), noise.flatten(1).double()
-        levels = [_Average(len(clean), clean.shape[1], sigma, self.MARGIN) for sigma in sigmas.tolist()]
+        clean, n = self._rows(self.images[indices]), noise.to(self.device, torch.float64).flatten(1)
+        levels = [_Average(clean, sigma, self.MARGIN) for sigma in sigmas.tolist()]
         offset, shift = clean.square().sum(1, keepdim=True), (n * clean).sum(1, keepdim=True)
-        for block in self.images.split(self.block_rows):
-            y = _rows(block)
+        for y in self._own_blocks():
             q = torch.addmm((y.square().sum(1) + offset) / 2, clean, y.T, alpha=-1)
             r = torch.addmm(-shift, n, y.T)
             data = y.float()
@@ -108,14 +120,24 @@ class PairDenoiser:
                 level.add(q, r, data)
         return torch.stack([level.value() for level in levels], 1).unflatten(2, self.images.shape[1:])
 
+    def _own_blocks(self) -> Iterator[Tensor]:
+        """The part of the images that this process looks at, as rows, a block at a time."""
+        size, parts, part = len(self.images), processes.count(), processes.number()
+        end = size * (part + 1) // parts
+        for start in range(size * part // parts, end, self.block_rows):
+            yield self._rows(self.images[start : min(end, start + self.block_rows)])
+
+    def _rows(self, images: Tensor) -> Tensor:
+        return to_unit_range(images.to(self.device), torch.float64).flatten(1)
+
 
 class _Average:
     """A running softmax average of rows of data at one level, for several pairs."""
 
-    def __init__(self, pairs: int, size: int, sigma: float, margin: float) -> None:
+    def __init__(self, clean: Tensor, sigma: float, margin: float) -> None:
         self.sigma, self.margin = sigma, margin
-        self.total, self.weight = torch.zeros(pairs, size), torch.zeros(pairs, 1)
-        self.top = torch.zeros(pairs, 1, dtype=torch.float64)
+        self.total, self.weight = torch.zeros_like(clean), clean.new_zeros(len(clean), 1)
+        self.top = torch.zeros_like(self.weight)
 
     def add(self, q: Tensor, r: Tensor, data: Tensor) -> None:
         """Adds a block of data, ``[n, size]``, with its products q and r, ``[pairs, n]``."""
@@ -125,28 +147,19 @@ class _Average:
         if len(active) == 0:
             return
         self._raise_top(torch.maximum(self.top, best))
-        if len(active) == len(logits):
-            w = logits.sub_(self.top).float().clamp_(min=LEAST_LOGIT).exp_()
-            self.total.addmm_(w, data)
-            self.weight += w.sum(1, keepdim=True)
-        else:
-            w = (logits[active] - self.top[active]).float().clamp_(min=LEAST_LOGIT).exp_()
-            self.total.index_add_(0, active, w @ data)
-            self.weight.index_add_(0, active, w.sum(1, keepdim=True))
+        w = (logits[active] - self.top[active]).float().clamp_(min=LEAST_LOGIT).exp_()
+        self.total.index_add_(0, active, (w @ data).double())
+        self.weight.index_add_(0, active, w.sum(1, keepdim=True).double())
 
     def _raise_top(self, top: Tensor) -> None:
         """Expresses what was summed so far in units of a larger weight."""
         if bool((top > self.top).any()):
-            scale = (self.top - top).exp().float()
+            scale = (self.top - top).exp()
             self.total *= scale
             self.weight *= scale
         self.top = top
 
     def value(self) -> Tensor:
-        return self.total / self.weight
-
-
-def _rows(images: Tensor) -> Tensor:
-    """Images as rows in float64, ``[n, C*H*W]``."""
-    rows = images.flatten(1).double()
-    return rows.mul_(2 / 255).sub_(1) if images.dtype == torch.uint8 else rows
+        """The average over the images of all processes."""
+        self._raise_top(processes.greatest(self.top))
+        return (processes.total(self.total) / processes.total(self.weight)).float()

@@ -79,8 +79,10 @@ def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunCo
         path: where the data was read from.
 
     Raises:
-        BadInput: if stages and decoders differ in number, or a conditional model is asked for without labels.
+        BadInput: if the data are latents, stages and decoders differ in number, or a conditional model lacks labels.
     """
+    if images.latent:
+        raise BadInput(f"{path} holds latents; stages can be found for them, but networks are trained on images so far.")
     decoders = len(preset.network.decoder_widths)
     if decoders != len(stages):
         raise BadInput(

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from multistage_diffusion.clustering import Agreement, ClusterOptions, agreement, cluster, thresholds
-from multistage_diffusion.data import Images, to_unit_range
+from multistage_diffusion.clustering import ClusterOptions, Sums, agreement, cluster, thresholds
+from multistage_diffusion.data import Images, load, to_unit_range
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.schedule import SCHEDULES, VP, LogNormal
@@ -43,8 +44,8 @@ def test_agreement_is_the_definition(few_digits: Images) -> None:
     sigmas = torch.tensor([0.05, 0.5, 2.0, 30.0], dtype=torch.float64)
     options = replace(OPTIONS, pairs=5)
     (found,) = agreement(few_digits, sigmas, options)
-    data = few_digits.pixels.double() / 255
-    for pair, image in enumerate(np.random.default_rng(0).permutation(50)[:5]):
+    data = few_digits.pixels[:].double() / 255
+    for pair, image in enumerate(np.random.default_rng((0, 0, 1)).permutation(50)[:5]):
         n = torch.from_numpy(np.random.default_rng((0, pair)).standard_normal((1, 8, 8)))
         for level, sigma in enumerate(sigmas.tolist()):
             x = data[image] + sigma * n
@@ -70,12 +71,83 @@ def test_one_image_agrees_with_both_limits_everywhere(few_digits: Images) -> Non
     assert found.low.min() == found.high.min() == 1
 
 
-def test_chunks_do_not_matter(digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = cluster(digits, VP(), OPTIONS)
+@pytest.mark.parametrize("stages", [3, 4])
+def test_chunks_do_not_matter(digits: Images, monkeypatch: pytest.MonkeyPatch, stages: int) -> None:
+    options = replace(OPTIONS, stages=stages)
+    whole = cluster(digits, VP(), options)
     monkeypatch.setattr("multistage_diffusion.clustering.curves.CHUNK_BYTES", 1)
-    parts = list(agreement(digits, VP().levels(OPTIONS.levels), OPTIONS))
-    assert len(parts) == OPTIONS.pairs
-    assert cluster(digits, VP(), OPTIONS, parts).stages == whole.stages
+    steps: list[int] = []
+
+    def watch(found: Iterator[int], *_: object) -> list[int]:
+        steps.extend(found)
+        return steps
+
+    parts = cluster(digits, VP(), options, watch=watch)
+    assert steps == [1] * options.pairs
+    assert parts.stages.boundaries == pytest.approx(whole.stages.boundaries, rel=1e-9)
+    assert np.array(parts.ci95) == pytest.approx(np.array(whole.ci95), rel=1e-9)
+
+
+@pytest.mark.parametrize("stages", [3, 2])
+def test_an_interrupted_computation_continues_from_its_sums(digits: Images, tmp_path: Path, stages: int) -> None:
+    options = replace(OPTIONS, stages=stages)
+    sums, file = Sums(), tmp_path / "sums"
+    for part in agreement(digits, VP().levels(options.levels), options, 0, 23):
+        sums.add(part)
+    sums.save(file, {"data": 1})
+    with pytest.raises(BadInput, match="other data or settings"):
+        Sums.load(file, {"data": 2})
+    continued = cluster(digits, VP(), options, sums=Sums.load(file, {"data": 1}))
+    whole = cluster(digits, VP(), options)
+    assert continued.pairs == whole.pairs == options.pairs
+    assert continued.stages.boundaries == pytest.approx(whole.stages.boundaries, rel=1e-9)
+    assert np.array(continued.ci95) == pytest.approx(np.array(whole.ci95), rel=1e-9)
+
+
+def test_pairs_are_drawn_until_the_intervals_are_narrow(digits: Images) -> None:
+    options = replace(OPTIONS, ci_width=0.008)
+    first, found = cluster(digits, VP(), OPTIONS), cluster(digits, VP(), options)
+    assert found.ci_width <= 0.008 < first.ci_width
+    assert found.pairs > first.pairs == OPTIONS.pairs
+    limited = cluster(digits, VP(), replace(options, ci_width=1e-6, most_pairs=60))
+    assert limited.pairs == 60
+
+
+def test_intervals_shrink_with_the_root_of_the_number_of_pairs(digits: Images) -> None:
+    widths = [cluster(digits, VP(), replace(OPTIONS, pairs=pairs)).ci_width for pairs in (64, 1024)]
+    assert widths[0] / widths[1] == pytest.approx(4, rel=0.4)
+
+
+def test_intervals_cover_the_boundary_of_many_pairs(digits: Images) -> None:
+    """Of 40 intervals, each for another draw of 40 pairs and with 17 levels, at least 32 hold the value of 4,096 pairs."""
+    truth = cluster(digits, VP(), replace(OPTIONS, pairs=4096, seed=99)).stages.boundaries
+    covered = np.zeros(2)
+    for seed in range(40):
+        intervals = cluster(digits, VP(), replace(OPTIONS, seed=seed)).ci95
+        covered += [low <= value <= high for (low, high), value in zip(intervals, truth, strict=True)]
+    assert covered.min() >= 32
+
+
+def test_latents_and_other_numbers_of_channels(tmp_path: Path) -> None:
+    """Latents are taken as they are: pixels written as latents in [0, 1] give the same stages."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 256, (40, 4, 4, 5)).astype(np.uint8)
+    np.save(tmp_path / "pixels.npy", base)
+    np.save(tmp_path / "latents.npy", (base.transpose(0, 3, 1, 2) / 255).astype(np.float32))
+    pixels, latents = load(tmp_path / "pixels.npy"), load(tmp_path / "latents.npy")
+    assert pixels.shape == latents.shape == (5, 4, 4)
+    first, second = (cluster(images, VP(), OPTIONS).stages.boundaries for images in (pixels, latents))
+    assert first == pytest.approx(second, rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "alpha"), [("vp", 0.9), ("ve", 0.9), ("ddpm", 0.75)])
+@pytest.mark.parametrize("stages", [3, 2])
+def test_every_schedule_gives_stages_of_the_data(digits: Images, name: str, alpha: float, stages: int) -> None:
+    low, high = SCHEDULES[name].sampling_range
+    found = cluster(digits, SCHEDULES[name], replace(OPTIONS, stages=stages, alpha=alpha)).stages
+    assert len(found) == stages
+    assert low < found.boundaries[0]
+    assert found.boundaries[-1] < high
 
 
 def test_more_noise_never_helps_the_first_stage_of_digits(digits: Images) -> None:
@@ -132,8 +204,8 @@ def test_similarity_is_the_definition(few_digits: Images) -> None:
     sigmas = torch.tensor([0.1, 0.6, 3.0], dtype=torch.float64)
     options = replace(OPTIONS, pairs=3, stages=2)
     (found,) = agreement(few_digits, sigmas, options)
-    data = few_digits.pixels.double() / 255
-    for pair, image in enumerate(np.random.default_rng(0).permutation(50)[:3]):
+    data = few_digits.pixels[:].double() / 255
+    for pair, image in enumerate(np.random.default_rng((0, 0, 1)).permutation(50)[:3]):
         n = torch.from_numpy(np.random.default_rng((0, pair)).standard_normal((1, 8, 8)))
         eps = [(x - OptimalDenoiser(data)(x[None], s)[0]) / s for s in sigmas.tolist() for x in [data[image] + s * n]]
         for a in range(3):
@@ -154,16 +226,14 @@ def test_any_number_of_stages(digits: Images, stages: int) -> None:
     assert 0 < similarity[0] < similarity[-1] <= 1
     assert found.agreement is not None
     assert found.agreement.similarity is not None
-    mean = found.agreement.similarity.mean(0)
+    mean = found.agreement.similarity
     np.testing.assert_allclose(mean, mean.T, atol=1e-12)
     np.testing.assert_allclose(np.diag(mean), 1)
 
 
-def test_curves_that_never_agree_are_an_error() -> None:
-    zero = np.zeros((4, 9))
-    images = Images(torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
+def test_curves_that_never_agree_are_an_error(digits: Images) -> None:
     with pytest.raises(BadInput, match="smallest noise"):
-        cluster(images, VP(), ClusterOptions(pairs=4, levels=9), [Agreement(zero, zero)])
+        cluster(digits, VP(), replace(OPTIONS, eta=1e-9, alpha=1.0))
 
 
 def test_stages_that_overlap_are_an_error(few_digits: Images) -> None:
@@ -172,7 +242,7 @@ def test_stages_that_overlap_are_an_error(few_digits: Images) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"alpha": 0}, {"alpha": 1.5}, {"eta": 0}, {"pairs": 0}, {"levels": 2}, {"stages": 0}, {"stages": 99}]
+    "bad", [{"alpha": 0}, {"alpha": 1.5}, {"eta": 0}, {"pairs": 0}, {"levels": 2}, {"stages": 0}, {"stages": 99}, {"ci_width": 0}]
 )
 def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(BadInput):

@@ -1,17 +1,21 @@
 """``multistage cluster``: stages from a data set."""
 
+import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from multistage_diffusion import processes
+from multistage_diffusion.checkpoint import find_model, load_model
 from multistage_diffusion.cli.output import show_plan, table
-from multistage_diffusion.cli.progress import say, track
-from multistage_diffusion.clustering import Clustering, ClusterOptions, agreement, cluster, identity
+from multistage_diffusion.cli.progress import say, track, warn
+from multistage_diffusion.clustering import Clustering, ClusterOptions, Sums, cluster, identity
 from multistage_diffusion.config import ScheduleName, to_json
-from multistage_diffusion.data import load
+from multistage_diffusion.data import Images, load
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_atomically, write_json
 from multistage_diffusion.report.figures import stages_figure
@@ -19,17 +23,24 @@ from multistage_diffusion.schedule import SCHEDULES
 
 __all__ = ["Cluster"]
 
+MAY_CHANGE = ("pairs", "ci_width", "most_pairs")  # of a computation that is continued
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Find the noise levels at which a data set's stages begin and end, and write them to a stages file."""
+    """Find the noise levels at which a data set's stages begin and end, and write them to a stages file.
+
+    The same command again continues an interrupted one. Several processes (torchrun) share the work.
+    """
 
     data: str
-    """Images: a folder, a .npz or .parquet file, or 'digits'."""
+    """Images: a folder, a .npz, .npy or .parquet file, or 'digits'; latents as a floating point .npy file [N, C, H, W]."""
     out: Path = Path("stages.json")
     """The stages file to write."""
     schedule: ScheduleName = "vp"
     """Density of noise levels to average over. The paper uses vp for every base; boundaries in sigma serve all of them."""
+    checkpoint: Path | None = None
+    """A run or a model file, for the method gradient."""
     rule: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
     dry_run: bool = False
     """Print the resolved settings and stop."""
@@ -37,23 +48,63 @@ class Cluster:
     def run(self) -> None:
         if self.dry_run:
             return show_plan(to_json(self))
-        images = load(self.data)
-        schedule = SCHEDULES[self.schedule]
-        say(f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}")
+        if (self.rule.method == "gradient") != (self.checkpoint is not None):
+            raise BadInput("The method gradient needs --checkpoint RUN, and no other method takes one.")
+        with processes.joined(processes.float64_device()):
+            self._write(load(self.data))
+
+    def _write(self, images: Images) -> None:
+        if processes.number() == 0:
+            say(f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}")
+        file = find_model(self.checkpoint) if self.checkpoint else None
+        fingerprint = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else None
         if self.out.exists():
-            return _check_existing(self.out, identity(images, self.schedule, self.rule))
+            return _check_existing(self.out, identity(images, self.schedule, self.rule, fingerprint))
         figure = self.out.with_suffix(".svg")
         if figure.exists():
             raise BadInput(f"{figure} exists, and the figure of {self.out} would go there; choose another --out.")
-        parts = agreement(images, schedule.levels(self.rule.levels), self.rule)
-        watched = track(parts, "pairs", self.rule.pairs, lambda part: len(part.low))
-        result = cluster(images, schedule, self.rule, watched)
-        contents = result.to_json(images, self.schedule)
+        partial = Partial(self.out.with_name(f"{self.out.name}.partial"), identity(images, self.schedule, self.rule, fingerprint))
+        model = load_model(file) if file else None
+        found = cluster(images, SCHEDULES[self.schedule], self.rule, model, partial.sums(), partial.watch)
+        if processes.number() == 0:
+            self._finish(found, found.to_json(images, self.schedule, fingerprint), figure)
+            partial.path.unlink(missing_ok=True)
+
+    def _finish(self, found: Clustering, contents: dict[str, Any], figure: Path) -> None:
         if contents["curves"]:
             write_atomically(figure, stages_figure(contents).encode())
         write_json(self.out, contents)
-        _show(result)
+        _show(found)
         say(f"wrote {self.out}{f' and {figure}' if contents['curves'] else ''}")
+
+
+class Partial:
+    """The sums of an unfinished computation, kept beside the stages file.
+
+    Args:
+        path: their file.
+        identity: what they are sums of. More pairs may be asked for when the computation is continued.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.path = path
+        self.identity = {**identity, "parameters": {k: v for k, v in identity["parameters"].items() if k not in MAY_CHANGE}}
+
+    def sums(self) -> Sums:
+        """What there is."""
+        sums = processes.same(Sums.load(self.path, self.identity) if processes.number() == 0 else Sums())
+        if sums.count and processes.number() == 0:
+            say(f"continuing from {sums.count} pairs in {self.path}")
+        return sums
+
+    def watch(self, steps: Iterator[int], sums: Sums, target: int) -> Iterator[int]:
+        """Shows how far the steps have come and keeps the sums after each."""
+        if processes.number() > 0:
+            yield from steps
+            return
+        for step in track(steps, "pairs", target, int, start=sums.count):
+            sums.save(self.path, self.identity)
+            yield step
 
 
 def _check_existing(out: Path, wanted: dict[str, Any]) -> None:
@@ -65,14 +116,21 @@ def _check_existing(out: Path, wanted: dict[str, Any]) -> None:
 
 
 def _show(result: Clustering) -> None:
-    clock = result.schedule.clock
+    clock, options = result.schedule.clock, result.options
     headings = ["stage", "sigma from", "to", "95 % of 'to'", f"{clock} from", "to", "log SNR from", "to", "share of levels"]
     table(headings, [_row(result, stage) for stage in range(len(result.stages))])
+    if result.pairs:
+        say(f"{result.pairs} pairs; the widest interval spans {result.ci_width:.4f} of the levels")
+    if options.ci_width is not None and result.ci_width > options.ci_width:
+        finer = (
+            ", and --levels: these boundaries lie between two levels" if result.agreement is None or options.stages != 3 else ""
+        )
+        warn(f"an interval is still wider than {options.ci_width}; raise --most-pairs{finer}")
     if similarity := result.within_stage_similarity():
         listed = ", ".join(f"{number}: {value:.3f}" for number, value in enumerate(similarity, 1))
         say(f"similarity within stages by their number: {listed}")
-        enough = next((n for n, value in enumerate(similarity, 1) if value >= result.options.alpha), None)
-        say(f"alpha = {result.options.alpha} is {f'first reached by {enough} stages' if enough else 'reached by none of these'}")
+        enough = next((n for n, value in enumerate(similarity, 1) if value >= options.alpha), None)
+        say(f"alpha = {options.alpha} is {f'first reached by {enough} stages' if enough else 'reached by none of these'}")
 
 
 def _row(result: Clustering, stage: int) -> list[str]:

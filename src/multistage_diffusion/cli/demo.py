@@ -89,7 +89,7 @@ def recognise(real: Images, generated: Images, folds: int = 5) -> Recognition:
 
 
 def _rows(images: Images) -> Floats:
-    return images.pixels.flatten(1).double().numpy() / 16
+    return images.pixels[:].flatten(1).double().numpy() / 16
 
 
 def _nearest(a: Floats, b: Floats, itself: bool = False) -> Floats:

@@ -61,6 +61,9 @@ def sample_run(model: Model, options: SampleOptions, images: int, batch_size: in
     """Draws what is missing of ``images`` images in ``out``, and the grid beside it."""
     if images < 1 or batch_size < 1:
         raise BadInput(f"Give at least 1 image and a batch size of at least 1, not {images} and {batch_size}.")
+    channels = model.config.model.shape[0]
+    if channels not in (1, 3):
+        raise BadInput(f"The images of this model have {channels} channels; PNG files are written for 1 (grey) and 3 (colour).")
     check_label(model, options)
     grid = _claim_folder(model, options, out)
     missing = [i for i in range(images) if not _file(out, i).exists()]

@@ -17,7 +17,8 @@ For another number of stages, levels are compared with each other: ``S(a, b)`` i
 the partition that makes a level most similar to the others of its stage.
 
 Both denoisers of S1 are evaluated at the same x. That is what the authors' code does and what gives the published values;
-the paper's formula, which compares two different noisy images, does not.
+the paper's formula, which compares two different noisy images, does not. Latents have no natural range: sigma and eta refer
+to them as they are.
 """
 
 from collections.abc import Iterator
@@ -28,70 +29,87 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from multistage_diffusion import processes
 from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.optimal import PairDenoiser
 
-__all__ = ["Agreement", "agreement"]
+__all__ = ["Agreement", "agreement", "pairs"]
 
 Floats = NDArray[np.float64]
-UNIT = 2.0  # networks and denoisers see pixels in [-1, 1]; eta and sigma of the algorithm refer to [0, 1]
-CHUNK_BYTES = 128 << 20
+PIXEL_UNIT = 2.0  # networks and denoisers see pixels in [-1, 1]; eta and sigma of the algorithm refer to [0, 1]
+CHUNK_BYTES = 384 << 20
 CHUNK_PAIRS = 128
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of each pair with both limits, at each level."""
+    """Agreement with both limits at each level: of each pair, ``[pairs, ...]``, or as a mean over pairs."""
 
     low: Floats
-    """S0, ``[pairs, levels]``."""
+    """S0, ``[..., levels]``."""
     high: Floats
-    """S1, ``[pairs, levels]``."""
+    """S1, ``[..., levels]``."""
     similarity: Floats | None = None
-    """S, ``[pairs, levels, levels]``, where more or fewer than three stages are asked for."""
+    """S, ``[..., levels, levels]``, where more or fewer than three stages are asked for."""
 
 
-def agreement(images: Images, sigmas: Tensor, options: ClusterOptions) -> Iterator[Agreement]:
-    """S0 and S1 of ``options.pairs`` pairs at the levels ``sigmas`` (for pixels in [0, 1]), some pairs at a time.
+def agreement(
+    images: Images, sigmas: Tensor, options: ClusterOptions, start: int = 0, stop: int | None = None
+) -> Iterator[Agreement]:
+    """S0 and S1 of pairs at the levels ``sigmas`` (for pixels in [0, 1]), some pairs at a time.
 
-    The pairs are a function of the seed; an image is used twice only if there are fewer images than pairs.
+    Args:
+        images: the data set.
+        sigmas: increasing noise levels, ``[L]``.
+        options: settings; the pairs are a function of its seed.
+        start, stop: which pairs; to the end of ``options.pairs`` if not given.
     """
-    denoiser = PairDenoiser(images.pixels)
-    mean = to_unit_range(images.pixels.sum(0, dtype=torch.float64) / len(images)).float()
-    pair_bytes = 4 * images.pixels[0].numel() * len(sigmas)
-    for chosen in _pairs(len(images), options).split(min(CHUNK_PAIRS, max(1, CHUNK_BYTES // pair_bytes))):
-        clean = to_unit_range(images.pixels[chosen[:, 0]])
-        noise = torch.stack([_noise(options.seed, int(pair), images.shape) for pair in chosen[:, 1]])
-        denoised = denoiser(chosen[:, 0], noise, sigmas * UNIT)
-        yield _agreement(denoised, clean, mean, sigmas * UNIT, options)
+    stop = options.pairs if stop is None else stop
+    unit = 1.0 if images.latent else PIXEL_UNIT
+    denoiser = PairDenoiser(images.pixels, device=processes.float64_device())
+    mean = images.mean.float().to(denoiser.device)
+    for first in range(start, stop, _chunk(images, len(sigmas))):
+        numbers = range(first, min(stop, first + _chunk(images, len(sigmas))))
+        chosen, noise = pairs(images, options.seed, numbers)
+        denoised = denoiser(chosen, noise, sigmas * unit)
+        clean = to_unit_range(images.pixels[chosen]).to(denoised.device)
+        yield _agreement(denoised, clean, mean, (sigmas * unit).to(denoised), options)
 
 
-def _pairs(images: int, options: ClusterOptions) -> Tensor:
-    """Index of the image and number of the pair, ``[pairs, 2]``."""
-    rng = np.random.default_rng(options.seed)
-    rounds = [rng.permutation(images) for _ in range(-(-options.pairs // images))]
-    chosen = np.concatenate(rounds)[: options.pairs]
-    return torch.from_numpy(np.stack([chosen, np.arange(options.pairs)], axis=1))
+def _chunk(images: Images, levels: int) -> int:
+    """Pairs at a time: at each level a sum in float64, its result and two temporaries in float32, and the similarities."""
+    size = images.pixels.shape[1:].numel()
+    return min(CHUNK_PAIRS, max(1, CHUNK_BYTES // (levels * (24 * size + 8 * levels))))
 
 
-def _noise(seed: int, pair: int, shape: tuple[int, int, int]) -> Tensor:
-    return torch.from_numpy(np.random.default_rng((seed, pair)).standard_normal(shape))
+def pairs(images: Images, seed: int, numbers: range) -> tuple[Tensor, Tensor]:
+    """The pairs with these numbers: indices of images, ``[P]``, and noises, float64 ``[P, C, H, W]``.
+
+    An image is used twice only if there are fewer images than pairs. Each noise is a function of seed and number.
+    """
+    rounds = range(numbers[0] // len(images), numbers[-1] // len(images) + 1)
+    order = {turn: np.random.default_rng((seed, turn, 1)).permutation(len(images)) for turn in rounds}
+    chosen = [int(order[pair // len(images)][pair % len(images)]) for pair in numbers]
+    noise = [np.random.default_rng((seed, pair)).standard_normal(images.shape) for pair in numbers]
+    return torch.tensor(chosen), torch.from_numpy(np.stack(noise))
 
 
 def _agreement(denoised: Tensor, y: Tensor, mean: Tensor, sigmas: Tensor, options: ClusterOptions) -> Agreement:
     """S0, S1 and, unless two thresholds make the stages, S; D is ``[pairs, levels, C, H, W]``."""
     level = sigmas[:, None, None, None]
     tolerance = options.eta * level
-    low = ((denoised - y[:, None]).abs() <= tolerance).double().flatten(2).mean(2)
-    high = ((denoised - mean).abs() <= tolerance).double().flatten(2).mean(2)
+    low = _share((denoised - y[:, None]).abs_() <= tolerance)
+    high = _share((denoised - mean).abs_() <= tolerance)
     if options.stages == 3:
-        return Agreement(low.numpy(), high.numpy())
-    eps = (y[:, None] - denoised) / level  # up to n, which the levels share
-    return Agreement(low.numpy(), high.numpy(), _similarity(eps.flatten(2), options.eta))
+        return Agreement(low, high)
+    eps = (y[:, None] - denoised).div_(level)  # up to n, which the levels share
+    rows = [_share((eps - eps[:, k : k + 1]).abs_() <= options.eta) for k in range(len(sigmas))]
+    return Agreement(low, high, np.stack(rows, 1))
 
 
-def _similarity(eps: Tensor, eta: float) -> Floats:
-    """Share of the pixels at which the noise estimates of two levels agree, for each pair and two levels."""
-    rows = [((eps - eps[:, level : level + 1]).abs() <= eta).double().mean(2) for level in range(eps.shape[1])]
-    return torch.stack(rows, 1).numpy()
+def _share(agrees: Tensor) -> Floats:
+    """The share of the pixels at which something holds: ``[pairs, levels]`` of ``[pairs, levels, C, H, W]``."""
+    flat = agrees.flatten(2)
+    shares: Floats = flat.sum(2).cpu().double().div_(flat.shape[2]).numpy()
+    return shares

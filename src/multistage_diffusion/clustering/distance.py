@@ -8,12 +8,15 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from multistage_diffusion.clustering.partition import best_partition, middle_values
 from multistage_diffusion.schedule import Schedule
 from multistage_diffusion.stages import Stages
 
-__all__ = ["distance_stages"]
+__all__ = ["distance_stages", "middle_cuts"]
+
+Floats = NDArray[np.float64]
 
 STEPS = 200
 
@@ -30,6 +33,12 @@ def distance_stages(schedule: Schedule, method: str, stages: int) -> Stages:
     inside = np.minimum(u, 1 - 0.5 / STEPS)  # the last level of a schedule without an end
     sigma = schedule.sigma(torch.from_numpy(inside if math.isinf(schedule.sigma(1.0)) else u))
     position = u if method == "timestep" else -2 * sigma.log().numpy()
-    value = middle_values(np.abs(position[:, None] - position[None, :]))
-    cuts, _ = best_partition(value, stages, math.ceil(STEPS / (2 * stages)), math.floor(3 * STEPS / (2 * stages)))
-    return Stages(tuple(sigma[cuts].tolist()))
+    return Stages(tuple(sigma[middle_cuts(np.abs(position[:, None] - position[None, :]), stages)].tolist()))
+
+
+def middle_cuts(distance: Floats, stages: int) -> list[int]:
+    """The first level of each stage but the first, for distances between levels, ``[levels, levels]``."""
+    levels = len(distance)
+    return best_partition(
+        middle_values(distance), stages, math.ceil(levels / (2 * stages)), math.ceil(3 * levels / (2 * stages))
+    )[0]

@@ -1,6 +1,7 @@
 """Stages of a data set by each of the methods, with bootstrap intervals."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -8,20 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from multistage_diffusion.checkpoint import Model
 from multistage_diffusion.clustering.curves import Agreement, agreement
 from multistage_diffusion.clustering.distance import distance_stages
+from multistage_diffusion.clustering.gradient import Affinity, add_gradients
 from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.clustering.partition import best_partition, similarity_values
+from multistage_diffusion.clustering.sums import Sums
 from multistage_diffusion.clustering.two_thresholds import thresholds
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.schedule import SCHEDULES, Schedule
 from multistage_diffusion.stages import Stages
 
-__all__ = ["Clustering", "cluster", "identity"]
+__all__ = ["Clustering", "Watch", "cluster", "identity"]
 
 Floats = NDArray[np.float64]
+Cut = Callable[[Floats], tuple[float, ...]]
+Watch = Callable[[Iterator[int], Sums, int], Iterable[int]]
 REPLICATES = 500
 
 
@@ -34,9 +41,20 @@ class Clustering:
     options: ClusterOptions
     ci95: list[tuple[float, float]]
     """Bootstrap 95 % interval of each boundary, in sigma; without width where nothing was sampled."""
+    pairs: int = 0
+    """Pairs of image and noise that were drawn."""
     sigmas: Floats | None = None
     """Levels of the curves; None for the methods that look at no data."""
     agreement: Agreement | None = None
+    """Mean agreement at each level."""
+    cosines: Floats | None = None
+    """Cosines between the gradients of the levels, ``[levels, levels]``."""
+
+    @property
+    def ci_width(self) -> float:
+        """Width of the widest interval, as a share of the levels."""
+        widths = [float(self.schedule.u(high) - self.schedule.u(low)) for low, high in self.ci95]
+        return max(widths, default=0.0)
 
     def within_stage_similarity(self, most: int = 8) -> list[float]:
         """Similarity of a random level to a random one of its stage, in the best partition into 1, 2, ... ``most`` stages.
@@ -45,11 +63,11 @@ class Clustering:
         """
         if self.agreement is None or self.agreement.similarity is None:
             return []
-        value = similarity_values(self.agreement.similarity.mean(0))
+        value = similarity_values(self.agreement.similarity)
         levels = len(value) - 1
         return [best_partition(value, stages)[1] / levels for stages in range(1, min(most, levels) + 1)]
 
-    def to_json(self, images: Images, schedule_name: str) -> dict[str, Any]:
+    def to_json(self, images: Images, schedule_name: str, checkpoint: str | None = None) -> dict[str, Any]:
         """The contents of a stages file."""
         boundaries = list(self.stages.boundaries)
         return {
@@ -57,76 +75,146 @@ class Clustering:
             "clock": self.schedule.clock,
             "boundaries_in_clock": [float(self.schedule.to_clock(b)) for b in boundaries],
             "ci95": self.ci95,
-            **identity(images, schedule_name, self.options),
+            **identity(images, schedule_name, self.options, checkpoint),
             "curves": self._curves(),
         }
 
-    def _curves(self) -> dict[str, list[float]]:
-        if self.agreement is None or self.sigmas is None:
+    def _curves(self) -> dict[str, Any]:
+        if self.sigmas is None:
             return {}
-        return {
-            "sigma": self.sigmas.tolist(),
-            "u": self.schedule.u(torch.from_numpy(self.sigmas)).tolist(),
-            "low_noise_agreement": self.agreement.low.mean(0).tolist(),
-            "high_noise_agreement": self.agreement.high.mean(0).tolist(),
-            "within_stage_similarity": self.within_stage_similarity(),
-        }
+        curves = {"pairs": self.pairs, "sigma": self.sigmas.tolist()}
+        curves["u"] = self.schedule.u(torch.from_numpy(self.sigmas)).tolist()
+        if self.cosines is not None:
+            curves["cosines"] = self.cosines.tolist()
+        if self.agreement is not None:
+            curves["low_noise_agreement"] = self.agreement.low.tolist()
+            curves["high_noise_agreement"] = self.agreement.high.tolist()
+            curves["within_stage_similarity"] = self.within_stage_similarity()
+        return curves
 
 
-def identity(images: Images, schedule_name: str, options: ClusterOptions) -> dict[str, Any]:
-    """The part of a stages file that determines the rest: method, parameters and data."""
+def identity(images: Images, schedule_name: str, options: ClusterOptions, checkpoint: str | None = None) -> dict[str, Any]:
+    """The part of a stages file that determines the rest: method, parameters and data.
+
+    Args:
+        images: the data set.
+        schedule_name, options: the settings.
+        checkpoint: fingerprint of the model whose gradients are compared.
+    """
     schedule: Any = SCHEDULES[schedule_name]
+    parameters = {**asdict(options), "schedule": {"name": schedule_name, **asdict(schedule)}}
     return {
         "method": options.method,
-        "parameters": {**asdict(options), "schedule": {"name": schedule_name, **asdict(schedule)}},
+        "parameters": parameters if checkpoint is None else {**parameters, "checkpoint": checkpoint},
         "data": {"fingerprint": images.fingerprint, "images": len(images), "shape": list(images.shape)},
     }
 
 
-def cluster(images: Images, schedule: Schedule, options: ClusterOptions, parts: Iterable[Agreement] | None = None) -> Clustering:
+def _unwatched(steps: Iterator[int], _: Sums, __: int) -> Iterator[int]:
+    return steps
+
+
+def cluster(
+    images: Images,
+    schedule: Schedule,
+    options: ClusterOptions,
+    model: Model | None = None,
+    sums: Sums | None = None,
+    watch: Watch = _unwatched,
+) -> Clustering:
     """The stages of a data set.
 
     Args:
         images: the data set.
         schedule: the density of noise levels over which means are taken.
         options: method and settings.
-        parts: what ``agreement(images, schedule.levels(options.levels), options)`` yields, if it is to be watched on its way.
+        model: a trained model, for the method ``gradient``.
+        sums: what an interrupted call with the same data and settings had summed; this call adds to it.
+        watch: passes on the steps of the computation, each so many pairs, while the sums grow to the given number of pairs.
 
     Raises:
         BadInput: if the curves do not reach ``alpha``, or the first and last stage overlap.
     """
-    if options.method != "optimal-denoiser":
+    if options.method in ("timestep", "snr"):
         stages = distance_stages(schedule, options.method, options.stages)
         return Clustering(stages, schedule, options, [(b, b) for b in stages.boundaries])
-    sigmas = schedule.levels(options.levels)
-    whole = _joined(list(agreement(images, sigmas, options) if parts is None else parts))
+    sums = Sums() if sums is None else sums
+    find = _by_denoiser if model is None else _by_gradients
+    sigmas = _levels(schedule, options)
+    target = options.pairs
+    while True:
+        steps = _steps(images, sigmas, options, model, sums, target)
+        for _ in watch(steps, sums, target) if sums.count < target else ():
+            pass
+        found = find(schedule, options, sigmas, sums)
+        target = _more_pairs(found)
+        if target <= sums.count:
+            return found
+
+
+def _levels(schedule: Schedule, options: ClusterOptions) -> Tensor:
+    """The levels of the curves; gradients are compared at equal quantiles, since each level counts as much as another."""
+    if options.method == "gradient":
+        return schedule.sigma((torch.arange(options.levels, dtype=torch.float64) + 0.5) / options.levels)
+    return schedule.levels(options.levels)
+
+
+def _steps(
+    images: Images, sigmas: Tensor, options: ClusterOptions, model: Model | None, sums: Sums, target: int
+) -> Iterator[int]:
+    """Grows the sums to ``target`` pairs; yields how many were added."""
+    if options.method == "gradient":
+        if model is None:
+            raise BadInput("The method gradient needs a trained model (--checkpoint RUN).")
+        yield from add_gradients(model, images, sigmas, options, sums, target)
+        return
+    for part in agreement(images, sigmas, options, sums.count, target):
+        sums.add(part)
+        yield len(part.low)
+
+
+def _more_pairs(found: Clustering) -> int:
+    """How many pairs the intervals need to be as narrow as asked for: they shrink with the root of the number."""
+    wanted = found.options.ci_width
+    if wanted is None or found.ci_width <= wanted:
+        return 0
+    factor = min(4.0, max(1.1, (found.ci_width / wanted) ** 2))
+    return min(found.options.most_pairs, math.ceil(found.pairs * factor))
+
+
+def _by_denoiser(schedule: Schedule, options: ClusterOptions, sigmas: Tensor, sums: Sums) -> Clustering:
     u = schedule.u(sigmas).numpy()
-    cut = _cut(u, _mean(whole), options)
-    _check(cut, options)
-    stages = Stages(tuple(schedule.sigma(torch.tensor(cut, dtype=torch.float64)).tolist()))
-    return Clustering(stages, schedule, options, _intervals(u, whole, schedule, options), sigmas.numpy(), whole)
+
+    def cut(weight: Floats) -> tuple[float, ...]:
+        mean = sums.mean(weight)
+        if mean.similarity is None:
+            return thresholds(u, mean.low, mean.high, options.alpha)
+        cuts, _ = best_partition(similarity_values(mean.similarity), options.stages)
+        return tuple((u[first - 1] + u[first]) / 2 for first in cuts)
+
+    stages, ci95 = _stages_and_intervals(cut, schedule, options, sums)
+    return Clustering(stages, schedule, options, ci95, sums.count, sigmas.numpy(), sums.mean())
 
 
-def _joined(parts: list[Agreement]) -> Agreement:
-    """All pairs as one."""
-    similarities = [part.similarity for part in parts if part.similarity is not None]
-    low, high = (np.concatenate(arrays) for arrays in zip(*((part.low, part.high) for part in parts), strict=True))
-    return Agreement(low, high, np.concatenate(similarities) if similarities else None)
+def _by_gradients(schedule: Schedule, options: ClusterOptions, sigmas: Tensor, sums: Sums) -> Clustering:
+    u, affinity = schedule.u(sigmas).numpy(), Affinity(sums)
+    stages, ci95 = _stages_and_intervals(lambda weight: affinity.cut(u, weight, options.stages), schedule, options, sums)
+    cosines = affinity.cosines(np.ones_like(sums.pairs))
+    return Clustering(stages, schedule, options, ci95, sums.count, sigmas.numpy(), cosines=cosines)
 
 
-def _mean(whole: Agreement, weights: Floats | None = None) -> Agreement:
-    """Means over pairs, weighted if so asked."""
-    low, high = (np.average(values, axis=0, weights=weights) for values in (whole.low, whole.high))
-    similar = None if whole.similarity is None else np.average(whole.similarity, axis=0, weights=weights)
-    return Agreement(low, high, similar)
-
-
-def _cut(u: Floats, mean: Agreement, options: ClusterOptions) -> tuple[float, ...]:
-    """Quantiles of the boundaries."""
-    if mean.similarity is None:
-        return thresholds(u, mean.low, mean.high, options.alpha)
-    cuts, _ = best_partition(similarity_values(mean.similarity), options.stages)
-    return tuple((u[cut - 1] + u[cut]) / 2 for cut in cuts)
+def _stages_and_intervals(
+    cut: Cut, schedule: Schedule, options: ClusterOptions, sums: Sums
+) -> tuple[Stages, list[tuple[float, float]]]:
+    """The stages, and the percentile bootstrap of their boundaries over groups of pairs."""
+    found = cut(np.ones_like(sums.pairs))
+    _check(found, options)
+    stages = Stages(tuple(schedule.sigma(torch.tensor(found, dtype=torch.float64)).tolist()))
+    if not found:
+        return stages, []
+    drawn = np.array([cut(weight) for weight in sums.replicates(options.seed, REPLICATES)])
+    limits = schedule.sigma(torch.from_numpy(np.nanpercentile(drawn, [2.5, 97.5], axis=0)))
+    return stages, [(low, high) for low, high in limits.T.tolist()]
 
 
 def _check(cut: tuple[float, ...], options: ClusterOptions) -> None:
@@ -139,14 +227,3 @@ def _check(cut: tuple[float, ...], options: ClusterOptions) -> None:
             f"The first and last stage overlap or fill everything (quantiles {', '.join(f'{c:.3f}' for c in cut)}): "
             f"raise alpha (now {options.alpha}), lower eta (now {options.eta:g}) or use the schedule vp."
         )
-
-
-def _intervals(u: Floats, whole: Agreement, schedule: Schedule, options: ClusterOptions) -> list[tuple[float, float]]:
-    """Percentile bootstrap over pairs."""
-    if options.stages == 1:
-        return []
-    rng, pairs = np.random.default_rng(options.seed), len(whole.low)
-    weights = rng.multinomial(pairs, np.full(pairs, 1 / pairs), REPLICATES)
-    cuts = np.array([_cut(u, _mean(whole, weight), options) for weight in weights])
-    limits = schedule.sigma(torch.from_numpy(np.nanpercentile(cuts, [2.5, 97.5], axis=0)))
-    return [(low, high) for low, high in limits.T.tolist()]

@@ -18,8 +18,9 @@ class ClusterOptions:
         BadInput: if a setting is out of its range.
     """
 
-    method: Literal["optimal-denoiser", "timestep", "snr"] = "optimal-denoiser"
-    """By the behaviour of the optimal denoiser on the data, or by distance in time or in log SNR alone."""
+    method: Literal["optimal-denoiser", "timestep", "snr", "gradient"] = "optimal-denoiser"
+    """By the behaviour of the optimal denoiser on the data; by distance in time or in log SNR alone; or by the cosine of the
+    gradients of a trained model (Go et al. 2023)."""
     stages: int = 3
     """Number of stages. The optimal denoiser gives 3 by its agreement with its two limits, any other number by the
     similarity of noise levels to each other."""
@@ -31,6 +32,10 @@ class ClusterOptions:
     """Pairs of image and noise, each evaluated at every level."""
     levels: int = 33
     """Noise levels."""
+    ci_width: float | None = None
+    """Draw more pairs until every boundary's 95 % interval is at most this wide, as a share of the levels (for vp, in t)."""
+    most_pairs: int = 16384
+    """No more pairs than this, even if an interval stays wider."""
     seed: int = 0
     """The pairs are a function of it."""
 
@@ -43,6 +48,8 @@ class ClusterOptions:
             raise BadInput(f"The seed must not be negative, not {self.seed}.")
         if not self.eta > 0:
             raise BadInput(f"eta must be positive, not {self.eta}.")
+        if self.ci_width is not None and not self.ci_width > 0:
+            raise BadInput(f"The width of an interval must be positive, not {self.ci_width}.")
         least = max(3, self.stages)
         if self.pairs < 1 or self.levels < least:
             raise BadInput(f"Clustering needs at least 1 pair and {least} levels, not {self.pairs} and {self.levels}.")

@@ -1,15 +1,20 @@
 """A data set of images, decoded once and kept as uint8."""
 
 import hashlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Images"]
+__all__ = ["Images", "to_pixels", "to_unit_range"]
+
+BLOCK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,8 @@ class Images:
         BadInput: if there are no images.
     """
 
-    pixels: Tensor
-    """uint8 ``[N, C, H, W]``, values 0 to 255."""
+    pixels: Tensor | MappedRows
+    """uint8 ``[N, C, H, W]``, values 0 to 255; or floating point, the latents of an autoencoder."""
     labels: Tensor | None = None
     """Class of each image, int64 ``[N]``."""
     classes: tuple[str, ...] = ()
@@ -46,24 +51,41 @@ class Images:
     def fingerprint(self) -> str:
         """A hash of shape, pixels and labels: equal for equal data in equal order, wherever it came from."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
-        digest.update(self.pixels.contiguous().numpy().data)
+        for block in self.blocks():
+            digest.update(block.contiguous().numpy().data)
         if self.labels is not None:
             digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
+    @property
+    def latent(self) -> bool:
+        """Whether these are latents, taken as they are, and not pixels."""
+        return self.pixels.dtype != torch.uint8
+
+    def blocks(self) -> Iterator[Tensor]:
+        """The images some at a time, in order: ``[n, C, H, W]``."""
+        rows = max(1, BLOCK_BYTES // (math.prod(self.shape) * self.pixels.dtype.itemsize))
+        for start in range(0, len(self), rows):
+            yield self.pixels[start : start + rows]
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """The mean image in the range networks work in, float64 ``[C, H, W]``."""
+        total = torch.stack([block.sum(0, dtype=torch.float64) for block in self.blocks()]).sum(0)
+        return total / len(self) if self.latent else total / len(self) / 127.5 - 1
+
     @cached_property
     def standard_deviation(self) -> float:
-        """Standard deviation over all values in the range -1 to 1: EDM's ``sigma_data``."""
-        counts = torch.bincount(self.pixels.flatten().int(), minlength=256).double()
-        values = to_unit_range(torch.arange(256, dtype=torch.float64))
-        mean = (counts * values).sum() / counts.sum()
-        return float(((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt())
+        """Standard deviation over all values in the range networks work in: EDM's ``sigma_data``."""
+        mean = self.mean.mean()
+        squares = sum((to_unit_range(block, torch.float64) - mean).square().sum() for block in self.blocks())
+        return float((squares / (len(self) * math.prod(self.shape))) ** 0.5)
 
 
-def to_unit_range(pixels: Tensor) -> Tensor:
-    """Values 0..255 as floating point -1..1, the range networks work in; float32 for uint8."""
-    values = pixels if pixels.is_floating_point() else pixels.float()
-    return values / 127.5 - 1
+def to_unit_range(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Bytes 0..255 as numbers -1..1, the range networks work in; floating point values are in their range already."""
+    values = pixels.to(dtype)
+    return values if pixels.is_floating_point() else values / 127.5 - 1
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a .npz file, a parquet file, or the digits that come with scikit-learn.
+"""Where images come from: a folder, a .npz, .npy or parquet file, or the digits that come with scikit-learn.
 
 Whatever a person may have to mend in the data raises ``BadInput`` with the name of the file at fault.
 """
@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from multistage_diffusion.data.images import Images
+from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["load", "load_image"]
@@ -29,7 +30,9 @@ def load(source: Path | str) -> Images:
     Args:
         source: ``digits`` for the 1,797 handwritten digits of scikit-learn (8x8, grey); a folder of images, whose
             subfolders, if it has any, are the labels; a ``.npz`` file with ``images`` ``[N, H, W]`` or ``[N, H, W, C]`` in uint8
-            and, if wanted, ``labels`` ``[N]``; or a ``.parquet`` file with a Hugging Face image column.
+            and, if wanted, ``labels`` ``[N]``; a ``.npy`` file with such images, or with latents as floating point
+            ``[N, C, H, W]``, which is read in parts and may be larger than memory; or a ``.parquet`` file with a Hugging Face
+            image column.
 
     Raises:
         BadInput: if there is nothing there, a file cannot be read, or sizes or channels differ between images.
@@ -43,9 +46,11 @@ def load(source: Path | str) -> Images:
         raise BadInput(f"There is no folder or file {path} to read images from.")
     if path.suffix == ".npz":
         return _npz(path)
+    if path.suffix == ".npy":
+        return Images(MappedRows(path), source=str(path))
     if path.suffix == ".parquet":
         return _parquet(path)
-    raise BadInput(f"{path} is not a data set this program reads: give a folder of images, a .npz or a .parquet file.")
+    raise BadInput(f"{path} is not a data set this program reads: give a folder of images, a .npz, .npy or .parquet file.")
 
 
 def _digits() -> Images:
@@ -61,7 +66,7 @@ def _folder(root: Path) -> Images:
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise BadInput(f"The folder {root} holds no images (looked for {', '.join(sorted(SUFFIXES))}).")
-    pixels = _stack((str(file), _open(file)) for file in files)
+    pixels = _stack(len(files), ((str(file), _open(file)) for file in files))
     parents = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
     if "" in parents or len(set(parents)) < 2:  # nothing to tell apart
         return Images(pixels, source=str(root))
@@ -84,11 +89,21 @@ def _npz(path: Path) -> Images:
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4):
         found = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in arrays.items()) or "nothing"
         raise BadInput(f"{path} needs an array 'images', uint8 [N, H, W] or [N, H, W, C]; it holds {found}.")
-    pixels = torch.from_numpy(images if images.ndim == 4 else images[..., None]).permute(0, 3, 1, 2)
-    _check_channels(pixels.shape[1], str(path))
+    pixels = _channels_first(images)
     if "labels" not in arrays:
-        return Images(pixels.contiguous(), source=str(path))
-    return Images(pixels.contiguous(), *_integer_labels(arrays["labels"], len(pixels), str(path)), source=str(path))
+        return Images(pixels, source=str(path))
+    return Images(pixels, *_integer_labels(arrays["labels"], len(pixels), str(path)), source=str(path))
+
+
+def _channels_first(images: Pixels) -> Tensor:
+    """Images ``[N, H, W]`` or ``[N, H, W, C]`` as ``[N, C, H, W]``, in the memory they have."""
+    if images.ndim == 3:
+        return torch.from_numpy(images)[:, None]
+    count, height, width, channels = images.shape
+    flat = np.ascontiguousarray(images).reshape(count, -1)
+    for row in flat:
+        row[:] = row.reshape(height, width, channels).transpose(2, 0, 1).ravel()
+    return torch.from_numpy(flat.reshape(count, channels, height, width))
 
 
 def _integer_labels(labels: NDArray[Any], count: int, where: str) -> tuple[Tensor, tuple[str, ...]]:
@@ -112,7 +127,8 @@ def _parquet(path: Path) -> Images:
         raise BadInput(f"{path} has no column with the Hugging Face image feature; its columns are {table.column_names}.")
     stored = table.cast_column(image, datasets.Image(decode=False))[image]
     decode = datasets.Image().decode_example
-    pixels = _stack((f"{path} row {row}", _decoded(decode, cell, f"{path} row {row}")) for row, cell in enumerate(stored))
+    named = ((f"{path} row {row}", _decoded(decode, cell, f"{path} row {row}")) for row, cell in enumerate(stored))
+    pixels = _stack(len(stored), named)
     label = next((name for name, f in table.features.items() if isinstance(f, datasets.ClassLabel)), None)
     if label is None:
         return Images(pixels, source=str(path))
@@ -153,23 +169,18 @@ def _channels(image: Image.Image, where: str) -> Pixels:
     return array if array.ndim == 3 else array[..., None]
 
 
-def _check_channels(channels: int, where: str) -> None:
-    if channels not in (1, 3):
-        raise BadInput(f"{where} has {channels} channels; only grey (1) and colour (3) are read.")
-
-
-def _stack(named: Iterator[tuple[str, Pixels]]) -> Tensor:
-    """Images as one uint8 tensor ``[N, C, H, W]``; the first that differs in shape is named."""
-    rows: list[Pixels] = []
-    first = ""
-    for where, pixels in named:
-        first = first or where
-        if rows and pixels.shape != rows[0].shape:
-            raise BadInput(f"{where} is {_size(pixels)}, but {first} is {_size(rows[0])}: all images must agree.")
-        rows.append(pixels)
-    if not rows:
-        raise BadInput("The data set holds no images.")
-    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).contiguous()
+def _stack(count: int, named: Iterator[tuple[str, Pixels]]) -> Tensor:
+    """``count`` images as one uint8 tensor ``[N, C, H, W]``, filled as they come; the first that differs in shape is named."""
+    stacked = np.empty(0, np.uint8)
+    first, size = "", ""
+    for row, (where, pixels) in enumerate(named):
+        if row == 0:
+            first, size = where, _size(pixels)
+            stacked = np.empty((count, pixels.shape[2], *pixels.shape[:2]), np.uint8)
+        if _size(pixels) != size:
+            raise BadInput(f"{where} is {_size(pixels)}, but {first} is {size}: all images must agree.")
+        stacked[row] = pixels.transpose(2, 0, 1)
+    return torch.from_numpy(stacked)
 
 
 def _size(pixels: Pixels) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from multistage_diffusion.training.records import Record
 
@@ -16,28 +17,47 @@ COLOURS = ("#0b6e99", "#d9730d", "#6b4f9e", "#3f8f4f", "#b8405e", "#7a6a2b")
 
 
 def stages_figure(stages: dict[str, Any]) -> str:
-    """The agreement with both limits over the noise level, the stages they give and the intervals of the boundaries.
+    """The curves the stages were found from, the stages and the intervals of their boundaries, over the noise level.
 
     Args:
         stages: contents of a stages file with curves.
     """
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes = figure.subplots()
     curves = stages["curves"]
     sigma = np.array(curves["sigma"])
     edges = [sigma[0], *stages["boundaries"], sigma[-1]]
+    figure = Figure(figsize=(8, 6 if "cosines" in curves else 3.6), layout="constrained")
+    axes = figure.subplots()
+    if "cosines" in curves:
+        _cosines(figure, axes, sigma, np.array(curves["cosines"]))
+        for edge in stages["boundaries"]:
+            axes.axhline(edge, color="white", lw=1, ls="--")
+    else:
+        _agreement(figure, axes, stages)
     for stage in range(len(edges) - 1):
-        axes.axvspan(edges[stage], edges[stage + 1], color=COLOURS[stage % len(COLOURS)], alpha=0.12, lw=0)
-        middle = np.sqrt(edges[stage] * edges[stage + 1])
-        axes.text(middle, 1.04, f"stage {stage + 1}", ha="center", color=COLOURS[stage % len(COLOURS)])
+        colour = COLOURS[stage % len(COLOURS)]
+        axes.axvspan(edges[stage], edges[stage + 1], color=colour, alpha=0.0 if "cosines" in curves else 0.12, lw=0)
+        middle = np.log(edges[stage] * edges[stage + 1] / sigma[0] ** 2) / np.log(sigma[-1] / sigma[0]) / 2
+        axes.text(middle, 1.03, f"stage {stage + 1}", ha="center", color=colour, transform=axes.transAxes)
     for low, high in stages.get("ci95", []):
         axes.axvspan(low, high, color="#333333", alpha=0.35, lw=0)
-    axes.plot(sigma, curves["low_noise_agreement"], color="#111111", label="agreement with the clean image")
-    axes.plot(sigma, curves["high_noise_agreement"], color="#111111", ls="--", label="agreement with the mean image")
-    axes.axhline(stages["parameters"]["alpha"], color="#999999", lw=0.8, ls=":")
-    axes.set(xscale="log", xlabel="noise level sigma", ylabel="share of pixels", ylim=(0, 1.12), xlim=(sigma[0], sigma[-1]))
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    axes.set(xscale="log", xlabel="noise level sigma", xlim=(sigma[0], sigma[-1]))
     return _svg(figure)
+
+
+def _agreement(figure: Figure, axes: Axes, stages: dict[str, Any]) -> None:
+    curves = stages["curves"]
+    for name, limit, style in (("low", "clean", "-"), ("high", "mean", "--")):
+        label = f"agreement with the {limit} image"
+        axes.plot(curves["sigma"], curves[f"{name}_noise_agreement"], color="#111111", ls=style, label=label)
+    axes.axhline(stages["parameters"]["alpha"], color="#999999", lw=0.8, ls=":")
+    axes.set(ylabel="share of pixels", ylim=(0, 1.02))
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+
+
+def _cosines(figure: Figure, axes: Axes, sigma: NDArray[np.float64], cosines: NDArray[np.float64]) -> None:
+    shown = axes.pcolormesh(sigma, sigma, cosines, shading="nearest", cmap="viridis")
+    axes.set(yscale="log", ylabel="noise level sigma", ylim=(sigma[0], sigma[-1]))
+    figure.colorbar(shown, label="cosine of the gradients")
 
 
 def loss_figure(records: Sequence[Record]) -> str:

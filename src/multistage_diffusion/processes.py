@@ -1,0 +1,74 @@
+"""Several processes that share one computation, through torch.distributed. With one process all this changes nothing.
+
+The processes are started by ``torchrun`` or ``accelerate launch``, which tell each its number in the environment.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["count", "float64_device", "greatest", "joined", "number", "same", "total"]
+
+Value = TypeVar("Value")
+
+
+def count() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def number() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def float64_device() -> torch.device:
+    """The GPU of this process, or the processor if there is none that computes in float64."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Joins the other processes, if this one was started as one of several, and leaves them at the end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def greatest(value: Tensor) -> Tensor:
+    """The elementwise maximum over the processes."""
+    if count() > 1:
+        value = value.clone()
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
+
+
+def total(value: Tensor) -> Tensor:
+    """The elementwise sum over the processes."""
+    if count() > 1:
+        value = value.clone()
+        dist.all_reduce(value, dist.ReduceOp.SUM)
+    return value
+
+
+def same(value: Value) -> Value:
+    """The first process's value, in every process."""
+    if count() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0)
+    return held[0]
