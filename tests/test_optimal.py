@@ -1,3 +1,8 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -122,3 +127,44 @@ def test_pairs_equal_the_direct_evaluation_on_nearly_equal_images() -> None:
         found = PairDenoiser(pixels)(torch.arange(4), noise, torch.tensor([sigma], dtype=torch.float64))
         expected = naive(images[:4] + sigma * noise, images, torch.full((4,), sigma, dtype=torch.float64))
         torch.testing.assert_close(found[:, 0].double(), expected, rtol=0, atol=2e-6)
+
+
+def test_pairs_do_not_depend_on_blocks_or_threads(digits: Images) -> None:
+    """To 1e-6 of the range of the data, which is 2."""
+    indices, noise = torch.arange(0, 90, 10), torch.randn(9, 1, 8, 8, dtype=torch.float64)
+    sigmas = torch.logspace(-2.7, 2.3, 25, dtype=torch.float64)
+    whole = PairDenoiser(digits.pixels)(indices, noise, sigmas)
+    for block_rows in (1, 100, 1797):
+        found = PairDenoiser(digits.pixels, block_rows)(indices, noise, sigmas)
+        torch.testing.assert_close(found, whole, rtol=0, atol=2e-6)
+    torch.set_num_threads(1)
+    torch.testing.assert_close(PairDenoiser(digits.pixels)(indices, noise, sigmas), whole, rtol=0, atol=2e-6)
+
+
+LIMITED = """
+import resource, sys
+import torch
+from multistage_diffusion.data import load
+from multistage_diffusion.optimal import PairDenoiser
+
+images = load(sys.argv[1])
+denoiser, sigmas = PairDenoiser(images.pixels), torch.tensor([0.1], dtype=torch.float64)
+noise = torch.randn(2, *images.shape, dtype=torch.float64)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29), resource.RLIM_INFINITY))
+try:
+    bytearray(len(images) * images.pixels.shape[1:].numel())
+except MemoryError:
+    print(float(denoiser(torch.tensor([5, len(images) - 1]), noise, sigmas)[0, 0].mean()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of address space")
+def test_a_data_set_larger_than_the_address_space_is_streamed(tmp_path: Path) -> None:
+    """600 MB of images, black but for one, in a process that may not map as much as that."""
+    path = tmp_path / "images.npy"
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, (800, 512, 512, 3))  # a file with holes: little is written
+    array[5] = 200
+    del array
+    found = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)
+    assert float(found.stdout) == pytest.approx(200 / 127.5 - 1, abs=1e-6)

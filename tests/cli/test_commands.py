@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from multistage_diffusion.cli import main
 from multistage_diffusion.data import load
 from multistage_diffusion.data.sources import load_image
+from multistage_diffusion.optimal import PairDenoiser
 
 TINY = ["--encoder-widths", "8", "--decoder-widths", "12", "8", "4", "--channel-mult", "1", "2", "--blocks", "1"]
 SHORT = ["--images", "32", "--batch-size", "8", "--record-images", "8", "--checkpoint-images", "16", "--precision", "float32"]
@@ -62,6 +64,42 @@ def test_cluster_writes_a_stages_file_and_a_table(run: Run, tmp_path: Path) -> N
     assert found["parameters"]["pairs"] == 16
     assert f"{found['boundaries'][0]:.4g}" in printed
     assert "share" in printed
+
+
+def test_cluster_continues_from_partial_sums(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multistage_diffusion.clustering.curves.CHUNK_PAIRS", 8)
+    arguments = ["cluster", "--data", "digits", "--levels", 17, "--pairs", 40]
+    assert run(*arguments, "--out", tmp_path / "whole.json")[0] == 0
+    real, calls = PairDenoiser.__call__, iter(range(3))
+
+    def interrupted(self: PairDenoiser, *tensors: torch.Tensor) -> torch.Tensor:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return real(self, *tensors)
+
+    monkeypatch.setattr(PairDenoiser, "__call__", interrupted)
+    assert run(*arguments, "--out", tmp_path / "s.json")[0] == 130
+    monkeypatch.setattr(PairDenoiser, "__call__", real)
+    assert_refused(run(*arguments, "--eta", 0.1, "--out", tmp_path / "s.json"), "partial sums of other data or settings")
+    code, printed, _ = run(*arguments, "--out", tmp_path / "s.json")
+    assert code == 0
+    assert "continuing from 24 pairs" in printed
+    assert (tmp_path / "s.json").read_text() == (tmp_path / "whole.json").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.json", "s.svg", "whole.json", "whole.svg"]
+
+
+def test_cluster_by_the_gradients_of_a_run(run: Run, trained: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "g.json"
+    arguments = ["cluster", "--data", folder, "--pairs", 16, "--levels", 8, "--method", "gradient", "--out", out]
+    assert_refused(run(*arguments), "--checkpoint")
+    code, printed, _ = run(*arguments, "--checkpoint", trained)
+    assert code == 0
+    found = json.loads(out.read_text())
+    assert len(found["boundaries"]) == 2
+    assert len(found["parameters"]["checkpoint"]) == 16
+    np.testing.assert_allclose(np.diag(found["curves"]["cosines"]), 1)
+    assert "cosine of the gradients" in out.with_suffix(".svg").read_text()
+    assert "16 pairs" in printed
 
 
 def test_cluster_does_not_overwrite_another_file(run: Run, tmp_path: Path) -> None:
