@@ -38,7 +38,7 @@ __all__ = ["Agreement", "agreement", "pairs"]
 
 Floats = NDArray[np.float64]
 PIXEL_UNIT = 2.0  # networks and denoisers see pixels in [-1, 1]; eta and sigma of the algorithm refer to [0, 1]
-CHUNK_BYTES = 384 << 20
+CHUNK_BYTES = 256 << 20
 CHUNK_PAIRS = 128
 
 

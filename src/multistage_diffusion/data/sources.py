@@ -119,20 +119,30 @@ def _parquet(path: Path) -> Images:
     import pyarrow.parquet as pq
 
     try:
-        table = datasets.Dataset(pq.read_table(path))
+        file = pq.ParquetFile(path)
+        features = datasets.Features.from_arrow_schema(file.schema_arrow)
+        image = next((name for name, f in features.items() if isinstance(f, datasets.Image)), None)
+        label = next((name for name, f in features.items() if isinstance(f, datasets.ClassLabel)), None)
+        if image is None:
+            raise BadInput(f"{path} has no column with the Hugging Face image feature; its columns are {list(features)}.")
+        pixels = _stack(file.metadata.num_rows, _parquet_images(path, file, image))
+        if label is None:
+            return Images(pixels, source=str(path))
+        labels = file.read(columns=[label])[label].to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"Cannot read {path}: {error}.") from error
-    image = next((name for name, f in table.features.items() if isinstance(f, datasets.Image)), None)
-    if image is None:
-        raise BadInput(f"{path} has no column with the Hugging Face image feature; its columns are {table.column_names}.")
-    stored = table.cast_column(image, datasets.Image(decode=False))[image]
+    return Images(pixels, torch.tensor(labels), tuple(features[label].names), str(path))
+
+
+def _parquet_images(path: Path, file: Any, column: str) -> Iterator[tuple[str, Pixels]]:
+    """The images of a column with their names, decoded one at a time."""
+    import datasets
+
     decode = datasets.Image().decode_example
-    named = ((f"{path} row {row}", _decoded(decode, cell, f"{path} row {row}")) for row, cell in enumerate(stored))
-    pixels = _stack(len(stored), named)
-    label = next((name for name, f in table.features.items() if isinstance(f, datasets.ClassLabel)), None)
-    if label is None:
-        return Images(pixels, source=str(path))
-    return Images(pixels, torch.tensor(table[label][:]), tuple(table.features[label].names), str(path))
+    cells = (cell for batch in file.iter_batches(256, columns=[column]) for cell in batch.column(0).to_pylist())
+    for row, cell in enumerate(cells):
+        where = f"{path} row {row}"
+        yield where, _decoded(decode, cell, where)
 
 
 def load_image(file: Path) -> Tensor:

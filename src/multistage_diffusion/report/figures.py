@@ -31,6 +31,7 @@ def stages_figure(stages: dict[str, Any]) -> str:
         _cosines(figure, axes, sigma, np.array(curves["cosines"]))
         for edge in stages["boundaries"]:
             axes.axhline(edge, color="white", lw=1, ls="--")
+            axes.axvline(edge, color="white", lw=1, ls="--")
     else:
         _agreement(figure, axes, stages)
     for stage in range(len(edges) - 1):
