@@ -55,8 +55,8 @@ def test_evaluations_are_those_of_the_paper(denoiser: NetworkDenoiser, run_confi
     """Heun with 18 steps takes 35 evaluations; with the paper's boundaries 9, 2 and 7 of the steps begin in stages 1 to 3."""
     config = replace(run_config, model=replace(run_config.model, boundaries=(2.5103, 7.6577)))
     model = Model(build_denoiser(config.model), config, 0)
-    assert sum(evaluations_per_stage(model, SampleOptions())) == 35
-    assert evaluations_per_stage(model, SampleOptions(solver="ddim")) == [9, 2, 7]
+    assert sum(evaluations_per_stage(model.config.model, SampleOptions())) == 35
+    assert evaluations_per_stage(model.config.model, SampleOptions(solver="ddim")) == [9, 2, 7]
 
 
 def test_png_files_keep_every_pixel(tmp_path: Path) -> None:

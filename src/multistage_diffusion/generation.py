@@ -13,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from multistage_diffusion.checkpoint import Model
+from multistage_diffusion.config import ModelConfig
 from multistage_diffusion.data.images import to_pixels
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
-from multistage_diffusion.sampling import SOLVERS, karras_grid, log_snr_grid, noise
+from multistage_diffusion.sampling import SOLVERS, SolverName, karras_grid, log_snr_grid, noise
 from multistage_diffusion.schedule import SCHEDULES
+from multistage_diffusion.stages import Stages
 
 __all__ = ["SampleOptions", "evaluations_per_stage", "generate", "grid_image", "sampling_grid", "save_png", "to_image"]
 
@@ -28,7 +30,7 @@ GRIDS = {"karras": karras_grid, "log-snr": log_snr_grid}
 class SampleOptions:
     """How images are drawn."""
 
-    solver: Literal["heun", "ddim", "dpmpp-2m"] = "heun"
+    solver: SolverName = "heun"
     """heun takes two evaluations of the network a step, the others one."""
     steps: int = 18
     """Steps from pure noise to the image."""
@@ -46,9 +48,9 @@ class SampleOptions:
             raise BadInput(f"The seed must not be negative, not {self.seed}.")
 
 
-def sampling_grid(model: Model, options: SampleOptions) -> Tensor:
+def sampling_grid(config: ModelConfig, options: SampleOptions) -> Tensor:
     """The noise levels a sampler visits, decreasing to 0."""
-    return GRIDS[options.grid](options.steps, *SCHEDULES[model.config.model.schedule].sampling_range)
+    return GRIDS[options.grid](options.steps, *SCHEDULES[config.schedule].sampling_range)
 
 
 @torch.inference_mode()
@@ -60,7 +62,7 @@ def generate(model: Model, options: SampleOptions, indices: Sequence[int], devic
     """
     denoiser = model.denoiser.to(device)
     labels = _labels(model, options, indices)
-    grid = sampling_grid(model, options)
+    grid = sampling_grid(model.config.model, options)
     start = noise(options.seed, indices, model.config.model.shape).to(device) * float(grid[0])
     bound = partial(denoiser, labels=None if labels is None else labels.to(device))
     return to_pixels(SOLVERS[options.solver](bound, start, grid)).cpu()
@@ -82,15 +84,15 @@ def _labels(model: Model, options: SampleOptions, indices: Sequence[int]) -> Ten
     return torch.tensor([index % classes if options.label is None else options.label for index in indices])
 
 
-def evaluations_per_stage(model: Model, options: SampleOptions) -> list[int]:
+def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[int]:
     """How often a sampler calls each stage's decoder for one image."""
-    stages, levels = model.denoiser.stages, []
+    stages, levels = Stages(config.boundaries), []
 
     def count(x: Tensor, sigma: Tensor | float) -> Tensor:
         levels.append(float(sigma))
         return x
 
-    SOLVERS[options.solver](count, torch.zeros(1, 1, 1, 1), sampling_grid(model, options))
+    SOLVERS[options.solver](count, torch.zeros(1, 1, 1, 1), sampling_grid(config, options))
     counts: list[int] = stages.index(torch.tensor(levels, dtype=torch.float64)).bincount(minlength=len(stages)).tolist()
     return counts
 

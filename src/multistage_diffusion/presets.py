@@ -1,6 +1,10 @@
 """Named settings to start from. Every one of them can be overridden, in Python with ``dataclasses.replace``."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from multistage_diffusion.config import (
     DataInfo,
@@ -15,7 +19,7 @@ from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.stages import Stages
 
-__all__ = ["ABOUT_PRESETS", "PRESETS", "Preset", "plan_run"]
+__all__ = ["ABOUT_PRESETS", "PRESETS", "Preset", "choose_stages", "plan_run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,10 @@ class Preset:
     """Standard deviation of the data, for EDM's preconditioning; measured if not given."""
     conditional: bool = False
     """Train a class-conditional model, if the data has labels."""
+    boundaries: tuple[float, ...] = ()
+    """Noise levels between the stages where no stages file is given and there are several decoders."""
+    shape: Annotated[tuple[int, int, int], tyro.conf.Suppress] = (3, 32, 32)
+    """Channels, height and width of the images it is meant for; a run takes those of its data."""
     network: NetworkConfig
     training: TrainingConfig
 
@@ -39,6 +47,8 @@ PRESETS: dict[str, Preset] = {
         schedule="edm",
         preconditioning="edm",
         conditional=True,
+        boundaries=(0.32, 2.5),
+        shape=(1, 8, 8),
         network=NetworkConfig(
             encoder_widths=(24,), decoder_widths=(32, 24, 16), blocks=1, attention_resolutions=(4,), dropout=0.1
         ),
@@ -54,6 +64,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "small": Preset(
         preconditioning="edm",
+        boundaries=(2.51, 7.40),
         network=NetworkConfig(channel_mult=(1, 2, 2), blocks=2, attention_resolutions=(8,)),
         training=TrainingConfig(
             images=1_000_000, batch_size=64, learning_rate=1e-3, warmup_images=5_000, record_images=2_000, precision="bf16"
@@ -67,6 +78,13 @@ ABOUT_PRESETS = {
     "small": "Images of about 32x32 pixels; a small network to try things out with.",
 }
 """A line about each preset."""
+
+
+def choose_stages(preset: Preset, file: Path | None) -> Stages:
+    """The stages of a file, else the preset's own; one stage for a single decoder."""
+    if file is not None:
+        return Stages.load(file)
+    return Stages(preset.boundaries if len(preset.network.decoder_widths) > 1 else ())
 
 
 def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunConfig:

@@ -5,6 +5,7 @@ A solver is a function of a denoiser, a starting point ``x ~ N(0, sigma_0^2 I)``
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["SOLVERS", "Solver", "ddim", "dpmpp_2m", "heun", "karras_grid", "log_snr_grid", "noise"]
+__all__ = ["SOLVERS", "Solver", "SolverName", "ddim", "dpmpp_2m", "heun", "karras_grid", "log_snr_grid", "noise"]
 
 Solver = Callable[[Denoiser, Tensor, Tensor], Tensor]
+SolverName = Literal["heun", "ddim", "dpmpp-2m"]
 
 
 def karras_grid(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
@@ -81,5 +83,5 @@ def dpmpp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
     return x
 
 
-SOLVERS: dict[str, Solver] = {"heun": heun, "ddim": ddim, "dpmpp-2m": dpmpp_2m}
+SOLVERS: dict[SolverName, Solver] = {"heun": heun, "ddim": ddim, "dpmpp-2m": dpmpp_2m}
 """The solvers by the names the command line uses."""

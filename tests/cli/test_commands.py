@@ -102,6 +102,23 @@ def test_cluster_by_the_gradients_of_a_run(run: Run, trained: Path, folder: Path
     assert "16 pairs" in printed
 
 
+def test_plan_shows_the_price_and_keeps_a_budget(run: Run, stages: Path) -> None:
+    code, printed, _ = run("plan", "digits", "--stages", stages, *TINY)
+    assert code == 0
+    for name in (
+        "MACs for a training image",
+        "activations, batch of 128",
+        "time for the run of 200,000 images",
+        "decoders 12/8/4",
+    ):
+        assert name in printed
+    code, printed, _ = run("plan", "small", "--budget", "0.9x", "--budget-for", "heun")
+    assert code == 0
+    assert "at most 0.9x the unified network's cost in heun: --decoder-widths 40 24 16" in printed
+    assert_refused(run("plan", "small", "--budget", "much"), "multiple of the unified network's cost")
+    assert_refused(run("plan", "small", "--decoder-widths", 8, 8), "3 stages")
+
+
 def test_cluster_does_not_overwrite_another_file(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "stages.json"
     arguments = ["cluster", "--data", "digits", "--levels", 17, "--out", out]
@@ -165,7 +182,7 @@ def test_evaluate_a_folder_and_a_run(run: Run, trained: Path, folder: Path, tmp_
     results = json.loads((trained / "evaluations.json").read_text())
     assert len(results) == 2
     assert results[0]["value"] == pytest.approx(results[1]["value"], rel=1e-6)
-    assert [set(cost) for cost in results[0]["cost"]["stages"]] == [{"parameters", "macs"}] * 3
+    assert [set(cost) for cost in results[0]["cost"]["stages"]] == [{"parameters", "macs", "training_macs"}] * 3
     assert sum(results[0]["cost"]["evaluations_per_stage"]) == 5
 
 
@@ -225,7 +242,7 @@ def test_dry_run_of_sample(run: Run, trained: Path) -> None:
 def test_stages_and_decoders_must_agree(run: Run, tmp_path: Path, folder: Path, stages: Path) -> None:
     out = tmp_path / "run"
     arguments = ["train", "small", "--data", folder, "--out", out]
-    assert_refused(run(*arguments), "number of stages is 1, that of decoders 3")
+    assert_refused(run(*arguments, "--decoder-widths", "8", "8"), "number of stages is 3, that of decoders 2")
     assert_refused(run(*arguments, "--stages", stages, "--decoder-widths", "8", "8"), "number of stages is 3, that of decoders 2")
     stages.write_text(json.dumps({"boundaries": [2.5, 0.3]}))
     assert_refused(run(*arguments, "--stages", stages), "increasing")

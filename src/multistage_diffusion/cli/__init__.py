@@ -8,14 +8,15 @@ import errno
 import io
 import re
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Union
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Union
 
 import tyro
 
 from multistage_diffusion.cli.cluster import Cluster
 from multistage_diffusion.cli.demo import Demo
 from multistage_diffusion.cli.evaluate import Evaluate
+from multistage_diffusion.cli.plan import Plan
 from multistage_diffusion.cli.report import Report
 from multistage_diffusion.cli.sample import Sample
 from multistage_diffusion.cli.train import Train
@@ -39,7 +40,7 @@ DISK_ERRORS = {
 }
 
 OTHERS = (Cluster, Sample, Evaluate, Report, Demo)
-Command = Cluster | Train | Sample | Evaluate | Report | Demo
+Command = Cluster | Plan | Train | Sample | Evaluate | Report | Demo
 ABOUT = "Diffusion models with one shared encoder and one decoder for each stage of noise."
 
 
@@ -89,11 +90,16 @@ def _one_line(box: str) -> str:
 
 
 def _commands() -> type[Command]:
-    """The commands as a union of subcommands, which is what tyro reads; ``train`` is a union of presets in turn."""
-    defaults = {name: Train(data=tyro.MISSING, out=tyro.MISSING, preset=preset) for name, preset in PRESETS.items()}
-    presets = tyro.extras.subcommand_type_from_defaults(defaults, ABOUT_PRESETS, prefix_names=False)
-    about = tyro.conf.subcommand("train", description=Train.__doc__, prefix_name=False)
-    train = Annotated[presets, about]  # type: ignore[valid-type]
+    """The commands as a union of subcommands, which is what tyro reads; ``plan`` and ``train`` are unions of presets in turn."""
+    plans = {name: Plan(preset=preset) for name, preset in PRESETS.items()}
+    trainings = {name: Train(data=tyro.MISSING, out=tyro.MISSING, preset=preset) for name, preset in PRESETS.items()}
+    plan, train = _of_presets("plan", Plan, plans), _of_presets("train", Train, trainings)
     others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower(), prefix_name=False)] for kind in OTHERS]
-    union: type[Command] = Union[others[0], train, *others[1:]]  # type: ignore[assignment]
+    union: type[Command] = Union[others[0], plan, train, *others[1:]]  # type: ignore[assignment]
     return union
+
+
+def _of_presets(name: str, kind: type[Command], defaults: Mapping[str, Command]) -> Any:
+    """A command with a subcommand for each preset."""
+    presets = tyro.extras.subcommand_type_from_defaults(defaults, ABOUT_PRESETS, prefix_names=False)
+    return Annotated[presets, tyro.conf.subcommand(name, description=kind.__doc__, prefix_name=False)]

@@ -86,7 +86,7 @@ class Evaluate:
         cost = {
             "parameters": total_parameters(model.config.model),
             "stages": [to_json(c) for c in stage_costs(model.config.model)],
-            "evaluations_per_stage": evaluations_per_stage(model, self.sampling),
+            "evaluations_per_stage": evaluations_per_stage(model.config.model, self.sampling),
         }
         about = {"samples": str(self.target), "options": to_json(self.sampling), "trained_images": model.images, "cost": cost}
         return torch.cat([pixels for _, pixels in drawn]), about

@@ -72,7 +72,7 @@ def sample_run(model: Model, options: SampleOptions, images: int, batch_size: in
             save_png(_file(out, index), to_image(image))
     shown = torch.stack([load_image(_file(out, index)) for index in range(min(images, GRID_IMAGES))])
     save_png(grid, grid_image(shown, columns=10 if images >= GRID_IMAGES else 8))
-    calls = ", ".join(map(str, evaluations_per_stage(model, options)))
+    calls = ", ".join(map(str, evaluations_per_stage(model.config.model, options)))
     say(f"{images} images in {out}, a grid of them in {grid}; evaluations per image by stage: {calls}")
 
 

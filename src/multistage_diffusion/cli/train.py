@@ -13,7 +13,7 @@ from multistage_diffusion.config import RunConfig, to_json
 from multistage_diffusion.data import Images, load
 from multistage_diffusion.evaluation import stage_costs, total_parameters
 from multistage_diffusion.files import read_json, write_atomically
-from multistage_diffusion.presets import Preset, plan_run
+from multistage_diffusion.presets import Preset, choose_stages, plan_run
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import Record, train
@@ -34,15 +34,14 @@ class Train:
     out: Path
     """Folder of the run."""
     stages: Path | None = None
-    """Stages file from multistage cluster; without one there is a single stage (a unified network)."""
+    """Stages file from multistage cluster; without one, the preset's --boundaries. A single decoder has no stages."""
     dry_run: bool = False
     """Print the resolved configuration and the cost of the network and stop."""
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes]
 
     def run(self) -> int:
         images = load(self.data)
-        stages = Stages.load(self.stages) if self.stages else Stages()
-        config = plan_run(self.preset, images, stages, self.data)
+        config = plan_run(self.preset, images, choose_stages(self.preset, self.stages), self.data)
         _warn(config, self.stages)
         if self.dry_run:
             show_plan(to_json(config))
