@@ -3,8 +3,9 @@
     python benchmarks/clustering.py DATA [--pairs 128] [--levels 33] [--repeats 3]
 
 DATA is whatever ``multistage cluster --data`` reads; the report in ``benchmarks/clustering.md`` is for the 50,000 training
-images of CIFAR-10. Everything is timed in one run: the plain evaluation (two float32 matrix products and a softmax), ours,
-and the machine's rate for a large float32 matrix product. Medians are printed as a table in Markdown.
+images of CIFAR-10. Everything is timed in one run, on the GPU if there is one: the plain evaluation (two float32 matrix
+products and a softmax), ours, and the machine's rate for a large float32 matrix product. Medians are printed as a table in
+Markdown.
 """
 
 import platform
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from multistage_diffusion.data import Images, load, to_unit_range
 from multistage_diffusion.optimal import OptimalDenoiser, PairDenoiser
+from multistage_diffusion.processes import float64_device
 from multistage_diffusion.schedule import VP
 
 
@@ -36,12 +38,17 @@ class Settings:
     """Timings of which the median is taken."""
 
 
+DEVICE = float64_device()
+
+
 def seconds(work: Callable[[], object], repeats: int) -> float:
     """Median time of ``work`` after one call that is not counted."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 
@@ -54,7 +61,7 @@ def plain(x: Tensor, data: Tensor, squares: Tensor, sigma: float) -> Tensor:
 
 def product_rate(repeats: int) -> float:
     """Float32 multiply-accumulates a second in a product of 2048 x 3072 x 2048."""
-    a, b = torch.randn(2048, 3072), torch.randn(3072, 2048)
+    a, b = torch.randn(2048, 3072, device=DEVICE), torch.randn(3072, 2048, device=DEVICE)
     return 2048 * 3072 * 2048 / seconds(lambda: a @ b, repeats)
 
 
@@ -63,7 +70,7 @@ def error(images: Images, indices: Tensor, noise: Tensor, sigmas: Tensor, found:
     y = to_unit_range(images.pixels[indices[:2]], torch.float64)
     x = (y[:, None] + sigmas[:, None, None, None] * noise[:2, None]).flatten(0, 1)
     exact = OptimalDenoiser(images.pixels)(x, sigmas.repeat(2)).unflatten(0, (2, len(sigmas)))
-    return float((found[:2].double() - exact).abs().max()) / 2
+    return float((found[:2].cpu().double() - exact).abs().max()) / 2
 
 
 def main(settings: Settings) -> None:
@@ -72,17 +79,18 @@ def main(settings: Settings) -> None:
     indices = torch.randperm(len(images))[: settings.pairs]
     noise = torch.randn(settings.pairs, *images.shape, dtype=torch.float64)
     sigmas = VP().levels(settings.levels) * 2
-    ours = PairDenoiser(images.pixels)
+    ours = PairDenoiser(images.pixels, device=DEVICE)
     found = ours(indices, noise, sigmas)
-    data = to_unit_range(images.pixels).flatten(1)
-    squares, x = data.square().sum(1), data[indices] + noise.flatten(1).float()
+    data = to_unit_range(images.pixels[:]).flatten(1).to(DEVICE)
+    squares, x = data.square().sum(1), data[indices] + noise.flatten(1).float().to(DEVICE)
     evaluations = settings.pairs * settings.levels
     times = {
         "plain, two float32 products": seconds(lambda: plain(x, data, squares, 1.0), settings.repeats) / settings.pairs,
         "ours": seconds(lambda: ours(indices, noise, sigmas), settings.repeats) / evaluations,
     }
     rate, macs = product_rate(settings.repeats), 2 * data.numel()
-    print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {len(images)} images of {images.shape}")
+    where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
+    print(f"{where}, torch {torch.__version__}; {len(images)} images of {images.shape}")
     print(f"float32 matrix product: {rate / 1e9:.0f} GMAC/s")
     print(f"largest error of ours: {error(images, indices, noise, sigmas, found):.1e} of the pixel range\n")
     print("| evaluation | ms for a pair at a level | against plain | share of the product rate |\n|---|---|---|---|")

@@ -95,8 +95,9 @@ class PairDenoiser:
 
     def __init__(self, images: Tensor | MappedRows, block_rows: int | None = None, device: torch.device | str = "cpu") -> None:
         self.images = images
-        self.block_rows = block_rows or min(2048, max(1, BLOCK_BYTES // (8 * images.shape[1:].numel())))
         self.device = torch.device(device)
+        most = 8192 if self.device.type == "cuda" else 2048
+        self.block_rows = block_rows or min(most, max(1, most * BLOCK_BYTES // (2048 * 8 * images.shape[1:].numel())))
 
     def __call__(self, indices: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
         """Denoises every pair at every level.
@@ -109,6 +110,10 @@ class PairDenoiser:
         Returns:
             float32 ``[P, L, C, H, W]``, on the device.
         """
+        return torch.stack(list(self.by_level(indices, noise, sigmas)), 1)
+
+    def by_level(self, indices: Tensor, noise: Tensor, sigmas: Tensor) -> Iterator[Tensor]:
+        """The same one level after another, ``[P, C, H, W]`` each, which needs half of the memory."""
         clean, n = self._rows(self.images[indices]), noise.to(self.device, torch.float64).flatten(1)
         levels = [_Average(clean, sigma, self.MARGIN) for sigma in sigmas.tolist()]
         offset, shift = clean.square().sum(1, keepdim=True), (n * clean).sum(1, keepdim=True)
@@ -118,7 +123,8 @@ class PairDenoiser:
             data = y.float()
             for level in levels:
                 level.add(q, r, data)
-        return torch.stack([level.value() for level in levels], 1).unflatten(2, self.images.shape[1:])
+        while levels:
+            yield levels.pop(0).value().unflatten(1, self.images.shape[1:])
 
     def _own_blocks(self) -> Iterator[Tensor]:
         """The part of the images that this process looks at, as rows, a block at a time."""

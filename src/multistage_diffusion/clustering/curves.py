@@ -21,7 +21,7 @@ the paper's formula, which compares two different noisy images, does not. Latent
 to them as they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +38,8 @@ __all__ = ["Agreement", "agreement", "pairs"]
 
 Floats = NDArray[np.float64]
 PIXEL_UNIT = 2.0  # networks and denoisers see pixels in [-1, 1]; eta and sigma of the algorithm refer to [0, 1]
-CHUNK_BYTES = 256 << 20
-CHUNK_PAIRS = 128
+CHUNK_BYTES, CHUNK_PAIRS = 256 << 20, 128
+GPU_FACTOR = 8  # a GPU needs larger products to be busy, and has memory of its own
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,19 @@ def agreement(
     unit = 1.0 if images.latent else PIXEL_UNIT
     denoiser = PairDenoiser(images.pixels, device=processes.float64_device())
     mean = images.mean.float().to(denoiser.device)
-    for first in range(start, stop, _chunk(images, len(sigmas))):
-        numbers = range(first, min(stop, first + _chunk(images, len(sigmas))))
+    chunk = _chunk(images, len(sigmas)) * (GPU_FACTOR if denoiser.device.type == "cuda" else 1)
+    for first in range(start, stop, chunk):
+        numbers = range(first, min(stop, first + chunk))
         chosen, noise = pairs(images, options.seed, numbers)
-        denoised = denoiser(chosen, noise, sigmas * unit)
-        clean = to_unit_range(images.pixels[chosen]).to(denoised.device)
-        yield _agreement(denoised, clean, mean, (sigmas * unit).to(denoised), options)
+        clean = to_unit_range(images.pixels[chosen]).to(denoiser.device)
+        denoised = denoiser.by_level(chosen, noise, sigmas * unit)
+        yield _agreement(denoised, clean, mean, (sigmas * unit).tolist(), options)
 
 
 def _chunk(images: Images, levels: int) -> int:
-    """Pairs at a time: at each level a sum in float64, its result and two temporaries in float32, and the similarities."""
+    """Pairs at a time: at each level a sum in float64 or an estimate of the noise in float32, and the similarities."""
     size = images.pixels.shape[1:].numel()
-    return min(CHUNK_PAIRS, max(1, CHUNK_BYTES // (levels * (24 * size + 8 * levels))))
+    return min(CHUNK_PAIRS, max(1, CHUNK_BYTES // (levels * (10 * size + 8 * levels))))
 
 
 def pairs(images: Images, seed: int, numbers: range) -> tuple[Tensor, Tensor]:
@@ -95,21 +96,22 @@ def pairs(images: Images, seed: int, numbers: range) -> tuple[Tensor, Tensor]:
     return torch.tensor(chosen), torch.from_numpy(np.stack(noise))
 
 
-def _agreement(denoised: Tensor, y: Tensor, mean: Tensor, sigmas: Tensor, options: ClusterOptions) -> Agreement:
-    """S0, S1 and, unless two thresholds make the stages, S; D is ``[pairs, levels, C, H, W]``."""
-    level = sigmas[:, None, None, None]
-    tolerance = options.eta * level
-    low = _share((denoised - y[:, None]).abs_() <= tolerance)
-    high = _share((denoised - mean).abs_() <= tolerance)
-    if options.stages == 3:
-        return Agreement(low, high)
-    eps = (y[:, None] - denoised).div_(level)  # up to n, which the levels share
-    rows = [_share((eps - eps[:, k : k + 1]).abs_() <= options.eta) for k in range(len(sigmas))]
-    return Agreement(low, high, np.stack(rows, 1))
+def _agreement(
+    denoised: Iterable[Tensor], y: Tensor, mean: Tensor, sigmas: Sequence[float], options: ClusterOptions
+) -> Agreement:
+    """S0, S1 and, unless two thresholds make the stages, S; D comes one level after another, ``[pairs, C, H, W]``."""
+    low, high, eps = [], [], []
+    for sigma, d in zip(sigmas, denoised, strict=True):
+        low.append(_share((d - y).abs_() <= options.eta * sigma))
+        high.append(_share((d - mean).abs_() <= options.eta * sigma))
+        if options.stages != 3:
+            eps.append((y - d).div_(sigma))  # up to n, which the levels share
+    similar = [np.stack([_share((a - b).abs_() <= options.eta) for b in eps], 1) for a in eps]
+    return Agreement(np.stack(low, 1), np.stack(high, 1), np.stack(similar, 1) if similar else None)
 
 
 def _share(agrees: Tensor) -> Floats:
-    """The share of the pixels at which something holds: ``[pairs, levels]`` of ``[pairs, levels, C, H, W]``."""
-    flat = agrees.flatten(2)
-    shares: Floats = flat.sum(2).cpu().double().div_(flat.shape[2]).numpy()
+    """The share of the pixels at which something holds, for each pair: ``[pairs]`` of ``[pairs, C, H, W]``."""
+    flat = agrees.flatten(1)
+    shares: Floats = flat.sum(1).cpu().double().div_(flat.shape[1]).numpy()
     return shares
