@@ -1,7 +1,7 @@
 """Each command on small images, as a person types it; bad input gives one line and exit code 2."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,16 +70,16 @@ def test_cluster_continues_from_partial_sums(run: Run, tmp_path: Path, monkeypat
     monkeypatch.setattr("multistage_diffusion.clustering.curves.CHUNK_PAIRS", 8)
     arguments = ["cluster", "--data", "digits", "--levels", 17, "--pairs", 40]
     assert run(*arguments, "--out", tmp_path / "whole.json")[0] == 0
-    real, calls = PairDenoiser.__call__, iter(range(3))
+    real, calls = PairDenoiser.by_level, iter(range(3))
 
-    def interrupted(self: PairDenoiser, *tensors: torch.Tensor) -> torch.Tensor:
+    def interrupted(self: PairDenoiser, *tensors: torch.Tensor) -> Iterator[torch.Tensor]:
         if next(calls, None) is None:
             raise KeyboardInterrupt
         return real(self, *tensors)
 
-    monkeypatch.setattr(PairDenoiser, "__call__", interrupted)
+    monkeypatch.setattr(PairDenoiser, "by_level", interrupted)
     assert run(*arguments, "--out", tmp_path / "s.json")[0] == 130
-    monkeypatch.setattr(PairDenoiser, "__call__", real)
+    monkeypatch.setattr(PairDenoiser, "by_level", real)
     assert_refused(run(*arguments, "--eta", 0.1, "--out", tmp_path / "s.json"), "partial sums of other data or settings")
     code, printed, _ = run(*arguments, "--out", tmp_path / "s.json")
     assert code == 0
