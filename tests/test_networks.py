@@ -9,7 +9,9 @@ from torch import Tensor
 from multistage_diffusion.config import NetworkConfig
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import StagedUNet
-from multistage_diffusion.networks.blocks import Attention, Embedding, group_norm
+from multistage_diffusion.networks.attention import Attention
+from multistage_diffusion.networks.embedding import Embedding
+from multistage_diffusion.networks.layers import group_norm
 from tests.conftest import TINY, disturb
 
 SHAPE = (3, 8, 8)

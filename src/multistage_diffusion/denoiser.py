@@ -115,25 +115,37 @@ class NetworkDenoiser(nn.Module):
         self.stages = stages
         self.dtype = dtype
 
-    def forward(self, x: Tensor, sigma: Tensor | float, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor | float,
+        labels: Tensor | None = None,
+        augment: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """Denoises.
 
         Args:
             x: noisy images ``[B, C, H, W]``, any floating dtype; the result has the same.
             sigma: noise levels, ``[B]`` or a scalar.
-            labels: classes, int64 ``[B]``, for a class-conditional network.
+            labels: classes, int64 ``[B]``, for a class-conditional network; -1, or no labels at all, for none.
+            augment: labels of the augmentation, ``[B, augment_channels]``; none for images as they are.
+            context: what the network attends to, ``[B, tokens, context_channels]``.
         """
         level = as_float64(sigma).expand(len(x))
         stage = self.stages.index(level)
-        order = stage.argsort(stable=True)
         counts = stage.bincount(minlength=len(self.stages)).tolist()
+        conditions = (labels, augment, context)
         if max(counts) == len(x):  # one stage: nothing to sort
-            return self._denoise(x, level, counts, labels)
+            return self._denoise(x, level, counts, conditions)
+        order = stage.argsort(stable=True)
         here = order.to(x.device)
-        routed = self._denoise(x[here], level[order], counts, None if labels is None else labels[here])
+        routed = self._denoise(x[here], level[order], counts, tuple(None if c is None else c[here] for c in conditions))
         return torch.empty_like(routed).index_copy(0, here, routed)
 
-    def loss(self, y: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+    def loss(
+        self, y: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
         """The weighted denoising loss of each sample, averaged over its pixels: ``[B]``.
 
         Args:
@@ -141,16 +153,17 @@ class NetworkDenoiser(nn.Module):
             sigma: noise levels ``[B]``.
             noise: unit Gaussian noise, the shape of ``y``.
             labels: classes, int64 ``[B]``, for a class-conditional network.
+            augment: labels of the augmentation, ``[B, augment_channels]``.
         """
-        denoised = self(y + _like(sigma, y) * noise, sigma, labels)
+        denoised = self(y + _like(sigma, y) * noise, sigma, labels, augment)
         return weighted_error(denoised, y, sigma, self.preconditioning)
 
-    def _denoise(self, x: Tensor, level: Tensor, counts: list[int], labels: Tensor | None) -> Tensor:
+    def _denoise(self, x: Tensor, level: Tensor, counts: list[int], conditions: tuple[Tensor | None, ...]) -> Tensor:
         p = self.preconditioning
         image = x.to(torch.float32)
         c_noise = p.c_noise(level).to(device=x.device, dtype=torch.float32)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            raw = self.network(_like(p.c_in(level), image) * image, c_noise, counts, labels)
+            raw = self.network(_like(p.c_in(level), image) * image, c_noise, counts, *conditions)
         skip, out = _like(p.c_skip(level), x), _like(p.c_out(level), x)
         return skip * x + out * raw.to(x.dtype)
 

@@ -1,4 +1,9 @@
-"""Building blocks of the DDPM++ U-Net as EDM uses it (Karras et al. 2022, table 7; Song et al. 2021, appendix H)."""
+"""Building blocks of the U-Nets of three bases, one set for all.
+
+The DDPM++ and NCSN++ blocks as EDM and DPM-Solver use them (Karras et al. 2022, table 7; Song et al. 2021, appendix H), the
+ADM block (Dhariwal & Nichol 2021), and those of latent diffusion (Rombach et al. 2022) are settings of the same modules; a
+``NetworkConfig`` says which.
+"""
 
 import math
 from typing import Literal, TypeVar
@@ -7,122 +12,119 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Attention", "Embedding", "Resample", "ResidualBlock", "group_norm"]
+from multistage_diffusion.config import NetworkConfig
+from multistage_diffusion.networks.attention import Attention, SpatialTransformer
+from multistage_diffusion.networks.layers import conv, group_norm, linear
+
+__all__ = ["PyramidConv", "Resample", "Resampling", "ResamplingConv", "ResidualBlock"]
 
 Resample = Literal["none", "down", "up"]
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def group_norm(channels: int, most: int) -> nn.GroupNorm:
-    """Group normalisation with the most groups that divide ``channels``, up to ``most``, of 4 channels or more if possible."""
-    limit = max(1, min(most, channels // 4))
-    groups = next(g for g in range(limit, 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+class Resampling(nn.Module):
+    """Halves or doubles height and width with a separable filter; ``(1, 1)`` is the mean of 2x2 and the nearest neighbour."""
 
-
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
-
-
-def _init(layer: Layer, gain: float = 1.0) -> Layer:
-    nn.init.xavier_uniform_(layer.weight, gain)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-def conv(inputs: int, outputs: int, kernel: int, gain: float = 1.0) -> nn.Module:
-    """A convolution that keeps the size, Xavier uniform with the given gain."""
-    return _init(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), gain)
-
-
-def resample(x: Tensor, how: Resample) -> Tensor:
-    """Halves (mean of 2x2) or doubles (nearest neighbour) height and width."""
-    if how == "down":
-        return F.avg_pool2d(x, 2)
-    return F.interpolate(x, scale_factor=2, mode="nearest") if how == "up" else x
-
-
-class Attention(nn.Module):
-    """Self-attention over the positions of ``[B, C, H, W]`` with one head; a residual branch without its skip."""
-
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, how: Resample, taps: tuple[int, ...]) -> None:
         super().__init__()
-        self.norm = group_norm(channels, groups)
-        self.qkv = conv(channels, 3 * channels, 1, gain=math.sqrt(0.2))
-        self.proj = conv(channels, channels, 1, gain=1e-5)
+        self.how, self.box, self.pad = how, tuple(taps) == (1, 1), (len(taps) - 1) // 2
+        line = torch.tensor(taps, dtype=torch.float32) / sum(taps)
+        self.kernel: Tensor
+        self.register_buffer("kernel", torch.outer(line, line)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        q, k, v = self.qkv(self.norm(x)).view(b, 1, c, 3, h * w).transpose(2, 4).unbind(3)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(2, 3).reshape(b, c, h, w))
+        if self.how == "none":
+            return x
+        if self.box:
+            return F.avg_pool2d(x, 2) if self.how == "down" else F.interpolate(x, scale_factor=2, mode="nearest")
+        return self.down(x, self.pad) if self.how == "down" else self.up(x, self.pad)
+
+    def down(self, x: Tensor, padding: int) -> Tensor:
+        """Filters and keeps every second row and column."""
+        return F.conv2d(x, self._kernel(x), stride=2, padding=padding, groups=x.shape[1])
+
+    def up(self, x: Tensor, padding: int) -> Tensor:
+        """Puts zeros between rows and columns and filters."""
+        return F.conv_transpose2d(x, 4 * self._kernel(x), stride=2, padding=padding, groups=x.shape[1])
+
+    def _kernel(self, x: Tensor) -> Tensor:
+        return self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
+
+
+class PyramidConv(nn.Module):
+    """A 3x3 convolution and a filtered resampling with a single padding, between levels of a pyramid."""
+
+    def __init__(self, inputs: int, outputs: int, how: Resample, taps: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv = conv(inputs, outputs, 3)
+        self.resampling = Resampling(how, taps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad, weight = self.resampling.pad, self.conv.weight
+        if self.resampling.how == "down":
+            h = self.resampling.down(F.conv2d(x, weight, padding=1 + pad), 0)
+        else:
+            h = F.conv2d(self.resampling.up(x, max(pad - 1, 0)), weight, padding=max(1 - pad, 0))
+        assert self.conv.bias is not None
+        return h + self.conv.bias[:, None, None]
+
+
+class ResamplingConv(nn.Module):
+    """Latent diffusion's resampling: a convolution of stride 2, or the nearest neighbour and a convolution."""
+
+    def __init__(self, channels: int, how: Resample) -> None:
+        super().__init__()
+        self.how = how
+        self.conv = conv(channels, channels, 3)
+
+    def forward(self, x: Tensor, _: Tensor, __: Tensor | None = None) -> Tensor:
+        if self.how == "up":
+            return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return F.conv2d(x, self.conv.weight, self.conv.bias, stride=2, padding=1)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around an added embedding, a skip, and self-attention if asked for.
+    """Two convolutions around an embedding, a skip, and attention if asked for.
 
-    Both residual sums are scaled by ``sqrt(1/2)`` to keep the variance.
+    The embedding is added, or shifts and scales the second normalisation (``adaptive_scale``). Residual sums are scaled by
+    ``sqrt(1/2)`` to keep the variance, unless ``residual_scale`` is off.
 
     Args:
         inputs, outputs: channels.
         embedding: channels of the embedding of noise level and label.
+        config: the style.
+        attention: whether attention follows.
         how: resampling inside the first convolution and the skip.
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        embedding: int,
-        *,
-        groups: int,
-        dropout: float,
-        attention: bool = False,
-        how: Resample = "none",
+        self, inputs: int, outputs: int, embedding: int, config: NetworkConfig, attention: bool = False, how: Resample = "none"
     ) -> None:
         super().__init__()
         self.how = how
-        self.norm0 = group_norm(inputs, groups)
+        self.scale = math.sqrt(0.5) if config.residual_scale else 1.0
+        self.adaptive = config.adaptive_scale
+        self.resampling = Resampling(how, config.resample_filter)
+        self.norm0 = group_norm(inputs, config)
         self.conv0 = conv(inputs, outputs, 3)
-        self.affine = _init(nn.Linear(embedding, outputs))
-        self.norm1 = group_norm(outputs, groups)
-        self.dropout = nn.Dropout(dropout)
+        self.affine = linear(embedding, outputs * (2 if self.adaptive else 1))
+        self.norm1 = group_norm(outputs, config)
+        self.dropout = nn.Dropout(config.dropout)
         self.conv1 = conv(outputs, outputs, 3, gain=1e-5)
-        self.skip = conv(inputs, outputs, 1) if inputs != outputs or how != "none" else nn.Identity()
-        self.attention = Attention(outputs, groups) if attention else None
+        projected = inputs != outputs or (how != "none" and config.project_resampled)
+        self.skip = conv(inputs, outputs, 1) if projected else nn.Identity()
+        kind = SpatialTransformer if config.context_channels else Attention
+        self.attention = kind(outputs, config) if attention else None
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """``x`` is ``[B, inputs, H, W]``, ``emb`` ``[B, embedding]``; returns ``[B, outputs, H', W']``."""
-        h = self.conv0(resample(F.silu(self.norm0(x)), self.how))
-        h = self.norm1(h + self.affine(emb)[:, :, None, None])
-        h = self.conv1(self.dropout(F.silu(h)))
-        h = (h + self.skip(resample(x, self.how))) * math.sqrt(0.5)
-        return h if self.attention is None else (h + self.attention(h)) * math.sqrt(0.5)
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None = None) -> Tensor:
+        """``x`` is ``[B, inputs, H, W]``, ``emb`` ``[B, embedding]``, ``context`` ``[B, tokens, C]``; ``[B, outputs, H', W']``."""
+        h = self.conv0(self.resampling(F.silu(self.norm0(x))))
+        h = self.conv1(self.dropout(F.silu(self._modulated(h, self.affine(emb)[:, :, None, None]))))
+        h = (h + self.skip(self.resampling(x))) * self.scale
+        return h if self.attention is None else (h + self.attention(h, context)) * self.scale
 
-
-class Embedding(nn.Module):
-    """Embeds the noise label (sines and cosines) and, where there are classes, the class label.
-
-    Args:
-        channels: number of sines and cosines; the output has four times as many.
-        classes: number of classes, 0 for none.
-    """
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        half = (channels + 1) // 2
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", (1 / 10000) ** (torch.arange(half) / max(half - 1, 1)), persistent=False)
-        self.channels = channels
-        self.classes = classes
-        self.label = _init(nn.Linear(classes, channels, bias=False)) if classes else None
-        self.layer0 = _init(nn.Linear(channels, 4 * channels))
-        self.layer1 = _init(nn.Linear(4 * channels, 4 * channels))
-
-    def forward(self, c_noise: Tensor, labels: Tensor | None) -> Tensor:
-        """``c_noise`` and ``labels`` are ``[B]``; returns ``[B, 4 * channels]``."""
-        angles = torch.outer(c_noise, self.frequencies)
-        emb = torch.cat([angles.sin(), angles.cos()], dim=1)[:, : self.channels]  # an odd width lacks the last cosine
-        if self.label is not None:
-            assert labels is not None, "a class-conditional network needs labels"
-            emb = emb + self.label(F.one_hot(labels, self.classes).to(emb.dtype) * math.sqrt(self.classes))
-        return F.silu(self.layer1(F.silu(self.layer0(emb))))
+    def _modulated(self, h: Tensor, affine: Tensor) -> Tensor:
+        if not self.adaptive:
+            return self.norm1(h + affine)
+        scale, shift = affine.chunk(2, dim=1)
+        return torch.addcmul(shift, self.norm1(h), scale + 1)

@@ -10,7 +10,6 @@ multistage and separate networks are settings of the one class:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,23 +17,40 @@ from torch import Tensor, nn
 
 from multistage_diffusion.config import NetworkConfig
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.networks.blocks import Embedding, ResidualBlock, conv, group_norm
+from multistage_diffusion.networks.blocks import Resample, ResamplingConv, ResidualBlock
+from multistage_diffusion.networks.embedding import Embedding
+from multistage_diffusion.networks.layers import conv, group_norm
+from multistage_diffusion.networks.pyramids import InputStep, output_steps
 
 __all__ = ["Decoder", "Encoder", "Features", "StagedUNet"]
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder hands to a decoder: the deepest features, the skips from top to bottom, the embedding."""
+    """What an encoder hands to a decoder: the deepest features, the skips from top to bottom, the embedding, the context."""
 
     deepest: Tensor
     skips: tuple[Tensor, ...]
     embedding: Tensor
+    context: Tensor | None = None
 
     def split(self, counts: Sequence[int]) -> list["Features"]:
         """Views of consecutive parts of the batch."""
-        tensors = zip(*(t.split(list(counts)) for t in (self.deepest, self.embedding, *self.skips)), strict=True)
-        return [Features(deepest, tuple(skips), embedding) for deepest, embedding, *skips in tensors]
+        sizes = list(counts)
+        contexts = [None] * len(sizes) if self.context is None else self.context.split(sizes)
+        tensors = zip(contexts, *(t.split(sizes) for t in (self.deepest, self.embedding, *self.skips)), strict=True)
+        return [Features(deepest, tuple(skips), embedding, context) for context, deepest, embedding, *skips in tensors]
+
+
+def _bottom(channels: int, embedding: int, config: NetworkConfig) -> nn.ModuleList:
+    """The two blocks at the lowest resolution."""
+    return nn.ModuleList(ResidualBlock(channels, channels, embedding, config, attention) for attention in (True, False))
+
+
+def _resampling_block(channels: int, embedding: int, config: NetworkConfig, how: Resample) -> nn.Module:
+    if config.resampling == "conv":
+        return ResamplingConv(channels, how)
+    return ResidualBlock(channels, channels, embedding, config, how=how)
 
 
 class Encoder(nn.Module):
@@ -44,33 +60,50 @@ class Encoder(nn.Module):
         shape: channels, height, width of an image; height and width must be divisible by ``2 ** (levels - 1)``.
         width: channels of the top level.
         classes: number of classes, 0 for none.
+        config: depth and style.
     """
 
     def __init__(self, shape: Sequence[int], width: int, classes: int, config: NetworkConfig) -> None:
         super().__init__()
         self.width = width
-        self.embedding = Embedding(width, classes)
+        self.embedding = Embedding(width, classes, config)
         self.stem = conv(shape[0], width, 3)
-        self.blocks = nn.ModuleList()
-        block = partial(ResidualBlock, embedding=4 * width, groups=config.groups, dropout=config.dropout)
-        channels = width
+        self.blocks, self.pyramid = nn.ModuleList(), nn.ModuleList()
+        channels, image_channels = width, shape[0]
         self.skip_channels = [width]
         for level, mult in enumerate(config.channel_mult):
             attention = max(shape[1:]) >> level in config.attention_resolutions
             if level > 0:
-                self.blocks.append(block(channels, channels, how="down"))
+                self.blocks.append(_resampling_block(channels, 4 * width, config, "down"))
                 self.skip_channels.append(channels)
+                if config.input_pyramid != "none":
+                    self.pyramid.append(InputStep(image_channels, channels, config))
+                    image_channels = channels if config.input_pyramid == "residual" else shape[0]
             for _ in range(config.blocks):
-                self.blocks.append(block(channels, mult * width, attention=attention))
+                self.blocks.append(ResidualBlock(channels, mult * width, 4 * width, config, attention))
                 channels = mult * width
                 self.skip_channels.append(channels)
+        self.bottom = _bottom(channels, 4 * width, config) if config.bottom == "encoder" else nn.ModuleList()
 
-    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Features:
-        emb = self.embedding(c_noise, labels)
-        skips = [self.stem(x)]
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        labels: Tensor | None = None,
+        augment: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Features:
+        emb = self.embedding(c_noise, labels, augment)
+        skips, steps, pyramid = [self.stem(x)], iter(self.pyramid), x
         for block in self.blocks:
-            skips.append(block(skips[-1], emb))
-        return Features(skips[-1], tuple(skips), emb)
+            h = block(skips[-1], emb, context)
+            if block.how == "down" and len(self.pyramid):
+                h, pyramid = next(steps)(h, pyramid)
+            skips.append(h)
+        deepest = skips[-1]
+        for block in self.bottom:
+            deepest = block(deepest, emb, context)
+        return Features(deepest, tuple(skips), emb, context)
 
 
 class Decoder(nn.Module):
@@ -80,32 +113,43 @@ class Decoder(nn.Module):
         shape: channels, height, width of an image.
         width: channels of the top level.
         encoder: whose features it receives.
+        config: depth and style.
+        attention: sizes of feature maps with attention.
     """
 
-    def __init__(self, shape: Sequence[int], width: int, encoder: Encoder, config: NetworkConfig) -> None:
+    def __init__(
+        self, shape: Sequence[int], width: int, encoder: Encoder, config: NetworkConfig, attention: Sequence[int]
+    ) -> None:
         super().__init__()
-        block = partial(ResidualBlock, embedding=4 * encoder.width, groups=config.groups, dropout=config.dropout)
+        embedding = 4 * encoder.width
         skips, channels = list(encoder.skip_channels), encoder.skip_channels[-1]
-        self.bottom = nn.ModuleList(block(channels, channels, attention=attention) for attention in (True, False))
+        self.in_level = config.blocks + 1
+        self.bottom = _bottom(channels, embedding, config) if config.bottom == "decoder" else nn.ModuleList()
         self.blocks = nn.ModuleList()
         for level, mult in reversed(list(enumerate(config.channel_mult))):
-            attention = max(shape[1:]) >> level in config.attention_resolutions
-            for index in range(config.blocks + 1):
-                last = attention and index == config.blocks
-                self.blocks.append(block(channels + skips.pop(), mult * width, attention=last))
+            here = max(shape[1:]) >> level in attention
+            for index in range(self.in_level):
+                attends = here and (config.decoder_attention != "last" or index == config.blocks)
+                self.blocks.append(ResidualBlock(channels + skips.pop(), mult * width, embedding, config, attends))
                 channels = mult * width
             if level > 0:
-                self.blocks.append(block(channels, channels, how="up"))
-        self.norm = group_norm(channels, config.groups)
+                self.blocks.append(_resampling_block(channels, embedding, config, "up"))
+        self.adds_up = config.output_pyramid == "skip"
+        self.pyramid = output_steps(shape[0], [mult * width for mult in config.channel_mult], config)
+        self.norm = group_norm(channels, config)
         self.out = conv(channels, shape[0], 3, gain=1e-5)
 
     def forward(self, features: Features) -> Tensor:
-        x, emb, skips = features.deepest, features.embedding, list(features.skips)
+        x, emb, skips, context = features.deepest, features.embedding, list(features.skips), features.context
         for block in self.bottom:
-            x = block(x, emb)
-        for block in self.blocks:
-            x = block(x if block.how == "up" else torch.cat([x, skips.pop()], dim=1), emb)
-        return self.out(F.silu(self.norm(x)))
+            x = block(x, emb, context)
+        pyramid, steps = None, iter(self.pyramid)
+        for index, block in enumerate(self.blocks, 1):
+            x = block(x if block.how == "up" else torch.cat([x, skips.pop()], dim=1), emb, context)
+            if index % (self.in_level + 1) == self.in_level and len(self.pyramid):  # the last block of a level
+                x, pyramid = next(steps)(x, pyramid)
+        image = self.out(F.silu(self.norm(x)))
+        return image + pyramid if self.adds_up and pyramid is not None else image
 
 
 class StagedUNet(nn.Module):
@@ -127,29 +171,54 @@ class StagedUNet(nn.Module):
         widths = config.decoder_widths
         self.encoders = nn.ModuleList(encoders)
         owners = encoders if len(encoders) > 1 else encoders * len(widths)
-        self.decoders = nn.ModuleList(Decoder(shape, w, owner, config) for w, owner in zip(widths, owners, strict=True))
+        self.decoders = nn.ModuleList(
+            Decoder(shape, width, owner, config, _attention(shape, config, stage))
+            for stage, (width, owner) in enumerate(zip(widths, owners, strict=True))
+        )
 
-    def forward(self, x: Tensor, c_noise: Tensor, counts: Sequence[int], labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        counts: Sequence[int],
+        labels: Tensor | None = None,
+        augment: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """The network's output for a batch that is sorted by stage.
 
         Args:
             x: ``[B, C, H, W]``, the samples of stage 0 first.
             c_noise: noise labels, ``[B]``.
             counts: number of samples in each stage; they sum to B.
-            labels: classes, int64 ``[B]``, if the network has any.
+            labels: classes, int64 ``[B]``, if the network has any; -1 for none.
+            augment: labels of the augmentation, ``[B, augment_channels]``, if the network knows any.
+            context: ``[B, tokens, context_channels]``, if the network attends to one.
 
         Returns:
             ``[B, C, H, W]`` in the order of ``x``. A stage without samples is not evaluated and gets no gradient.
         """
-        features = self._encode(x, c_noise, counts, labels)
+        features = self._encode([x, c_noise, labels, augment, context], counts)
         return torch.cat([decoder(f) for decoder, f, n in zip(self.decoders, features, counts, strict=True) if n])
 
-    def _encode(self, x: Tensor, c_noise: Tensor, counts: Sequence[int], labels: Tensor | None) -> list[Features]:
+    def _encode(self, inputs: Sequence[Tensor | None], counts: Sequence[int]) -> list[Features]:
         if len(self.encoders) == 1:
-            return self.encoders[0](x, c_noise, labels).split(counts)
+            return self.encoders[0](*inputs).split(counts)
         sizes = list(counts)
-        parts = [[None] * len(sizes) if t is None else t.split(sizes) for t in (x, c_noise, labels)]
-        return [encoder(*inputs) for encoder, *inputs in zip(self.encoders, *parts, strict=True)]
+        parts = [[None] * len(sizes) if t is None else t.split(sizes) for t in inputs]
+        return [encoder(*part) for encoder, *part in zip(self.encoders, *parts, strict=True)]
+
+
+def _attention(shape: Sequence[int], config: NetworkConfig, stage: int) -> tuple[int, ...]:
+    """Sizes at which the decoder of a stage has attention.
+
+    The authors' latent diffusion counts the down-sampling on from one decoder to the next, so that the later ones begin at
+    what it takes for the full size; their attention is where the configuration asks for the full size, at their lowest level.
+    """
+    if config.decoder_attention != "first-decoder" or stage == 0:
+        return config.attention_resolutions
+    size = max(shape[1:])
+    return (size >> (len(config.channel_mult) - 1),) if size in config.attention_resolutions else ()
 
 
 def _check(shape: Sequence[int], config: NetworkConfig) -> None:

@@ -1,0 +1,102 @@
+"""Attention over the positions of feature maps, to themselves and to a context."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from multistage_diffusion.config import NetworkConfig
+from multistage_diffusion.networks.layers import conv, group_norm, linear
+
+__all__ = ["Attention", "SpatialTransformer"]
+
+
+def _heads(channels: int, config: NetworkConfig) -> int:
+    """One head, or as many of ``head_channels`` channels as there is room for; their number divides ``channels``."""
+    most = max(1, channels // config.head_channels) if config.head_channels else 1
+    return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
+
+
+class Attention(nn.Module):
+    """Self-attention over the positions of ``[B, C, H, W]``; a residual branch without its skip.
+
+    The rows of ``qkv`` are ordered by head, channel, and query, key or value.
+    """
+
+    def __init__(self, channels: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.heads = _heads(channels, config)
+        self.norm = group_norm(channels, config)
+        self.qkv = conv(channels, 3 * channels, 1, gain=math.sqrt(0.2))
+        self.proj = conv(channels, channels, 1, gain=1e-5)
+
+    def forward(self, x: Tensor, _: Tensor | None = None) -> Tensor:
+        b, c, h, w = x.shape
+        q, k, v = self.qkv(self.norm(x)).view(b, self.heads, c // self.heads, 3, h * w).transpose(2, 4).unbind(3)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(2, 3).reshape(b, c, h, w))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer layers over the positions of ``[B, C, H, W]`` with attention to a context (Rombach et al. 2022, section 3.3).
+
+    A residual branch without its skip. Without a context, positions attend to each other twice.
+    """
+
+    def __init__(self, channels: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm = group_norm(channels, config)
+        self.norm.eps = 1e-6
+        self.proj_in = conv(channels, channels, 1)
+        heads = _heads(channels, config)
+        self.layers = nn.ModuleList(
+            TransformerLayer(channels, heads, config.context_channels) for _ in range(config.transformer_depth)
+        )
+        self.proj = conv(channels, channels, 1, gain=1e-5)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            tokens = layer(tokens, context)
+        return self.proj(tokens.transpose(1, 2).reshape(x.shape))
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, attention to the context, and a gated feed-forward layer, each behind a layer normalisation."""
+
+    def __init__(self, channels: int, heads: int, context_channels: int) -> None:
+        super().__init__()
+        self.norm0, self.norm1, self.norm2 = (nn.LayerNorm(channels) for _ in range(3))
+        self.self_attention = TokenAttention(channels, channels, heads)
+        self.cross_attention = TokenAttention(channels, context_channels, heads)
+        self.gate = linear(channels, 8 * channels)
+        self.out = linear(4 * channels, channels)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        h = self.norm0(x)
+        x = x + self.self_attention(h, h)
+        h = self.norm1(x)
+        x = x + self.cross_attention(h, h if context is None else context)
+        value, gate = self.gate(self.norm2(x)).chunk(2, dim=-1)
+        return x + self.out(value * F.gelu(gate))
+
+
+class TokenAttention(nn.Module):
+    """Attention of the tokens ``[B, T, C]`` to others, ``[B, S, C']``."""
+
+    def __init__(self, channels: int, context_channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = linear(channels, channels, bias=False)
+        self.key = linear(context_channels, channels, bias=False)
+        self.value = linear(context_channels, channels, bias=False)
+        self.out = linear(channels, channels)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        q, k, v = (self._split(t) for t in (self.query(x), self.key(context), self.value(context)))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """Heads apart: ``[B, heads, T, C / heads]``."""
+        return torch.unflatten(tokens, 2, (self.heads, -1)).transpose(1, 2)
