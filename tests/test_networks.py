@@ -91,7 +91,7 @@ def test_any_width_works(width: int) -> None:
 
 @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (64, 16), (16, 4), (7, 1), (36, 9), (40, 10), (33, 3), (1, 1)])
 def test_groups_divide_the_channels(channels: int, groups: int) -> None:
-    assert group_norm(channels, 32).num_groups == groups
+    assert group_norm(channels, NetworkConfig()).num_groups == groups
 
 
 def test_parameters_keep_their_names_and_sizes() -> None:
@@ -115,7 +115,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_attention_is_its_formula() -> None:
-    layer, x = Attention(8, 2), torch.randn(2, 8, 3, 5)
+    layer, x = Attention(8, replace(TINY, groups=2)), torch.randn(2, 8, 3, 5)
     q, k, v = layer.qkv(layer.norm(x)).reshape(2, 8, 3, 15).unbind(2)
     weights = torch.softmax(torch.einsum("bcq,bck->bqk", q, k) / 8**0.5, dim=2)
     expected = layer.proj(torch.einsum("bqk,bck->bcq", weights, v).reshape(2, 8, 3, 5))
@@ -123,12 +123,12 @@ def test_attention_is_its_formula() -> None:
 
 
 def test_attention_does_not_know_positions() -> None:
-    layer, x = Attention(8, 2), torch.randn(1, 8, 4, 4)
+    layer, x = Attention(8, replace(TINY, groups=2)), torch.randn(1, 8, 4, 4)
     torch.testing.assert_close(layer(x.flip(2, 3)), layer(x).flip(2, 3))
 
 
 def test_embedding_has_unit_circle_features() -> None:
-    embedding = Embedding(8, 0)
+    embedding = Embedding(8, 0, TINY)
     angles = torch.outer(torch.tensor([0.3]), embedding.frequencies)
     assert float(embedding.frequencies[0]) == 1
     assert float(embedding.frequencies[-1]) == pytest.approx(1e-4)

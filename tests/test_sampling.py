@@ -10,11 +10,33 @@ from multistage_diffusion.data import Images, to_unit_range
 from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.optimal import OptimalDenoiser
-from multistage_diffusion.sampling import SOLVERS, Solver, ddim, dpmpp_2m, heun, karras_grid, log_snr_grid, noise
+from multistage_diffusion.sampling import (
+    SOLVERS,
+    Solver,
+    ddim,
+    dpm_multistep,
+    dpm_singlestep,
+    dpmpp_2m,
+    heun,
+    karras_grid,
+    log_snr_grid,
+    noise,
+    singlestep_orders,
+)
 from tests.conftest import disturb
 
 C = 0.5
-ORDERS = [(ddim, 1), (heun, 2), (dpmpp_2m, 2)]
+
+
+def singlestep(order: int, data: bool) -> Solver:
+    def solver(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
+        return dpm_singlestep(denoiser, x, sigmas, orders=[order] * (len(sigmas) - 1), data=data)
+
+    return solver
+
+
+ORDERS = [(ddim, 1), (heun, 2), (dpmpp_2m, 2), (dpm_multistep, 2), (partial(dpm_multistep, data=True), 2)]
+ORDERS += [(singlestep(order, data), order) for order in (1, 2, 3) for data in (False, True)]
 
 
 def gaussian(x: Tensor, sigma: Tensor | float) -> Tensor:
@@ -46,10 +68,10 @@ def test_order_on_a_gaussian(solver: Solver, expected: int) -> None:
 
 @pytest.mark.parametrize(("solver", "expected"), ORDERS)
 def test_order_on_the_optimal_denoiser(few_digits: Images, solver: Solver, expected: int) -> None:
-    """Over levels at which several images still compete; the reference is Heun's method with very small steps."""
+    """Over levels at which several images still compete; the reference has very small steps of order 3."""
     denoiser = OptimalDenoiser(to_unit_range(few_digits.pixels[:], torch.float64))
     x = 10 * torch.from_numpy(np.random.default_rng(0).standard_normal((3, 1, 8, 8)))
-    exact = heun(denoiser, x, log_snr_grid(5001, 1.2, 10.0)[:-1])
+    exact = singlestep(3, True)(denoiser, x, log_snr_grid(1601, 1.2, 10.0)[:-1])
     assert order(solver, denoiser, x, 10.0, 1.2, exact) == pytest.approx(expected, abs=0.15)
 
 
@@ -100,7 +122,28 @@ def test_dpmpp_2m_equals_its_published_form() -> None:
     torch.testing.assert_close(dpmpp_2m(gaussian, x, torch.tensor(grid, dtype=torch.float64)), state / alpha[-1])
 
 
-@pytest.mark.parametrize(("solver", "calls"), [(heun, 35), (ddim, 18), (dpmpp_2m, 18)])
+def test_dpm_solvers_of_the_first_order_are_ddim() -> None:
+    x, grid = torch.randn(2, 1, 4, 4, dtype=torch.float64), log_snr_grid(6, 0.05, 5.0)
+    for data in (False, True):
+        found = dpm_singlestep(gaussian, x, grid, orders=[1] * 6, data=data)
+        torch.testing.assert_close(found, ddim(gaussian, x, grid))
+
+
+def test_multistep_data_prediction_is_dpmpp_2m() -> None:
+    x, grid = torch.randn(2, 1, 4, 4, dtype=torch.float64), karras_grid(9, 0.05, 5.0)
+    torch.testing.assert_close(dpm_multistep(gaussian, x, grid, data=True), dpmpp_2m(gaussian, x, grid))
+
+
+@pytest.mark.parametrize("evaluations", range(1, 25))
+def test_singlestep_orders_use_all_evaluations(evaluations: int) -> None:
+    """Lu et al. 2022, appendix on DPM-Solver-fast: K = n // 3 + 1 steps; threes but for the last one or two."""
+    orders = singlestep_orders(evaluations)
+    assert sum(orders) == evaluations
+    assert len(orders) == evaluations // 3 + 1
+    assert sorted(orders, reverse=True) == orders
+
+
+@pytest.mark.parametrize(("solver", "calls"), [(solver, 35 if name == "heun" else 18) for name, solver in SOLVERS.items()])
 def test_number_of_evaluations(solver: Solver, calls: int) -> None:
     levels: list[float] = []
 

@@ -15,6 +15,7 @@ __all__ = ["DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingCon
 
 ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
 PreconditioningName = Literal["edm", "vp", "ddpm"]
+Pyramid = Literal["none", "skip", "residual"]
 POSITIVE = ("images", "batch_size", "learning_rate", "ema_half_life", "ema_rampup", "record_images", "checkpoint_images")
 
 
@@ -43,9 +44,11 @@ class NetworkConfig:
     bottom: Literal["encoder", "decoder"] = "decoder"
     """Who has the two blocks at the lowest resolution: DPM-Solver and latent diffusion share them, EDM does not."""
     decoder_attention: Literal["last", "each", "first-decoder"] = "last"
-    """Which blocks of a decoder's level have attention: the last one, each, or each of the first decoder only (the paper's LDM)."""
+    """Which blocks of a decoder's level have attention: the last one, each, or each of the first decoder (the paper's LDM)."""
     head_channels: int = 0
-    """Channels of an attention head; 0 for a single head."""
+    """Channels of an attention head; 0 for a fixed number of heads."""
+    heads: int = 1
+    """Attention heads where their channels are not given."""
     residual_scale: bool = True
     """Scale residual sums by sqrt(1/2)."""
     adaptive_scale: bool = False
@@ -56,9 +59,9 @@ class NetworkConfig:
     """Resample in residual blocks, or by convolutions between them (latent diffusion)."""
     resample_filter: tuple[int, ...] = (1, 1)
     """Filter of resampling: 1 1 is a box, 1 3 3 1 the smoother one of NCSN++."""
-    input_pyramid: Literal["none", "skip", "residual"] = "none"
+    input_pyramid: Pyramid = "none"
     """Feed the image into every level of the encoder."""
-    output_pyramid: Literal["none", "skip", "residual"] = "none"
+    output_pyramid: Pyramid = "none"
     """Build the output from every level of the decoder."""
     embedding: Literal["positional", "fourier", "sinusoidal"] = "positional"
     """Waves of the noise level: DDPM++, NCSN++, or ADM and latent diffusion."""

@@ -4,7 +4,10 @@ A solver is a function of a denoiser, a starting point ``x ~ N(0, sigma_0^2 I)``
 ``sigma_0 > sigma_1 > ... >= 0``; it returns x at the last one. State and coefficients keep the dtype of ``x``.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,10 +17,23 @@ from torch import Tensor
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["SOLVERS", "Solver", "SolverName", "ddim", "dpmpp_2m", "heun", "karras_grid", "log_snr_grid", "noise"]
+__all__ = [
+    "SOLVERS",
+    "Solver",
+    "SolverName",
+    "ddim",
+    "dpm_multistep",
+    "dpm_singlestep",
+    "dpmpp_2m",
+    "heun",
+    "karras_grid",
+    "log_snr_grid",
+    "noise",
+    "singlestep_orders",
+]
 
 Solver = Callable[[Denoiser, Tensor, Tensor], Tensor]
-SolverName = Literal["heun", "ddim", "dpmpp-2m"]
+SolverName = Literal["heun", "ddim", "dpmpp-2m", "dpm-2m", "dpm-3s", "dpmpp-3s"]
 
 
 def karras_grid(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
@@ -83,5 +99,101 @@ def dpmpp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
     return x
 
 
-SOLVERS: dict[SolverName, Solver] = {"heun": heun, "ddim": ddim, "dpmpp-2m": dpmpp_2m}
+@dataclass(frozen=True)
+class Prediction:
+    """What a DPM-Solver holds constant over a step: the noise (DPM-Solver), or the data (DPM-Solver++).
+
+    With ``h = ln(s / t)`` for a step from the level s to t and ``phi(z) = expm1(z)``, the first-order step is
+
+        noise:  x - t phi(h) eps,       data:  (t / s) x - phi(-h) D.
+
+    A step to 0 is of this order.
+    """
+
+    data: bool
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: float) -> Tensor:
+        """The noise or the data that the denoiser predicts."""
+        denoised = denoiser(x, sigma)
+        return denoised if self.data else (x - denoised) / sigma
+
+    def step(self, x: Tensor, s: float, t: float, value: Tensor, slope: Tensor | None = None) -> Tensor:
+        """The exact step for a prediction that is ``value``, plus ``slope`` times the share of h that has passed (t > 0)."""
+        base, scale = ((t / s) * x, t / s - 1) if self.data else (x, s - t)  # scale is phi(-h), or t phi(h)
+        x = base - scale * value
+        if slope is None:
+            return x
+        h = math.log(s / t)
+        return x - (-scale / h - 1 if self.data else scale / h - t) * slope
+
+
+def dpm_multistep(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, data: bool = False) -> Tensor:
+    """Multi-step DPM-Solver of order 2 (Lu et al. 2022); one evaluation for each step.
+
+    Args:
+        denoiser, x, sigmas: as for every solver.
+        data: predict the data (DPM-Solver++) and not the noise (DPM-Solver).
+    """
+    predict = Prediction(data)
+    before: tuple[float, Tensor] | None = None
+    for s, t in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+        value = estimate = predict(denoiser, x, s)
+        if before is not None and t > 0:
+            estimate = value + (value - before[1]) * (math.log(s / t) / (2 * math.log(before[0] / s)))
+        x, before = predict.step(x, s, t, estimate), (s, value)
+    return x
+
+
+def singlestep_orders(evaluations: int) -> list[int]:
+    """Orders of the steps that use so many evaluations: threes, then what is left (Lu et al. 2022, "DPM-Solver-fast")."""
+    threes, left = divmod(_checked(evaluations), 3)
+    return [3] * (threes - 1) + [2, 1] if left == 0 else [3] * threes + [left]
+
+
+def dpm_singlestep(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, orders: Sequence[int], data: bool = False) -> Tensor:
+    """Single-step DPM-Solver (Lu et al. 2022, algorithms 1 and 2). No step may end at 0.
+
+    Args:
+        denoiser, x, sigmas: as for every solver.
+        orders: order of each step, 1 to 3, which is also its number of evaluations.
+        data: predict the data (DPM-Solver++) and not the noise (DPM-Solver).
+    """
+    predict = Prediction(data)
+    for s, t, order in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), orders, strict=True):
+        x = _singlestep(predict, denoiser, x, s, t, order)
+    return x
+
+
+def _by_evaluations(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, data: bool) -> Tensor:
+    """Single steps of order 3 with as many evaluations as there are steps in ``sigmas``, evenly spaced in ln sigma."""
+    to_zero = float(sigmas[-1]) == 0
+    low, evaluations = float(sigmas[-1 - to_zero]), len(sigmas) - 1 - to_zero
+    if evaluations:
+        orders = singlestep_orders(evaluations)
+        levels = log_snr_grid(len(orders) + 1, low, float(sigmas[0]))[:-1]
+        x = dpm_singlestep(denoiser, x, levels, orders=orders, data=data)
+    return denoiser(x, low) if to_zero else x
+
+
+def _singlestep(predict: Prediction, denoiser: Denoiser, x: Tensor, s: float, t: float, order: int) -> Tensor:
+    """One step with inner levels evenly spaced in ln sigma."""
+    start = predict(denoiser, x, s)
+    if order == 1:
+        return predict.step(x, s, t, start)
+    inner = [s ** (1 - k / order) * t ** (k / order) for k in range(1, order)]
+    first = predict(denoiser, predict.step(x, s, inner[0], start), inner[0])
+    if order == 2:
+        return predict.step(x, s, t, first)
+    second = predict(denoiser, predict.step(x, s, inner[1], start, 2 * (first - start)), inner[1])
+    return predict.step(x, s, t, start, 1.5 * (second - start))
+
+
+SOLVERS: dict[SolverName, Solver] = {
+    "heun": heun,
+    "ddim": ddim,
+    "dpmpp-2m": dpmpp_2m,
+    "dpm-2m": dpm_multistep,
+    "dpm-3s": partial(_by_evaluations, data=False),
+    "dpmpp-3s": partial(_by_evaluations, data=True),
+}
 """The solvers by the names the command line uses."""

@@ -37,7 +37,7 @@ class Plan:
     """Measure this machine's speed for some seconds."""
     budget: str | None = None
     """Propose decoder widths for this multiple of the unified network's cost, such as 1.0x."""
-    budget_for: Literal["training", "heun", "ddim", "dpmpp-2m"] = "training"
+    budget_for: Literal["training", "heun", "ddim", "dpmpp-2m", "dpm-2m", "dpm-3s", "dpmpp-3s"] = "training"
     """Which cost the budget is for: training, or sampling with a solver."""
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes]
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from multistage_diffusion.config import ModelConfig, NetworkConfig
+from multistage_diffusion.config import ModelConfig, NetworkConfig, Pyramid
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.rules import Rule, dense, moved, renamed, stacked
 from multistage_diffusion.networks import StagedUNet
 from multistage_diffusion.schedule import VP
@@ -12,14 +13,22 @@ from multistage_diffusion.schedule import VP
 __all__ = ["model", "rules"]
 
 BLOCK = {"norm0": "GroupNorm_0", "conv0": "Conv_0", "affine": "Dense_0", "norm1": "GroupNorm_1", "conv1": "Conv_1"}
-PYRAMIDS = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
+PYRAMIDS: dict[str, Pyramid] = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
 
 
 def model(sizes: Mapping[str, Any]) -> ModelConfig:
     """The model that the sizes of a release describe.
 
     The release compares ``999 t``, which is what its network is told, with ``1000`` times its boundaries.
+
+    Raises:
+        BadInput: for a residual pyramid whose filter the release cannot run or pads on one side only.
     """
+    fir, inward, outward = sizes.get("fir", True), sizes.get("progressive_input", "residual"), sizes.get("progressive", "none")
+    if inward == "residual" and not fir:
+        raise BadInput("A residual input pyramid without the filter pads on one side only; that is not supported.")
+    if outward == "residual" and fir:
+        raise BadInput("A residual output pyramid with the filter does not run in score_sde; there are no weights of it.")
     network = NetworkConfig(
         encoder_widths=(sizes["encoder_channels"],),
         decoder_widths=tuple(sizes["decoder_channels"]),
@@ -28,9 +37,9 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
         attention_resolutions=tuple(sizes["attn_resolutions"]),
         groups=sizes.get("groups", 16),
         bottom="encoder",
-        resample_filter=tuple(sizes.get("fir_kernel", (1, 3, 3, 1))) if sizes.get("fir", True) else (1, 1),
-        input_pyramid=PYRAMIDS[sizes.get("progressive_input", "residual")],  # type: ignore[arg-type]
-        output_pyramid=PYRAMIDS[sizes.get("progressive", "none")],  # type: ignore[arg-type]
+        resample_filter=tuple(sizes.get("fir_kernel", (1, 3, 3, 1))) if fir else (1, 1),
+        input_pyramid=PYRAMIDS[inward],
+        output_pyramid=PYRAMIDS[outward],
         residual_scale=sizes.get("skip_rescale", True),
     )
     upper = [float(interval[1]) for interval in sizes["stage_intervals_t"][:-1]]
@@ -45,13 +54,11 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def rules(network: StagedUNet, shape: Sequence[int], names: frozenset[str]) -> Iterator[Rule]:
+def rules(network: StagedUNet, _: Sequence[int], __: frozenset[str]) -> Iterator[Rule]:
     """How our tensors are made of the release's, whose modules are numbered in the order of their use.
 
     Args:
         network: ours.
-        shape: channels, height, width of an image.
-        names: what the release's tensors are called.
     """
     yield from _encoder(network.encoders[0])
     for stage, decoder in enumerate(network.decoders):
@@ -67,8 +74,6 @@ def _encoder(encoder: Any) -> Iterator[Rule]:
         if block.how == "down" and len(encoder.pyramid):
             step = next(steps)
             layer, other = ("down.conv", "Conv2d_0") if encoder.pyramid[step].residual else ("join", "Conv")
-            if f"{theirs}.{step}" and layer == "down.conv" and encoder.pyramid[step].down.resampling.box:
-                other = "Conv_0"
             yield from moved(f"{ours}.pyramid.{step}.{layer}", f"{theirs}.{next(number)}.{other}")
     for index, block in enumerate(encoder.bottom):
         yield from _block(f"{ours}.bottom.{index}", theirs, number, block)
@@ -86,11 +91,11 @@ def _decoder(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
 
 def _output_step(ours: str, theirs: str, step: int, number: Iterator[int], decoder: Any) -> Iterator[Rule]:
     if decoder.adds_up:
-        layers = ("norm", "out") if step < len(decoder.pyramid) - 1 else ()
+        layers = ["norm", "out"] if step < len(decoder.pyramid) - 1 else []
     else:
-        layers = ("up.conv",) if step else ("norm", "up")
+        layers = ["up.conv"] if step else ["norm", "up"]
     for layer in layers:
-        yield from moved(f"{ours}.{step}.{layer}", f"{theirs}.{next(number)}{'.Conv2d_0' if layer == 'up.conv' else ''}")
+        yield from moved(f"{ours}.{step}.{layer}", f"{theirs}.{next(number)}{'.Conv_0' if layer == 'up.conv' else ''}")
 
 
 def _block(ours: str, theirs: str, number: Iterator[int], block: Any) -> Iterator[Rule]:

@@ -4,13 +4,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from multistage_diffusion.config import ModelConfig, NetworkConfig
+from multistage_diffusion.config import ModelConfig, NetworkConfig, Pyramid
 from multistage_diffusion.interop.rules import Rule, moved
 from multistage_diffusion.networks import StagedUNet
 
 __all__ = ["model", "rules"]
 
 LAYERS = ("norm0", "conv0", "affine", "norm1", "conv1", "skip")
+PYRAMIDS: dict[str, Pyramid] = {"standard": "none", "skip": "skip", "residual": "residual"}
 
 
 def model(sizes: Mapping[str, Any]) -> ModelConfig:
@@ -25,8 +26,8 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
         embedding=sizes.get("embedding_type", "positional"),
         embedding_mult=sizes.get("channel_mult_noise", 1),
         augment_channels=sizes.get("augment_dim", 0),
-        input_pyramid=_pyramid(sizes.get("encoder_type", "standard")),
-        output_pyramid=_pyramid(sizes.get("decoder_type", "standard")),
+        input_pyramid=PYRAMIDS[sizes.get("encoder_type", "standard")],
+        output_pyramid=PYRAMIDS[sizes.get("decoder_type", "standard")],
         resample_filter=tuple(sizes.get("resample_filter", (1, 1))),
     )
     return ModelConfig(
@@ -40,10 +41,6 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _pyramid(kind: str) -> Any:
-    return "none" if kind == "standard" else kind
-
-
 def rules(network: StagedUNet, shape: Sequence[int], names: frozenset[str]) -> Iterator[Rule]:
     """How our tensors are made of the release's.
 
@@ -52,7 +49,8 @@ def rules(network: StagedUNet, shape: Sequence[int], names: frozenset[str]) -> I
         shape: channels, height, width of an image.
         names: what the release's tensors are called.
     """
-    size, encoder, root = shape[1], network.encoders[0], "model." if any(n.startswith("model.") for n in names) else ""
+    encoder: Any = network.encoders[0]
+    size, root = shape[1], "model." if any(n.startswith("model.") for n in names) else ""
     ours = "encoders.0"
     if encoder.embedding.kind == "fourier":
         yield Rule(f"{ours}.embedding.frequencies", (f"{root}map_noise.freqs",))

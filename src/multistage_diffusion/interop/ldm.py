@@ -37,6 +37,8 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
         bottom="encoder",
         decoder_attention="first-decoder",
         head_channels=sizes.get("head_channels") or 0,
+        heads=sizes.get("num_heads") or 1,
+        adaptive_scale=bool(sizes.get("use_scale_shift_norm")),
         residual_scale=False,
         resampling="conv",
         embedding="sinusoidal",
@@ -56,15 +58,15 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def rules(network: StagedUNet, shape: Sequence[int], names: frozenset[str]) -> Iterator[Rule]:
+def rules(network: StagedUNet, _: Sequence[int], names: frozenset[str]) -> Iterator[Rule]:
     """How our tensors are made of the release's.
 
     Args:
         network: ours.
-        shape: channels, height, width of an image.
         names: what the release's tensors are called.
     """
-    encoder, ours = network.encoders[0], "encoders.0"
+    encoder: Any = network.encoders[0]
+    ours = "encoders.0"
     yield from renamed(ours, "time_embed", {"embedding.layer0": "0", "embedding.layer1": "2"})
     if encoder.embedding.label is not None:
         yield Rule(f"{ours}.embedding.label.weight", ("label_emb.weight",), lambda table: table.T)

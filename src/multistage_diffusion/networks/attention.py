@@ -13,8 +13,8 @@ __all__ = ["Attention", "SpatialTransformer"]
 
 
 def _heads(channels: int, config: NetworkConfig) -> int:
-    """One head, or as many of ``head_channels`` channels as there is room for; their number divides ``channels``."""
-    most = max(1, channels // config.head_channels) if config.head_channels else 1
+    """So many heads, or as many of ``head_channels`` channels as there is room for; their number divides ``channels``."""
+    most = max(1, channels // config.head_channels) if config.head_channels else config.heads
     return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
 
 

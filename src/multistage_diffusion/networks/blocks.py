@@ -6,7 +6,7 @@ ADM block (Dhariwal & Nichol 2021), and those of latent diffusion (Rombach et al
 """
 
 import math
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,6 @@ from multistage_diffusion.networks.layers import conv, group_norm, linear
 __all__ = ["PyramidConv", "Resample", "Resampling", "ResamplingConv", "ResidualBlock"]
 
 Resample = Literal["none", "down", "up"]
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class Resampling(nn.Module):
@@ -117,7 +116,7 @@ class ResidualBlock(nn.Module):
         self.attention = kind(outputs, config) if attention else None
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None = None) -> Tensor:
-        """``x`` is ``[B, inputs, H, W]``, ``emb`` ``[B, embedding]``, ``context`` ``[B, tokens, C]``; ``[B, outputs, H', W']``."""
+        """``x`` is ``[B, inputs, H, W]``, ``emb`` ``[B, embedding]``, ``context`` ``[B, tokens, C]``."""
         h = self.conv0(self.resampling(F.silu(self.norm0(x))))
         h = self.conv1(self.dropout(F.silu(self._modulated(h, self.affine(emb)[:, :, None, None]))))
         h = (h + self.skip(self.resampling(x))) * self.scale
