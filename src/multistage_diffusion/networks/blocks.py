@@ -42,6 +42,10 @@ class Resampling(nn.Module):
         """Filters and keeps every second row and column."""
         return F.conv2d(x, self._kernel(x), stride=2, padding=padding, groups=x.shape[1])
 
+    def blur(self, x: Tensor, padding: int) -> Tensor:
+        """Filters and keeps all."""
+        return F.conv2d(x, self._kernel(x), padding=padding, groups=x.shape[1])
+
     def up(self, x: Tensor, padding: int) -> Tensor:
         """Puts zeros between rows and columns and filters."""
         return F.conv_transpose2d(x, 4 * self._kernel(x), stride=2, padding=padding, groups=x.shape[1])
@@ -59,11 +63,11 @@ class PyramidConv(nn.Module):
         self.resampling = Resampling(how, taps)
 
     def forward(self, x: Tensor) -> Tensor:
-        pad, weight = self.resampling.pad, self.conv.weight
-        if self.resampling.how == "down":
-            h = self.resampling.down(F.conv2d(x, weight, padding=1 + pad), 0)
+        filtered, pad, weight = self.resampling, self.resampling.pad, self.conv.weight
+        if filtered.how == "down":  # the filter at full size, with room for the convolution at its edges
+            h = F.conv2d(filtered.blur(x, pad + 1), weight, stride=2)
         else:
-            h = F.conv2d(self.resampling.up(x, max(pad - 1, 0)), weight, padding=max(1 - pad, 0))
+            h = F.conv2d(filtered.up(x, max(pad - 1, 0)), weight, padding=max(1 - pad, 0))
         assert self.conv.bias is not None
         return h + self.conv.bias[:, None, None]
 
