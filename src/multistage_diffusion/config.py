@@ -118,8 +118,14 @@ class TrainingConfig:
     """Length of the run. The only setting that may change when a run is continued."""
     batch_size: int = 64
     """Images in one step, over all processes."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Adam, or Adam with decoupled weight decay."""
     learning_rate: float = 5e-4
-    """Adam's, after the warm-up."""
+    """After the warm-up."""
+    weight_decay: float = 0.0
+    """Of adamw: weights shrink by this times the learning rate in each step."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 for no limit."""
     warmup_images: int = 10_000
     """The learning rate rises linearly over the first so many images."""
     ema_half_life: int = 50_000
@@ -128,6 +134,8 @@ class TrainingConfig:
     """The half-life is at most this fraction of the images seen, so that a short run does not average its random start."""
     flip: bool = True
     """Mirror images left-right at random. Turn off for letters and digits."""
+    augment: float = 0.0
+    """Probability of each geometric augmentation, of which the network is told (EDM's pipe); needs --augment-channels 9."""
     precision: Literal["float32", "bf16"] = "float32"
     """bf16 runs the network in bfloat16 with float32 weights, on processors that have it."""
     record_images: int = 10_000
@@ -141,8 +149,13 @@ class TrainingConfig:
         for name in POSITIVE:
             if not 0 < getattr(self, name) < math.inf:
                 raise BadInput(f"The setting {name} must be positive, not {getattr(self, name)}.")
-        if min(self.seed, self.warmup_images) < 0:
-            raise BadInput(f"The settings seed and warmup_images must not be negative ({self.seed}, {self.warmup_images}).")
+        for name in ("seed", "warmup_images", "weight_decay", "clip_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise BadInput(f"The setting {name} must not be negative, not {getattr(self, name)}.")
+        if self.weight_decay and self.optimizer != "adamw":
+            raise BadInput("The setting weight_decay is for the optimizer adamw.")
+        if not 0 <= self.augment <= 1:
+            raise BadInput(f"The setting augment is a probability, not {self.augment}.")
 
 
 @dataclass(frozen=True, kw_only=True)

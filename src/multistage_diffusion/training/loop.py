@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from multistage_diffusion.checkpoint import load_model, save_model
 from multistage_diffusion.config import RunConfig, TrainingConfig, from_json, to_json
+from multistage_diffusion.data.augment import augment
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
 from multistage_diffusion.errors import BadInput
@@ -39,8 +40,8 @@ class Objective(nn.Module):
         super().__init__()
         self.denoiser = denoiser
 
-    def forward(self, y: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
-        return self.denoiser.loss(y, sigma, noise, labels)
+    def forward(self, y: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
+        return self.denoiser.loss(y, sigma, noise, labels, augment)
 
 
 def ema_decay(config: TrainingConfig, images: int) -> float:
@@ -152,13 +153,15 @@ class _Loop:
     def step(self) -> None:
         """One batch: loss, gradient, Adam, average."""
         start, state = time.monotonic(), self.state
-        y, sigma, noise, labels = self._batch()
+        y, sigma, noise, labels, done_to = self._batch()
         seed_globally(self.recipe.seed, Stream.DROPOUT, state.images)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, state.images)
-        losses = self.objective(y, sigma, noise, labels)
+        losses = self.objective(y, sigma, noise, labels, done_to)
         state.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses.mean())
+        if self.recipe.clip_norm:
+            self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
         state.optimizer.step()
         state.images += self.recipe.batch_size
         state.update_average(ema_decay(self.recipe, state.images))
@@ -166,8 +169,8 @@ class _Loop:
         self.timed_images += self.recipe.batch_size
         self.timed_seconds += time.monotonic() - start
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Images, levels, noise and labels of the next step."""
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Images, levels, noise, labels and what was done to the images, of the next step."""
         recipe, device = self.recipe, self.accelerator.device
         draw = generator(recipe.seed, Stream.STEP, self.state.images)
         chosen = image_indices(recipe.seed, len(self.images), self.state.images, recipe.batch_size)
@@ -175,10 +178,12 @@ class _Loop:
         if recipe.flip:
             mirrored = torch.rand(len(y), 1, 1, 1, generator=draw) < 0.5
             y = torch.where(mirrored, y.flip(3), y)
+        y, done_to = augment(y, recipe.augment, draw) if recipe.augment else (y, None)
         sigma = stratified_levels(self.schedule, len(y), draw)
         noise = torch.randn(y.shape, generator=draw)
         labels = self.images.labels if self.config.model.classes else None
-        return y.to(device), sigma, noise.to(device), None if labels is None else labels[chosen].to(device)
+        labels = None if labels is None else labels[chosen].to(device)
+        return y.to(device), sigma, noise.to(device), labels, None if done_to is None else done_to.to(device)
 
     def _add(self, losses: Tensor, sigma: Tensor) -> None:
         stage = self.state.denoiser.stages.index(sigma)

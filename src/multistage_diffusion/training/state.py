@@ -47,7 +47,9 @@ class State:
         """The state before the first step."""
         average = copy.deepcopy(denoiser).eval().requires_grad_(False)
         sums = torch.zeros(2, len(denoiser.stages), dtype=torch.float64)
-        optimizer = torch.optim.Adam(denoiser.parameters(), lr=config.learning_rate, betas=(0.9, 0.999), fused=True)
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        decay = config.weight_decay
+        optimizer = kind(denoiser.parameters(), config.learning_rate, betas=(0.9, 0.999), weight_decay=decay, fused=True)
         return State(denoiser, optimizer, average, sums[0], sums[1])
 
     @torch.no_grad()

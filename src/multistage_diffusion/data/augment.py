@@ -1,0 +1,136 @@
+"""EDM's geometric augmentation, which does not leak into samples (Karras et al. 2022, appendix F.2; Karras et al. 2020).
+
+Each image is mirrored, scaled, rotated, stretched and shifted at random, each with the same probability, and the network is
+told how. Images are resampled at twice their size between the low-pass filters of the sym6 wavelet.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["LABELS", "augment"]
+
+LABELS = 9
+SYM6 = (
+    0.015404109327027373,
+    0.0034907120842174702,
+    -0.11799011114819057,
+    -0.048311742585633,
+    0.4910559419267466,
+    0.787641141030194,
+    0.3379294217276218,
+    -0.07263748278646252,
+    -0.021060292512300564,
+    0.04472490177066578,
+    0.0017677118642428036,
+    -0.007800708325034148,
+)
+SCALE_STD, STRETCH_STD, SHIFT_STD = 0.2, 0.2, 0.125  # of log2 of a scale; of a shift as a share of the size
+
+
+def augment(images: Tensor, probability: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Augments a batch.
+
+    Args:
+        images: ``[B, C, H, W]``, -1 to 1.
+        probability: of each transformation but the mirror image, which is as likely as not.
+        draw: source of randomness, on the CPU.
+
+    Returns:
+        The images and what was done to them, ``[B, LABELS]``: mirrored, upside down, log2 of the scale over ``SCALE_STD``,
+        cosine - 1 and sine of the angle, the stretch along two axes, and the shift in both directions over ``SHIFT_STD``.
+    """
+    count = len(images)
+
+    def sometimes(values: Tensor) -> Tensor:
+        return values * (torch.rand(count, generator=draw) < probability)
+
+    def normal() -> Tensor:
+        return torch.randn(count, generator=draw)
+
+    def angle() -> Tensor:
+        return (2 * torch.rand(count, generator=draw) - 1) * math.pi
+
+    mirrored = torch.randint(2, (count,), generator=draw).float()
+    inverted = sometimes(torch.randint(2, (count,), generator=draw).float())
+    scale, turn, stretch, axis = sometimes(normal()), sometimes(angle()), sometimes(normal()), angle()
+    axis = axis * (torch.rand(count, generator=draw) < 0.5)
+    moved = torch.rand(count, generator=draw) < probability
+    x_shift, y_shift = normal() * moved, normal() * moved
+    images = torch.where(mirrored[:, None, None, None] == 1, images.flip(3), images)
+    images = torch.where(inverted[:, None, None, None] == 1, images.flip(2), images)
+    height, width = images.shape[2:]
+    back = _scaling(-SCALE_STD * scale, -SCALE_STD * scale) @ _rotation(turn)
+    back = back @ _rotation(-axis) @ _scaling(-STRETCH_STD * stretch, STRETCH_STD * stretch) @ _rotation(axis)
+    back = back @ _translation(-SHIFT_STD * width * x_shift, -SHIFT_STD * height * y_shift)
+    labels = [mirrored, inverted, scale, turn.cos() - 1, turn.sin(), stretch * axis.cos(), stretch * axis.sin(), x_shift, y_shift]
+    changed = (back - torch.eye(3)).abs().amax((1, 2)) > 1e-5  # rotations there and back leave rounding errors
+    if changed.any():
+        images = images.clone()
+        images[changed] = _transformed(images[changed], back[changed])
+    return images, torch.stack(labels, 1)
+
+
+def _matrix(rows: list[list[Tensor]]) -> Tensor:
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def _scaling(x: Tensor, y: Tensor) -> Tensor:
+    """Scales by 2 to the power of ``x`` and ``y``."""
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return _matrix([[x.exp2(), zero, zero], [zero, y.exp2(), zero], [zero, zero, one]])
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    return _matrix([[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero], [zero, zero, one]])
+
+
+def _translation(x: Tensor, y: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return _matrix([[one, zero, x], [zero, one, y], [zero, zero, one]])
+
+
+def _transformed(images: Tensor, back: Tensor) -> Tensor:
+    """The images, continued by their reflection, at the positions to which ``back`` moves the pixels of the result.
+
+    Args:
+        images: ``[B, C, H, W]``.
+        back: ``[B, 3, 3]``, from pixels of the result to pixels of the image, both counted from the middle.
+    """
+    height, width = images.shape[2:]
+    x_pad, y_pad, rim = width - 1, height - 1, len(SYM6) // 4
+    large = _doubled(F.pad(images, (x_pad, x_pad, y_pad, y_pad), mode="reflect"))
+    out_height, out_width = 2 * (height + 2 * rim), 2 * (width + 2 * rim)
+    half = torch.tensor(-0.5)
+    # ``back`` on the doubled grid, whose samples lie half a pixel off, in the unit coordinates of grid_sample
+    doubled = torch.diag(torch.tensor([2.0, 2.0, 1.0]))
+    centre = _translation(half, half) @ doubled @ back @ doubled.inverse() @ _translation(-half, -half)
+    to_unit = torch.diag(torch.tensor([2 / large.shape[3], 2 / large.shape[2], 1.0]))
+    from_unit = torch.diag(torch.tensor([out_width / 2, out_height / 2, 1.0]))
+    grid = F.affine_grid((to_unit @ centre @ from_unit)[:, :2], [len(images), 1, out_height, out_width], align_corners=False)
+    return _halved(F.grid_sample(large, grid.to(large), align_corners=False), rim)
+
+
+def _taps(images: Tensor) -> Tensor:
+    """The filter for each channel, ``[C, 1, 1, taps]``."""
+    return torch.tensor(SYM6).to(images).expand(images.shape[1], 1, 1, -1)
+
+
+def _doubled(images: Tensor) -> Tensor:
+    """Twice the size: zeros between rows and columns, then the filter reversed."""
+    count, channels, height, width = images.shape
+    taps, pad = _taps(images).flip(3), (len(SYM6) + 1) // 2
+    spread = images.new_zeros(count, channels, 2 * height - 1, 2 * width - 1)
+    spread[:, :, ::2, ::2] = images
+    across = F.conv2d(spread, taps, padding=(0, pad), groups=channels)
+    return F.conv2d(across, taps.transpose(2, 3), padding=(pad, 0), groups=channels)
+
+
+def _halved(images: Tensor, rim: int) -> Tensor:
+    """Half the size, without a rim: the filter, then every second row and column."""
+    channels, taps, pad = images.shape[1], _taps(images), (len(SYM6) - 1) // 2
+    across = F.conv2d(images, taps, stride=(1, 2), padding=(0, pad), groups=channels)[..., rim:-rim]
+    return F.conv2d(across, taps.transpose(2, 3), stride=(2, 1), padding=(pad, 0), groups=channels)[:, :, rim:-rim]

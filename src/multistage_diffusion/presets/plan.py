@@ -1,0 +1,56 @@
+"""From a preset and a data set to a run."""
+
+from pathlib import Path
+
+from multistage_diffusion.config import DataInfo, ModelConfig, RunConfig
+from multistage_diffusion.data.augment import LABELS
+from multistage_diffusion.data.images import Images
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.presets.preset import Preset
+from multistage_diffusion.stages import Stages
+
+__all__ = ["choose_stages", "plan_run"]
+
+
+def choose_stages(preset: Preset, file: Path | None) -> Stages:
+    """The stages of a file, else the preset's own; one stage for a single decoder."""
+    if file is not None:
+        return Stages.load(file)
+    return Stages(preset.boundaries if len(preset.network.decoder_widths) > 1 else ())
+
+
+def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunConfig:
+    """The configuration of a run of a preset on a data set.
+
+    Args:
+        preset: model and recipe.
+        images: the data; gives shape, number of classes and, unless the preset says otherwise, ``sigma_data``.
+        stages: which decoder serves which noise level.
+        path: where the data was read from.
+
+    Raises:
+        BadInput: if the data are latents, stages and decoders differ in number, or a conditional model lacks labels.
+    """
+    if images.latent:
+        raise BadInput(f"{path} holds latents; stages can be found for them, but networks are trained on images so far.")
+    if preset.training.augment and preset.network.augment_channels != LABELS:
+        raise BadInput(f"--augment needs a network that is told of it: --augment-channels {LABELS}.")
+    decoders = len(preset.network.decoder_widths)
+    if decoders != len(stages):
+        raise BadInput(
+            f"The number of stages is {len(stages)}, that of decoders {decoders}: give --decoder-widths one width for each "
+            f"stage, or --stages a file with {decoders} stages (multistage cluster makes one)."
+        )
+    if preset.conditional and images.labels is None:
+        raise BadInput(f"{path} has no labels for a conditional model; use --no-conditional.")
+    model = ModelConfig(
+        shape=images.shape,
+        classes=len(images.classes) if preset.conditional else 0,
+        boundaries=stages.boundaries,
+        schedule=preset.schedule,
+        preconditioning=preset.preconditioning,
+        sigma_data=round(images.standard_deviation, 4) if preset.sigma_data is None else preset.sigma_data,
+        network=preset.network,
+    )
+    data = DataInfo(path=path, fingerprint=images.fingerprint, images=len(images))
+    return RunConfig(model=model, training=preset.training, data=data)

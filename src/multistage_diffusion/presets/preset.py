@@ -1,0 +1,30 @@
+"""What a preset is."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from multistage_diffusion.config import NetworkConfig, PreconditioningName, ScheduleName, TrainingConfig
+
+__all__ = ["Preset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A model and the way to train it, but for the data and its stages."""
+
+    schedule: ScheduleName = "vp"
+    """Density of the noise levels in training: vp draws t uniformly, edm draws log sigma from N(-1.2, 1.2)."""
+    preconditioning: PreconditioningName = "vp"
+    """What the network predicts: the noise (vp, ddpm), or EDM's mixture of noise and image."""
+    sigma_data: float | None = None
+    """Standard deviation of the data, for EDM's preconditioning; measured if not given."""
+    conditional: bool = False
+    """Train a class-conditional model, if the data has labels."""
+    boundaries: tuple[float, ...] = ()
+    """Noise levels between the stages where no stages file is given and there are several decoders."""
+    shape: Annotated[tuple[int, int, int], tyro.conf.Suppress] = (3, 32, 32)
+    """Channels, height and width of the images it is meant for; a run takes those of its data."""
+    network: NetworkConfig
+    training: TrainingConfig

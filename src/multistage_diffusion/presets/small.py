@@ -1,0 +1,66 @@
+"""Presets that train on a laptop, a sibling of each base among them."""
+
+from dataclasses import replace
+
+from multistage_diffusion.config import NetworkConfig, TrainingConfig
+from multistage_diffusion.presets.paper import DPM_CIFAR10, EDM_CIFAR10, LDM_256
+from multistage_diffusion.presets.preset import Preset
+
+__all__ = ["SMALL"]
+
+DIGITS = Preset(
+    schedule="edm",
+    preconditioning="edm",
+    conditional=True,
+    boundaries=(0.32, 2.5),
+    shape=(1, 8, 8),
+    network=NetworkConfig(encoder_widths=(24,), decoder_widths=(32, 24, 16), blocks=1, attention_resolutions=(4,), dropout=0.1),
+    training=TrainingConfig(
+        images=200_000,
+        batch_size=128,
+        learning_rate=2e-3,
+        warmup_images=20_000,
+        flip=False,
+        record_images=5_000,
+        checkpoint_images=50_000,
+    ),
+)
+
+SMALL_IMAGES = Preset(
+    preconditioning="edm",
+    boundaries=(2.51, 7.40),
+    network=NetworkConfig(channel_mult=(1, 2, 2), blocks=2, attention_resolutions=(8,)),
+    training=TrainingConfig(
+        images=1_000_000, batch_size=64, learning_rate=1e-3, warmup_images=5_000, record_images=2_000, precision="bf16"
+    ),
+)
+
+
+def _sibling(base: Preset, widths: tuple[int, ...], mult: tuple[int, ...], attention: tuple[int, ...]) -> Preset:
+    """A base's blocks and loss in a small network for images of about 32x32, with a short run's lengths."""
+    width = widths[1]
+    network = replace(base.network, encoder_widths=(width,), decoder_widths=widths, channel_mult=mult, blocks=2)
+    training = replace(SMALL_IMAGES.training, optimizer=base.training.optimizer, weight_decay=base.training.weight_decay)
+    training = replace(training, clip_norm=base.training.clip_norm, augment=base.training.augment, flip=base.training.flip)
+    return replace(
+        base, shape=(3, 32, 32), network=replace(network, attention_resolutions=attention, dropout=0.0), training=training
+    )
+
+
+SMALL: dict[str, tuple[str, Preset]] = {
+    "digits": ("Handwritten digits of 8x8 pixels, class-conditional; minutes on a laptop.", DIGITS),
+    "small": ("Images of about 32x32 pixels; a small network to try things out with.", SMALL_IMAGES),
+    "edm-small": (
+        "A small network with the blocks, loss and augmentation of EDM.",
+        _sibling(EDM_CIFAR10, (48, 32, 16), (1, 2, 2), (8,)),
+    ),
+    "dpm-small": (
+        "A small network with the blocks and loss of DPM-Solver (VP).",
+        _sibling(DPM_CIFAR10, (48, 32, 16), (1, 2, 2), (8,)),
+    ),
+    "ldm-small": (
+        "A small network with the blocks and loss of latent diffusion, for images.",
+        _sibling(LDM_256, (48, 32, 24), (1, 2, 2), (8,)),
+    ),
+}
+"""A line about each preset, and the preset."""
