@@ -174,6 +174,8 @@ class RunConfig:
     model: ModelConfig
     training: TrainingConfig
     data: DataInfo
+    init: str = ""
+    """Fingerprint of the model file whose weights it began with."""
 
 
 Config = TypeVar("Config")

@@ -1,5 +1,6 @@
 """Writing files so that a crash, a full disk or a second command never costs what was there before."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -8,7 +9,7 @@ from typing import Any
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["read_json", "write_atomically", "write_json"]
+__all__ = ["fingerprint", "read_json", "write_atomically", "write_json"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -45,3 +46,9 @@ def read_json(path: Path) -> Any:
         raise BadInput(f"Cannot read {path}: {error.strerror}.") from error
     except ValueError as error:
         raise BadInput(f"{path} is not valid JSON: {error}.") from error
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

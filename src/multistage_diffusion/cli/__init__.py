@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union
 import tyro
 
 from multistage_diffusion.cli.cluster import Cluster
+from multistage_diffusion.cli.convert import Convert
 from multistage_diffusion.cli.demo import Demo
 from multistage_diffusion.cli.evaluate import Evaluate
 from multistage_diffusion.cli.plan import Plan
@@ -39,8 +40,8 @@ DISK_ERRORS = {
     errno.EEXIST,
 }
 
-OTHERS = (Cluster, Sample, Evaluate, Report, Demo)
-Command = Cluster | Plan | Train | Sample | Evaluate | Report | Demo
+OTHERS = (Cluster, Sample, Evaluate, Report, Convert, Demo)
+Command = Cluster | Plan | Train | Sample | Evaluate | Report | Convert | Demo
 ABOUT = "Diffusion models with one shared encoder and one decoder for each stage of noise."
 
 

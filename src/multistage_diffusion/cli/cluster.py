@@ -1,6 +1,5 @@
 """``multistage cluster``: stages from a data set."""
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from multistage_diffusion.clustering import Clustering, ClusterOptions, Sums, cl
 from multistage_diffusion.config import ScheduleName, to_json
 from multistage_diffusion.data import Images, load
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json, write_atomically, write_json
+from multistage_diffusion.files import fingerprint, read_json, write_atomically, write_json
 from multistage_diffusion.report.figures import stages_figure
 from multistage_diffusion.schedule import SCHEDULES
 
@@ -57,17 +56,17 @@ class Cluster:
         if processes.number() == 0:
             say(f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}")
         file = find_model(self.checkpoint) if self.checkpoint else None
-        fingerprint = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else None
+        checkpoint = fingerprint(file) if file else None
         if self.out.exists():
-            return _check_existing(self.out, identity(images, self.schedule, self.rule, fingerprint))
+            return _check_existing(self.out, identity(images, self.schedule, self.rule, checkpoint))
         figure = self.out.with_suffix(".svg")
         if figure.exists():
             raise BadInput(f"{figure} exists, and the figure of {self.out} would go there; choose another --out.")
-        partial = Partial(self.out.with_name(f"{self.out.name}.partial"), identity(images, self.schedule, self.rule, fingerprint))
+        partial = Partial(self.out.with_name(f"{self.out.name}.partial"), identity(images, self.schedule, self.rule, checkpoint))
         model = load_model(file) if file else None
         found = cluster(images, SCHEDULES[self.schedule], self.rule, model, partial.sums(), partial.watch)
         if processes.number() == 0:
-            self._finish(found, found.to_json(images, self.schedule, fingerprint), figure)
+            self._finish(found, found.to_json(images, self.schedule, checkpoint), figure)
             partial.path.unlink(missing_ok=True)
 
     def _finish(self, found: Clustering, contents: dict[str, Any], figure: Path) -> None:

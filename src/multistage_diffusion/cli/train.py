@@ -1,18 +1,19 @@
 """``multistage train``: a model from a preset, a data set and its stages."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from multistage_diffusion.checkpoint import Model, find_model, load_model
 from multistage_diffusion.cli.output import claim, show_plan, table
 from multistage_diffusion.cli.progress import say, stop_on_signal, track, warn
 from multistage_diffusion.config import RunConfig, to_json
 from multistage_diffusion.data import Images, load
 from multistage_diffusion.evaluation import stage_costs, total_parameters
-from multistage_diffusion.files import read_json, write_atomically
+from multistage_diffusion.files import fingerprint, read_json, write_atomically
 from multistage_diffusion.presets import Preset, choose_stages, plan_run
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
@@ -35,6 +36,8 @@ class Train:
     """Folder of the run."""
     stages: Path | None = None
     """Stages file from multistage cluster; without one, the preset's --boundaries. A single decoder has no stages."""
+    init: Path | None = None
+    """A model file or run to begin with, of the same network (multistage convert makes one of a unified network)."""
     dry_run: bool = False
     """Print the resolved configuration and the cost of the network and stop."""
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes]
@@ -42,15 +45,17 @@ class Train:
     def run(self) -> int:
         images = load(self.data)
         config = plan_run(self.preset, images, choose_stages(self.preset, self.stages), self.data)
+        init = find_model(self.init) if self.init else None
+        config = replace(config, init=fingerprint(init) if init else "")
         _warn(config, self.stages)
         if self.dry_run:
             show_plan(to_json(config))
             _show_cost(config)
             return 0
-        return train_run(config, images, self.out, self.stages)
+        return train_run(config, images, self.out, self.stages, load_model(init) if init else None)
 
 
-def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None) -> int:
+def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None, init: Model | None = None) -> int:
     """Trains with progress on the terminal; returns 130 if a signal ended it early, else 0."""
     _show_cost(config)
     check_run(out, config, images)
@@ -63,7 +68,7 @@ def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None)
         say(f"continuing from the checkpoint at {before} images")
     with stop_on_signal() as should_stop:
         end = -(-total // batch) * batch
-        for record in track(train(config, images, out, should_stop), "images", end, _increments(before), _describe, before):
+        for record in track(train(config, images, out, should_stop, init), "images", end, _increments(before), _describe, before):
             before = record.images
         if should_stop() and before < total:
             say(f"interrupted; a checkpoint is in {out}, the same command continues")

@@ -73,8 +73,8 @@ def rules(network: StagedUNet, _: Sequence[int], names: frozenset[str]) -> Itera
     yield from moved(f"{ours}.stem", "input_blocks.0.0")
     for index, block in enumerate(encoder.blocks):
         yield from _block(f"{ours}.blocks.{index}", f"input_blocks.{index + 1}", block)
-    yield from _block(f"{ours}.bottom.0", "middle_block", encoder.bottom[0])
-    yield from _block(f"{ours}.bottom.1", "middle_block", encoder.bottom[1], first=2)
+    for index, block in enumerate(encoder.bottom):
+        yield from _block(f"{ours}.bottom.{index}", "middle_block", block, first=2 * index)
     unified = any(name.startswith("output_blocks.") for name in names)
     for stage, decoder in enumerate(network.decoders):
         place, out = ("output_blocks", "out") if unified else (f"de_modules.{stage}", f"outs.{stage}")

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from multistage_diffusion.checkpoint import load_model, save_model
-from multistage_diffusion.config import RunConfig, TrainingConfig, from_json, to_json
+from multistage_diffusion.checkpoint import Model, load_model, save_model
+from multistage_diffusion.config import ModelConfig, RunConfig, TrainingConfig, from_json, to_json
 from multistage_diffusion.data.augment import augment
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
@@ -89,7 +89,7 @@ def _check_same(out: Path, old: object, new: object, where: str = "") -> None:
 
 
 def train(
-    config: RunConfig, images: Images, out: Path, should_stop: Callable[[], bool] = lambda: False
+    config: RunConfig, images: Images, out: Path, should_stop: Callable[[], bool] = lambda: False, init: Model | None = None
 ) -> Generator[Record, None, None]:
     """Trains until ``config.training.images`` images have been seen, continuing from the latest checkpoint in ``out``.
 
@@ -100,6 +100,7 @@ def train(
         images: the data set.
         out: the folder of the run.
         should_stop: asked after every step; if it says so, a checkpoint is written and the generator ends.
+        init: weights to begin with, where there is no checkpoint to continue from.
 
     Yields:
         A record after every ``record_images`` images and at the end; each is also a line of ``stats.jsonl``.
@@ -108,7 +109,7 @@ def train(
         BadInput: if the configuration contradicts itself or a checkpoint is damaged.
         Diverged: if the loss is not finite; the last checkpoint is kept.
     """
-    loop = _Loop(config, images, out)
+    loop = _Loop(config, images, out, init)
     while loop.state.images < config.training.images:
         loop.step()
         stopping = should_stop()
@@ -121,15 +122,37 @@ def train(
     loop.finish()
 
 
+def _begin_with(denoiser: NetworkDenoiser, config: RunConfig, init: Model) -> None:
+    """Gives a network the weights of a model, which must be of the same network and stages."""
+    ours, given = config.model, init.config.model
+    if any(_same_function(ours)[name] != value for name, value in _same_function(given).items()):
+        raise BadInput(
+            f"The model to begin with has decoders {list(given.network.decoder_widths)} and boundaries {list(given.boundaries)}, "
+            f"the run {list(ours.network.decoder_widths)} and {list(ours.boundaries)}, or their blocks or preconditioning differ."
+        )
+    try:
+        denoiser.network.load_state_dict(init.denoiser.network.state_dict())
+    except RuntimeError as error:
+        raise BadInput("The model to begin with is for other images or classes.") from error
+
+
+def _same_function(config: ModelConfig) -> dict[str, object]:
+    """What two models must share for the same weights to mean the same."""
+    network = replace(config.network, dropout=0.0, label_dropout=0.0)
+    return {"network": network, "boundaries": config.boundaries, "preconditioning": config.preconditioning}
+
+
 class _Loop:
     """A run in progress."""
 
-    def __init__(self, config: RunConfig, images: Images, out: Path) -> None:
+    def __init__(self, config: RunConfig, images: Images, out: Path, init: Model | None) -> None:
         self.config, self.recipe, self.images, self.out = config, config.training, images, out
         self.accelerator = Accelerator()
         self.schedule = SCHEDULES[config.model.schedule]
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
         denoiser = build_denoiser(config.model).to(self.accelerator.device)
+        if init is not None:
+            _begin_with(denoiser, config, init)
         denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
         self.state = State.begin(denoiser, self.recipe)
         check_run(out, config, images)
