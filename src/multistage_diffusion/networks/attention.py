@@ -41,7 +41,7 @@ class Attention(nn.Module):
 class SpatialTransformer(nn.Module):
     """Transformer layers over the positions of ``[B, C, H, W]`` with attention to a context (Rombach et al. 2022, section 3.3).
 
-    A residual branch without its skip. Without a context, positions attend to each other twice.
+    A residual branch without its skip. Where no context is given, the attention to it is left out.
     """
 
     def __init__(self, channels: int, config: NetworkConfig) -> None:
@@ -76,8 +76,8 @@ class TransformerLayer(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         h = self.norm0(x)
         x = x + self.self_attention(h, h)
-        h = self.norm1(x)
-        x = x + self.cross_attention(h, h if context is None else context)
+        if context is not None:
+            x = x + self.cross_attention(self.norm1(x), context)
         value, gate = self.gate(self.norm2(x)).chunk(2, dim=-1)
         return x + self.out(value * F.gelu(gate))
 
