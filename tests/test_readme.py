@@ -11,8 +11,10 @@ from multistage_diffusion import presets
 from multistage_diffusion.cli import parse
 from tests.conftest import TINY
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-COMMANDS = [line for line in README.splitlines() if re.match(r"multistage (?!-)", line)]
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+TEXTS = [README, *(file.read_text() for file in sorted((ROOT / "docs").glob("*.md")))]
+COMMANDS = [line for text in TEXTS for line in text.splitlines() if re.match(r"multistage (?!-)", line)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
