@@ -132,6 +132,12 @@ class TrainingConfig:
     """Half-life of the averaged weights, in images."""
     ema_rampup: float = 0.05
     """The half-life is at most this fraction of the images seen, so that a short run does not average its random start."""
+    shares: Literal["natural", "uniform"] | tuple[float, ...] = "natural"
+    """Share of each stage in the training images: natural for those of the schedule, uniform for equal ones, or numbers."""
+    batches: Literal["mixed", "single-stage"] = "mixed"
+    """Mix the stages in every batch, or give each batch to one stage, drawn by the shares (as the paper does)."""
+    importance: bool = False
+    """Weigh the loss so that other shares than natural ones leave the objective as it is."""
     flip: bool = True
     """Mirror images left-right at random. Turn off for letters and digits."""
     augment: float = 0.0
@@ -152,6 +158,8 @@ class TrainingConfig:
         for name in ("seed", "warmup_images", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadInput(f"The setting {name} must not be negative, not {getattr(self, name)}.")
+        if isinstance(self.shares, tuple) and (not self.shares or min(self.shares) <= 0 or not math.isfinite(sum(self.shares))):
+            raise BadInput(f"The setting shares needs a positive number for each stage, not {list(self.shares)}.")
         if self.weight_decay and self.optimizer != "adamw":
             raise BadInput("The setting weight_decay is for the optimizer adamw.")
         if not 0 <= self.augment <= 1:

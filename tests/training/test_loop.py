@@ -202,3 +202,37 @@ def test_the_average_forgets_the_start_of_a_short_run() -> None:
 def test_learning_rate_ramps_linearly_to_a_constant() -> None:
     config = replace(TRAINING, learning_rate=1.0, warmup_images=32)
     assert [learning_rate(config, images) for images in (0, 8, 16, 24, 32, 800)] == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"optimizer": "adamw", "weight_decay": 0.1, "clip_norm": 0.5},
+        {"shares": "uniform", "batches": "single-stage"},
+        {"shares": (0.2, 0.2, 0.6), "importance": True},
+    ],
+    ids=str,
+)
+def test_every_recipe_resumes_bit_by_bit(few_digits: Images, tmp_path: Path, recipe: dict[str, object]) -> None:
+    config = run_on(few_digits, **recipe)
+    list(train(config, few_digits, tmp_path / "whole"))
+    calls = iter([False, True])
+    list(train(config, few_digits, tmp_path / "parts", lambda: next(calls, False)))
+    list(train(config, few_digits, tmp_path / "parts"))
+    first, second = (load_model(tmp_path / name / "model.safetensors").denoiser.state_dict() for name in ("whole", "parts"))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_clipping_bounds_the_step(few_digits: Images, tmp_path: Path) -> None:
+    """Adam's first step does not know the size of a gradient, but for its epsilon: a tiny norm makes a tiny step."""
+    starts = {}
+    for clip in (0.0, 1e-9):
+        config = run_on(few_digits, clip_norm=clip, images=8, warmup_images=0, ema_rampup=1e-9)
+        list(train(config, few_digits, tmp_path / str(clip)))
+        starts[clip] = load_model(tmp_path / str(clip) / "model.safetensors").denoiser.network.state_dict()
+    torch.manual_seed(0)
+    moved = {
+        clip: max(float(t.abs().max()) for n, t in state.items() if n.endswith("norm0.bias")) for clip, state in starts.items()
+    }
+    assert moved[1e-9] < 0.1 * moved[0.0]

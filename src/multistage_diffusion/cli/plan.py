@@ -46,7 +46,7 @@ class Plan:
         if self.budget is not None:
             return self._propose(config, _ratio(self.budget))
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        twin = replace(config, model=unified(config.model))
+        twin = _twin(config)
         _show(config, price(config, self.steps, self.measure, device), price(twin, self.steps, self.measure, device))
         if self.measure:
             where = (
@@ -73,9 +73,14 @@ class Plan:
         share = [count / sum(calls) for count in calls]
         widths = propose_widths(config.model, share, ratio)
         proposed = replace(config, model=replace(config.model, network=replace(config.model.network, decoder_widths=widths)))
-        twin = price(replace(config, model=unified(config.model)), self.steps, measure=False)
+        twin = price(_twin(config), self.steps, measure=False)
         _show(proposed, price(proposed, self.steps, measure=False), twin)
         say(f"at most {ratio:g}x the unified network's cost in {self.budget_for}: --decoder-widths {' '.join(map(str, widths))}")
+
+
+def _twin(config: RunConfig) -> RunConfig:
+    """The unified network, which has a single stage to draw."""
+    return replace(config, model=unified(config.model), training=replace(config.training, shares="natural"))
 
 
 def _ratio(text: str) -> float:

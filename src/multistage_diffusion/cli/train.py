@@ -15,9 +15,9 @@ from multistage_diffusion.data import Images, load
 from multistage_diffusion.evaluation import stage_costs, total_parameters
 from multistage_diffusion.files import fingerprint, read_json, write_atomically
 from multistage_diffusion.presets import Preset, choose_stages, plan_run
-from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import Record, train
+from multistage_diffusion.training.draws import Levels
 from multistage_diffusion.training.loop import check_run
 from multistage_diffusion.training.state import images_seen
 
@@ -79,9 +79,8 @@ def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None,
 
 def _warn(config: RunConfig, file: Path | None) -> None:
     """Says what is allowed but hardly meant."""
-    stages, schedule = Stages(config.model.boundaries), SCHEDULES[config.model.schedule]
-    for stage in range(len(stages)):
-        if stages.share(schedule, stage) < LEAST_SHARE:
+    for stage, share in enumerate(Levels.of(config).shares):
+        if share < LEAST_SHARE:
             rare = f"less than one in {1 / LEAST_SHARE:,.0f} images"
             warn(f"stage {stage + 1} gets {rare} under the schedule {config.model.schedule}")
     made_from = read_json(file).get("data") if file else None
@@ -107,11 +106,11 @@ def _describe(record: Record) -> str:
 
 def cost_rows(config: RunConfig) -> list[list[str]]:
     """Bounds, share of the training images, parameters and multiply-accumulates of each stage, as text."""
-    stages, schedule = Stages(config.model.boundaries), SCHEDULES[config.model.schedule]
+    stages, shares = Stages(config.model.boundaries), Levels.of(config).shares
     rows = []
     for stage, cost in enumerate(stage_costs(config.model)):
         low, high = stages.bounds(stage)
-        share = stages.share(schedule, stage)
+        share = shares[stage]
         figures = [f"{low:.4g} .. {high:.4g}", f"{share:.1%}", f"{cost.parameters:,}", f"{cost.macs / 1e6:,.1f} M"]
         rows.append([str(stage + 1), *figures])
     return rows

@@ -9,8 +9,7 @@ from multistage_diffusion.evaluation.cost import StageCost, activation_bytes, st
 from multistage_diffusion.evaluation.speed import Speed, measure_speed
 from multistage_diffusion.generation import SampleOptions, evaluations_per_stage
 from multistage_diffusion.sampling import SOLVERS, SolverName
-from multistage_diffusion.schedule import SCHEDULES
-from multistage_diffusion.stages import Stages
+from multistage_diffusion.training.draws import Levels
 
 __all__ = ["Price", "price"]
 
@@ -67,14 +66,14 @@ def price(config: RunConfig, steps: int, measure: bool, device: torch.device | s
         measure: whether to build the network and measure its speed, which takes seconds.
         device: where to measure.
     """
-    stages, schedule = Stages(config.model.boundaries), SCHEDULES[config.model.schedule]
+    stages = range(len(config.model.boundaries) + 1)
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     options = SampleOptions(steps=steps)
     return Price(
         costs=stage_costs(config.model),
-        share=[stages.share(schedule, stage) for stage in range(len(stages))],
+        share=list(Levels.of(config).shares),
         evaluations={solver: evaluations_per_stage(config.model, replace(options, solver=solver)) for solver in SOLVERS},
         parameters=total_parameters(config.model),
-        activations=[activation_bytes(config.model, stage, dtype) for stage in range(len(stages))],
+        activations=[activation_bytes(config.model, stage, dtype) for stage in stages],
         speed=measure_speed(config, device) if measure else None,
     )

@@ -16,8 +16,8 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import StageCost, stage_costs, total_parameters
 from multistage_diffusion.files import read_json
 from multistage_diffusion.report.figures import loss_figure, stages_figure
-from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
+from multistage_diffusion.training.draws import Levels
 from multistage_diffusion.training.records import Record, read_records
 
 __all__ = ["render"]
@@ -88,10 +88,10 @@ def _section(run: Path) -> Section:
 
 
 def _rows(config: RunConfig, last: Record | None) -> list[StageRow]:
-    stages, schedule = Stages(config.model.boundaries), SCHEDULES[config.model.schedule]
+    stages, shares = Stages(config.model.boundaries), Levels.of(config).shares
     losses = zip(last.probe_loss, last.optimal_loss, strict=True) if last else [(None, None)] * len(stages)
     return [
-        StageRow(k + 1, *stages.bounds(k), stages.share(schedule, k), cost, loss, optimal)
+        StageRow(k + 1, *stages.bounds(k), shares[k], cost, loss, optimal)
         for k, (cost, (loss, optimal)) in enumerate(zip(stage_costs(config.model), losses, strict=True))
     ]
 

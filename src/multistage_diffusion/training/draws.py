@@ -3,6 +3,7 @@
 Each purpose has a stream of its own, so that adding one leaves the others as they are.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
@@ -10,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multistage_diffusion.schedule import Schedule
+from multistage_diffusion.config import RunConfig
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.schedule import SCHEDULES, Schedule
 from multistage_diffusion.stages import Stages
 
-__all__ = ["Stream", "generator", "image_indices", "stage_levels", "stratified_levels"]
+__all__ = ["Levels", "Stream", "generator", "image_indices", "stage_levels"]
 
 
 class Stream(IntEnum):
@@ -53,12 +56,67 @@ def _shuffled(seed: int, total: int, epoch: int) -> np.ndarray[tuple[int], np.dt
     return np.random.default_rng((seed, Stream.ORDER, epoch)).permutation(total)
 
 
-def stratified_levels(schedule: Schedule, count: int, draw: torch.Generator) -> Tensor:
-    """``count`` noise levels of the schedule, one from each of ``count`` equal cells of u: float64 ``[count]``.
+@dataclass(frozen=True)
+class Levels:
+    """How noise levels are drawn for training.
 
-    Any mean over them has the same expectation as over independent levels and less variance.
+    A stage k gets a share of the images; inside it levels follow the schedule. Levels are stratified: one from each of as many
+    equal cells as there are images. Any mean over them has the same expectation as over independent levels and less variance.
+
+    Args:
+        schedule: the density.
+        stages: the stages.
+        shares: share of each stage, summing to 1.
+        single: whether all levels of a batch lie in one stage, drawn by the shares.
     """
-    return schedule.sigma(_stratified(count, draw))
+
+    schedule: Schedule
+    stages: Stages
+    shares: tuple[float, ...]
+    single: bool = False
+
+    @staticmethod
+    def of(config: RunConfig) -> "Levels":
+        """As a run's configuration says.
+
+        Raises:
+            BadInput: if there are not as many shares as stages.
+        """
+        stages, schedule, recipe = Stages(config.model.boundaries), SCHEDULES[config.model.schedule], config.training
+        given = recipe.shares
+        if given == "uniform":
+            given = (1.0,) * len(stages)
+        if given == "natural":
+            given = tuple(stages.share(schedule, stage) for stage in range(len(stages)))
+        if len(given) != len(stages):
+            raise BadInput(f"The setting shares has {len(given)} numbers for {len(stages)} stages.")
+        return Levels(schedule, stages, tuple(float(share) / sum(given) for share in given), recipe.batches == "single-stage")
+
+    def draw(self, count: int, draw: torch.Generator) -> Tensor:
+        """``count`` noise levels: float64 ``[count]``."""
+        if self.single:
+            stage = int(torch.multinomial(torch.tensor(self.shares, dtype=torch.float64), 1, generator=draw))
+            return stage_levels(self.schedule, self.stages, stage, count, draw)
+        place = _stratified(count, draw)
+        shared, natural = (np.concatenate([[0.0], np.cumsum(shares)]) for shares in (self.shares, self._natural()))
+        sigma = self.schedule.sigma(torch.from_numpy(np.interp(place.numpy(), shared / shared[-1], natural / natural[-1])))
+        return self._kept_apart(sigma, torch.from_numpy(np.searchsorted(shared[1:-1], place.numpy(), side="right")))
+
+    def weights(self, sigma: Tensor) -> Tensor:
+        """By how much more often than in this draw the schedule has each level, by its stage: float64 like ``sigma``."""
+        ratio = torch.tensor(self._natural(), dtype=torch.float64) / torch.tensor(self.shares, dtype=torch.float64)
+        return ratio[self.stages.index(sigma)]
+
+    def _natural(self) -> list[float]:
+        return [self.stages.share(self.schedule, stage) for stage in range(len(self.stages))]
+
+    def _kept_apart(self, sigma: Tensor, stage: Tensor) -> Tensor:
+        """Levels in the stage they were drawn for, in spite of rounding at its bounds."""
+        low, high = (
+            torch.tensor(ends, dtype=torch.float64)[stage]
+            for ends in zip(*map(self.stages.bounds, range(len(self.stages))), strict=True)
+        )
+        return torch.minimum(torch.maximum(sigma, low), high.nextafter(low))
 
 
 def stage_levels(schedule: Schedule, stages: Stages, stage: int, count: int, draw: torch.Generator) -> Tensor:

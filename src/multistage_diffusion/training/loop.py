@@ -18,7 +18,7 @@ from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
 from multistage_diffusion.schedule import SCHEDULES
-from multistage_diffusion.training.draws import Stream, generator, image_indices, seed_globally, stratified_levels
+from multistage_diffusion.training.draws import Levels, Stream, generator, image_indices, seed_globally
 from multistage_diffusion.training.probe import Probe
 from multistage_diffusion.training.records import Record, append_record, keep_records
 from multistage_diffusion.training.state import State, checkpoints, images_seen, load_checkpoint, save_checkpoint
@@ -148,7 +148,7 @@ class _Loop:
     def __init__(self, config: RunConfig, images: Images, out: Path, init: Model | None) -> None:
         self.config, self.recipe, self.images, self.out = config, config.training, images, out
         self.accelerator = Accelerator()
-        self.schedule = SCHEDULES[config.model.schedule]
+        self.schedule, self.levels = SCHEDULES[config.model.schedule], Levels.of(config)
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
         denoiser = build_denoiser(config.model).to(self.accelerator.device)
         if init is not None:
@@ -182,7 +182,8 @@ class _Loop:
             group["lr"] = learning_rate(self.recipe, state.images)
         losses = self.objective(y, sigma, noise, labels, done_to)
         state.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(losses.mean())
+        weighted = losses * self.levels.weights(sigma).to(losses) if self.recipe.importance else losses
+        self.accelerator.backward(weighted.mean())
         if self.recipe.clip_norm:
             self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
         state.optimizer.step()
@@ -202,7 +203,7 @@ class _Loop:
             mirrored = torch.rand(len(y), 1, 1, 1, generator=draw) < 0.5
             y = torch.where(mirrored, y.flip(3), y)
         y, done_to = augment(y, recipe.augment, draw) if recipe.augment else (y, None)
-        sigma = stratified_levels(self.schedule, len(y), draw)
+        sigma = self.levels.draw(len(y), draw)
         noise = torch.randn(y.shape, generator=draw)
         labels = self.images.labels if self.config.model.classes else None
         labels = None if labels is None else labels[chosen].to(device)
