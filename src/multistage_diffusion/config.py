@@ -16,7 +16,16 @@ __all__ = ["DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingCon
 ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
 PreconditioningName = Literal["edm", "vp", "ddpm"]
 Pyramid = Literal["none", "skip", "residual"]
-POSITIVE = ("images", "batch_size", "learning_rate", "ema_half_life", "ema_rampup", "record_images", "checkpoint_images")
+POSITIVE = (
+    "images",
+    "batch_size",
+    "accumulate",
+    "learning_rate",
+    "ema_half_life",
+    "ema_rampup",
+    "record_images",
+    "checkpoint_images",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +127,8 @@ class TrainingConfig:
     """Length of the run. The only setting that may change when a run is continued."""
     batch_size: int = 64
     """Images in one step, over all processes."""
+    accumulate: int = 1
+    """Parts into which each process splits its share of a batch, to save memory; the result is the same."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or Adam with decoupled weight decay."""
     learning_rate: float = 5e-4

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["count", "float64_device", "greatest", "joined", "number", "same", "total"]
+__all__ = ["count", "float64_device", "greatest", "joined", "leading", "number", "same", "total", "wait"]
 
 Value = TypeVar("Value")
 
@@ -25,6 +25,16 @@ def count() -> int:
 def number() -> int:
     """Which of them this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def leading() -> bool:
+    """Whether this is the process that speaks and writes; known before the processes have joined."""
+    return number() == 0 if dist.is_initialized() else os.environ.get("RANK", "0") == "0"
+
+
+def wait() -> None:
+    """Waits until all processes are here."""
+    same(None)
 
 
 def float64_device() -> torch.device:

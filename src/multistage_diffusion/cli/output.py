@@ -9,6 +9,7 @@ from rich.table import Table
 
 from multistage_diffusion.cli.progress import say
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.processes import leading
 
 __all__ = ["claim", "show_plan", "table"]
 
@@ -29,7 +30,9 @@ def show_plan(settings: object) -> None:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output."""
+    """A table on standard output, from the first of several processes."""
+    if not leading():
+        return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
         shown.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)

@@ -12,6 +12,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from multistage_diffusion.processes import leading
+
 __all__ = ["say", "stop_on_signal", "track", "warn"]
 
 Item = TypeVar("Item")
@@ -19,13 +21,15 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 def say(text: str) -> None:
-    """A line of result for a person, at once even into a pipe."""
-    print(text, flush=True)
+    """A line of result for a person, at once even into a pipe; from the first of several processes."""
+    if leading():
+        print(text, flush=True)
 
 
 def warn(text: str) -> None:
     """A line about something that is allowed but hardly meant, on standard error."""
-    print(f"multistage: warning: {text}", file=sys.stderr, flush=True)
+    if leading():
+        print(f"multistage: warning: {text}", file=sys.stderr, flush=True)
 
 
 def track(
@@ -46,6 +50,9 @@ def track(
         note: a few words about an item.
         start: how much was done before.
     """
+    if not leading():
+        yield from items
+        return
     console = Console(stderr=True)
     shown = _bar(console, label, total, start) if console.is_terminal else _lines(label, total, start)
     with shown as advance:

@@ -4,21 +4,24 @@ import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import Model, load_model, save_model
 from multistage_diffusion.config import ModelConfig, RunConfig, TrainingConfig, from_json, to_json
-from multistage_diffusion.data.augment import augment
-from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
 from multistage_diffusion.schedule import SCHEDULES
-from multistage_diffusion.training.draws import Levels, Stream, generator, image_indices, seed_globally
+from multistage_diffusion.training.batches import Batch, draw_batch
+from multistage_diffusion.training.draws import Levels, Stream, seed_globally
+from multistage_diffusion.training.gradients import add_over_processes
 from multistage_diffusion.training.probe import Probe
 from multistage_diffusion.training.records import Record, append_record, keep_records
 from multistage_diffusion.training.state import State, checkpoints, images_seen, load_checkpoint, save_checkpoint
@@ -31,17 +34,6 @@ WELCOME = ("stages.json", "stages.svg")  # what may lie in the folder of a new r
 
 class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-class Objective(nn.Module):
-    """The loss as a module's forward, which is what data parallel wrappers need."""
-
-    def __init__(self, denoiser: NetworkDenoiser) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-
-    def forward(self, y: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
-        return self.denoiser.loss(y, sigma, noise, labels, augment)
 
 
 def ema_decay(config: TrainingConfig, images: int) -> float:
@@ -112,7 +104,7 @@ def train(
     loop = _Loop(config, images, out, init)
     while loop.state.images < config.training.images:
         loop.step()
-        stopping = should_stop()
+        stopping = loop.agree(should_stop())
         if loop.crossed(config.training.record_images):
             yield loop.record()
         if stopping or loop.crossed(config.training.checkpoint_images):
@@ -147,26 +139,45 @@ class _Loop:
 
     def __init__(self, config: RunConfig, images: Images, out: Path, init: Model | None) -> None:
         self.config, self.recipe, self.images, self.out = config, config.training, images, out
-        self.accelerator = Accelerator()
+        self.device = Accelerator().device  # joins the other processes, if there are any
         self.schedule, self.levels = SCHEDULES[config.model.schedule], Levels.of(config)
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
-        denoiser = build_denoiser(config.model).to(self.accelerator.device)
+        denoiser = build_denoiser(config.model).to(self.device)
         if init is not None:
             _begin_with(denoiser, config, init)
         denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
         self.state = State.begin(denoiser, self.recipe)
         check_run(out, config, images)
+        self._share_of_batch()
         self._resume()
-        write_json(out / "config.json", to_json(config))
-        self.objective = self.accelerator.prepare(Objective(denoiser))
         self.probe = Probe.draw(images, denoiser, self.schedule, config.model.classes > 0, self.recipe.seed)
         self.optimal_loss = self.probe.optimal_loss(images, denoiser)
         self.clock, self.timed_images, self.timed_seconds = time.monotonic(), 0, 0.0
 
+    def _share_of_batch(self) -> None:
+        """Which samples of a batch are this process's."""
+        batch, count, number = self.recipe.batch_size, processes.count(), processes.number()
+        if batch < count * self.recipe.accumulate:
+            raise BadInput(
+                f"Batches of {batch} images are too small for {count} processes and {self.recipe.accumulate} parts in each."
+            )
+        self.first, self.last = batch * number // count, batch * (number + 1) // count
+
     def _resume(self) -> None:
+        processes.wait()  # all have looked at the folder before the first one writes to it
         for checkpoint in checkpoints(self.out)[-1:]:
             load_checkpoint(checkpoint, self.state)
-        keep_records(self.out, self.state.images)
+        if processes.leading():
+            keep_records(self.out, self.state.images)
+            write_json(self.out / "config.json", to_json(self.config))
+        else:
+            self.state.loss_sum.zero_()
+            self.state.loss_count.zero_()
+        processes.wait()
+
+    def agree(self, wish: bool) -> bool:
+        """Whether any process wishes it."""
+        return wish if processes.count() == 1 else bool(processes.greatest(torch.tensor(float(wish), device=self.device)))
 
     def crossed(self, interval: int) -> bool:
         """Whether the last step reached or passed a multiple of ``interval`` images, or the end."""
@@ -175,56 +186,58 @@ class _Loop:
 
     def step(self) -> None:
         """One batch: loss, gradient, Adam, average."""
-        start, state = time.monotonic(), self.state
-        y, sigma, noise, labels, done_to = self._batch()
-        seed_globally(self.recipe.seed, Stream.DROPOUT, state.images)
+        start, state, recipe = time.monotonic(), self.state, self.recipe
+        batch = draw_batch(self.config, self.images, self.levels, state.images)
+        seed_globally(recipe.seed, Stream.DROPOUT, state.images, processes.number())
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, state.images)
-        losses = self.objective(y, sigma, noise, labels, done_to)
+            group["lr"] = learning_rate(recipe, state.images)
         state.optimizer.zero_grad(set_to_none=True)
-        weighted = losses * self.levels.weights(sigma).to(losses) if self.recipe.importance else losses
-        self.accelerator.backward(weighted.mean())
-        if self.recipe.clip_norm:
-            self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
+        cuts = [self.first + (self.last - self.first) * part // recipe.accumulate for part in range(recipe.accumulate + 1)]
+        for begin, end in pairwise(cuts):
+            self._backward(batch.part(begin, end, self.device))
+        parameters = list(state.denoiser.parameters())
+        add_over_processes(parameters)
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
         state.optimizer.step()
-        state.images += self.recipe.batch_size
-        state.update_average(ema_decay(self.recipe, state.images))
-        self._add(losses.detach(), sigma)
-        self.timed_images += self.recipe.batch_size
+        state.images += recipe.batch_size
+        state.update_average(ema_decay(recipe, state.images))
+        self.timed_images += recipe.batch_size
         self.timed_seconds += time.monotonic() - start
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Images, levels, noise, labels and what was done to the images, of the next step."""
-        recipe, device = self.recipe, self.accelerator.device
-        draw = generator(recipe.seed, Stream.STEP, self.state.images)
-        chosen = image_indices(recipe.seed, len(self.images), self.state.images, recipe.batch_size)
-        y = to_unit_range(self.images.pixels[chosen])
-        if recipe.flip:
-            mirrored = torch.rand(len(y), 1, 1, 1, generator=draw) < 0.5
-            y = torch.where(mirrored, y.flip(3), y)
-        y, done_to = augment(y, recipe.augment, draw) if recipe.augment else (y, None)
-        sigma = self.levels.draw(len(y), draw)
-        noise = torch.randn(y.shape, generator=draw)
-        labels = self.images.labels if self.config.model.classes else None
-        labels = None if labels is None else labels[chosen].to(device)
-        return y.to(device), sigma, noise.to(device), labels, None if done_to is None else done_to.to(device)
-
-    def _add(self, losses: Tensor, sigma: Tensor) -> None:
-        stage = self.state.denoiser.stages.index(sigma)
-        self.state.loss_sum.index_add_(0, stage, losses.double().cpu())
+    def _backward(self, batch: Batch) -> None:
+        """Adds the gradient of some samples' part in the mean over the batch."""
+        losses = self.state.denoiser.loss(batch.y, batch.sigma, batch.noise, batch.labels, batch.augment)
+        weighted = losses * self.levels.weights(batch.sigma).to(losses) if self.recipe.importance else losses
+        (weighted.sum() / self.recipe.batch_size).backward()
+        stage = self.state.denoiser.stages.index(batch.sigma)
+        self.state.loss_sum.index_add_(0, stage, losses.detach().double().cpu())
         self.state.loss_count.index_add_(0, stage, torch.ones_like(stage, dtype=torch.float64))
 
+    def _gather(self) -> None:
+        """Puts the sums of all processes' losses into the first.
+
+        Raises:
+            Diverged: in every process, if a loss was not finite.
+        """
+        state = self.state
+        sums = torch.stack([state.loss_sum, state.loss_count])
+        if processes.count() > 1:
+            sums = processes.total(sums.to(self.device)).cpu()
+        self._check_finite(sums[0])
+        state.loss_sum, state.loss_count = sums if processes.number() == 0 else torch.zeros_like(sums)
+
     def record(self) -> Record:
-        """The record of the steps since the last one, written to ``stats.jsonl``."""
-        self._check_finite()
+        """The record of the steps since the last one, written to ``stats.jsonl``; whole in the first process only."""
+        self._gather()
         state = self.state
         self._tick()
         means = [s / n if n else None for s, n in zip(state.loss_sum.tolist(), state.loss_count.tolist(), strict=True)]
         record = Record(
             images=state.images,
             loss=means,
-            share=(state.loss_count / state.loss_count.sum()).tolist(),
-            probe_loss=self.probe.network_loss(state.average, self.accelerator.device),
+            share=(state.loss_count / state.loss_count.sum().clamp(min=1)).tolist(),
+            probe_loss=self.probe.network_loss(state.average, self.device),
             optimal_loss=self.optimal_loss,
             learning_rate=learning_rate(self.recipe, state.images - self.recipe.batch_size),
             images_per_second=self.timed_images / self.timed_seconds,
@@ -233,18 +246,21 @@ class _Loop:
         state.loss_sum.zero_()
         state.loss_count.zero_()
         self.timed_images, self.timed_seconds = 0, 0.0
-        append_record(self.out, record)
+        if processes.leading():
+            append_record(self.out, record)
         return record
 
     def checkpoint(self) -> None:
-        self._check_finite()
+        self._gather()
         self._tick()
-        save_checkpoint(self.out, self.state, self.config)
+        if processes.leading():
+            save_checkpoint(self.out, self.state, self.config)
+        processes.wait()
 
     def finish(self) -> None:
         """Writes the finished model."""
         path = self.out / "model.safetensors"
-        if not path.exists() or load_model(path).images != self.state.images:
+        if processes.leading() and (not path.exists() or load_model(path).images != self.state.images):
             save_model(path, self.state.average, self.config, self.state.images)
 
     def _tick(self) -> None:
@@ -252,9 +268,9 @@ class _Loop:
         self.state.seconds += now - self.clock
         self.clock = now
 
-    def _check_finite(self) -> None:
-        if not math.isfinite(self.state.loss_sum.sum()):
-            bad = [k + 1 for k, value in enumerate(self.state.loss_sum.tolist()) if not math.isfinite(value)]
+    def _check_finite(self, sums: Tensor) -> None:
+        if not math.isfinite(sums.sum()):
+            bad = [k + 1 for k, value in enumerate(sums.tolist()) if not math.isfinite(value)]
             raise Diverged(
                 f"The loss of stage {bad[0]} is not finite after {self.state.images} images; earlier checkpoints are kept. "
                 f"Train in another --out with a lower learning rate (now {self.recipe.learning_rate:g})."
