@@ -16,6 +16,7 @@ from multistage_diffusion.networks import StagedUNet
 from multistage_diffusion.networks.attention import Attention, SpatialTransformer, TokenAttention
 from multistage_diffusion.networks.blocks import PyramidConv, Resampling, ResamplingConv, ResidualBlock
 from multistage_diffusion.networks.embedding import FOURIER_SCALE, NO_LABEL, Embedding
+from multistage_diffusion.networks.layers import Dropout
 
 from .conftest import TINY, disturb
 
@@ -167,3 +168,22 @@ def test_settings_of_blocks_are_checked() -> None:
         NetworkConfig(resample_filter=(1, 2, 1))
     with pytest.raises(BadInput, match="label_dropout"):
         NetworkConfig(label_dropout=1.0)
+
+
+def test_dropout_has_its_share_of_zeros_and_keeps_the_mean() -> None:
+    layer, x = Dropout(0.13), torch.ones(64, 3, 33, 31)
+    for layout in (x, x.to(memory_format=torch.channels_last)):
+        dropped = layer(layout)
+        assert dropped.stride() == layout.stride()
+        zeros = float((dropped == 0).float().mean())
+        assert zeros == pytest.approx(0.13, abs=0.003)
+        assert float(dropped.mean()) == pytest.approx(1, abs=0.005)
+        assert dropped.unique().numel() == 2
+    assert layer.eval()(x) is x
+
+
+def test_dropout_treats_neighbours_apart() -> None:
+    """Of entries that share a random number, and of all others, pairs are zero as often as chance has it."""
+    zero = (Dropout(0.5)(torch.ones(4096 * 16)) == 0).double().view(-1, 16)
+    pairs = (zero.T @ zero) / len(zero)
+    assert float((pairs - torch.eye(16) * 0.25 - 0.25).abs().max()) < 0.03

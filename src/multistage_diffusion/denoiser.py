@@ -27,6 +27,7 @@ __all__ = [
     "NetworkDenoiser",
     "Preconditioning",
     "build_denoiser",
+    "channels_last",
     "edm_preconditioning",
     "eps_preconditioning",
     "weighted_error",
@@ -188,3 +189,11 @@ def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
     network = StagedUNet(config.shape, config.classes, config.network)
     preconditioning = PRECONDITIONINGS[config.preconditioning](config.sigma_data)
     return NetworkDenoiser(network, preconditioning, Stages(config.boundaries))
+
+
+def channels_last(denoiser: NetworkDenoiser) -> NetworkDenoiser:
+    """Lays out the weights of convolutions by pixel, which processors and GPUs compute faster with; their values stay."""
+    for parameter in denoiser.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return denoiser

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.config import RunConfig
-from multistage_diffusion.denoiser import build_denoiser
+from multistage_diffusion.denoiser import build_denoiser, channels_last
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.state import State
@@ -39,7 +39,7 @@ def measure_speed(config: RunConfig, device: torch.device | str = "cpu", seconds
         device: where to compute.
         seconds: about how long each of the measurements may take, a few for each stage.
     """
-    denoiser = build_denoiser(config.model).to(device)
+    denoiser = channels_last(build_denoiser(config.model).to(device))
     denoiser.dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     state = State.begin(denoiser, config.training)
     training, sampling = [], []
@@ -61,7 +61,7 @@ def _batch(config: RunConfig, stage: int, size: int, device: torch.device | str)
     schedule, stages = SCHEDULES[config.model.schedule], Stages(config.model.boundaries)
     low, high = stages.bounds(stage)
     inside = ((float(schedule.u(low)) if low > 0 else 0.0) + (float(schedule.u(high)) if high < float("inf") else 1.0)) / 2
-    y = torch.zeros(size, *config.model.shape, device=device)
+    y = torch.zeros(size, *config.model.shape, device=device).to(memory_format=torch.channels_last)
     labels = torch.zeros(size, dtype=torch.long, device=device) if config.model.classes else None
     return y, schedule.sigma(inside).expand(size), torch.randn_like(y), labels
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from multistage_diffusion.config import NetworkConfig
 from multistage_diffusion.networks.attention import Attention, SpatialTransformer
-from multistage_diffusion.networks.layers import conv, group_norm, linear
+from multistage_diffusion.networks.layers import Dropout, conv, group_norm, linear
 
 __all__ = ["PyramidConv", "Resample", "Resampling", "ResamplingConv", "ResidualBlock"]
 
@@ -112,7 +112,7 @@ class ResidualBlock(nn.Module):
         self.conv0 = conv(inputs, outputs, 3)
         self.affine = linear(embedding, outputs * (2 if self.adaptive else 1))
         self.norm1 = group_norm(outputs, config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.conv1 = conv(outputs, outputs, 3, gain=1e-5)
         projected = inputs != outputs or (how != "none" and config.project_resampled)
         self.skip = conv(inputs, outputs, 1) if projected else nn.Identity()

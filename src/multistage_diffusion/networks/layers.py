@@ -2,11 +2,12 @@
 
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from multistage_diffusion.config import NetworkConfig
 
-__all__ = ["conv", "group_norm", "linear"]
+__all__ = ["Dropout", "conv", "group_norm", "linear"]
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -36,3 +37,24 @@ def conv(inputs: int, outputs: int, kernel: int, gain: float = 1.0) -> nn.Conv2d
 def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
     """A linear layer, Xavier uniform with the given gain."""
     return _init(nn.Linear(inputs, outputs, bias=bias), gain)
+
+
+class Dropout(nn.Module):
+    """Zeroes entries at random in training and scales the others, with 16 random bits for each entry.
+
+    Torch's own draws one number for each entry, one after another on a CPU, which takes a seventh of a training step there.
+
+    Args:
+        probability: of a zero, at least 0 and less than 1; rounded to a multiple of ``1 / 65536``.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.zeros = round(probability * 65536)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and self.zeros):
+            return x
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+        draws = bits.view(torch.int16)[: x.numel()].as_strided(x.shape, torch.empty_like(x).stride())
+        return x * (draws >= self.zeros - 32768).to(x.dtype).mul_(65536 / (65536 - self.zeros))

@@ -33,12 +33,10 @@ class Batch:
 
     def part(self, start: int, stop: int, device: torch.device) -> "Batch":
         """Some of the samples, on a device but for their levels."""
-        own = [None if tensor is None else tensor[start:stop] for tensor in self._tensors()]
-        moved = [tensor if tensor is None or index == 1 else tensor.to(device) for index, tensor in enumerate(own)]
-        return Batch(*moved)  # type: ignore[arg-type]
-
-    def _tensors(self) -> tuple[Tensor | None, ...]:
-        return self.y, self.sigma, self.noise, self.labels, self.augment
+        here = slice(start, stop)
+        y, noise = (tensor[here].to(device, memory_format=torch.channels_last) for tensor in (self.y, self.noise))
+        labels, done_to = (None if tensor is None else tensor[here].to(device) for tensor in (self.labels, self.augment))
+        return Batch(y, self.sigma[here], noise, labels, done_to)
 
 
 def draw_batch(config: RunConfig, images: Images, levels: Levels, seen: int) -> Batch:

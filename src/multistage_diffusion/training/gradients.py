@@ -19,6 +19,7 @@ __all__ = ["add_over_processes"]
 BUCKET = 16 << 20  # numbers exchanged at a time
 
 
+@torch.no_grad()
 def add_over_processes(parameters: Iterable[nn.Parameter]) -> None:
     """Replaces each gradient by its sum over the processes. All of them must call it, with the same parameters."""
     if processes.count() == 1:
@@ -30,7 +31,8 @@ def add_over_processes(parameters: Iterable[nn.Parameter]) -> None:
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
         total = processes.total(torch.cat([gradient.flatten() for gradient in gradients]))
         for parameter, part in zip(bucket, total.split([p.numel() for p in bucket]), strict=True):
-            parameter.grad = part.view_as(parameter)
+            # in the layout of the parameter, which a fused optimiser takes for granted
+            parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
 
 
 def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

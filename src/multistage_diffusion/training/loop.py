@@ -15,7 +15,7 @@ from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import Model, load_model, save_model
 from multistage_diffusion.config import ModelConfig, RunConfig, TrainingConfig, from_json, to_json
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser, channels_last
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
 from multistage_diffusion.schedule import SCHEDULES
@@ -142,7 +142,7 @@ class _Loop:
         self.device = Accelerator().device  # joins the other processes, if there are any
         self.schedule, self.levels = SCHEDULES[config.model.schedule], Levels.of(config)
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
-        denoiser = build_denoiser(config.model).to(self.device)
+        denoiser = channels_last(build_denoiser(config.model).to(self.device))
         if init is not None:
             _begin_with(denoiser, config, init)
         denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32

@@ -113,4 +113,6 @@ def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
 def _load_moments(state: State, tensors: dict[str, Tensor]) -> None:
     for name, parameter in state.denoiser.network.named_parameters():
         if f"step.{name}" in tensors:  # a decoder that has had no sample yet has no moments
-            state.optimizer.state[parameter] = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
+            moments = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
+            laid_out = {m: torch.empty_like(parameter).copy_(t) if t.shape == parameter.shape else t for m, t in moments.items()}
+            state.optimizer.state[parameter] = {m: t.detach() for m, t in laid_out.items()}
