@@ -128,7 +128,7 @@ def main(settings: Settings) -> None:
             counts = [len(part) for part in torch.arange(batch).chunk(len(costs))]
             mixed = torch.cat([levels(config, stage, batch)[:count] for stage, count in enumerate(counts)])
             macs = sum(count * cost.training_macs for count, cost in zip(counts, costs, strict=True)) / batch
-            together = median(lambda steps=steps: steps(mixed), repeats)  # type: ignore[misc]
+            together = median(lambda steps=steps, mixed=mixed: steps(mixed), repeats)  # type: ignore[misc]
             print(row(f"{name}, mixed {counts}", together, macs, batch, rate))
             apart = sum(count / batch * times[name, stage] for stage, count in enumerate(counts))
     alone = Steps(twin, torch.bfloat16, batch)
