@@ -14,7 +14,7 @@ from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.training import Diverged, Record, read_records, train
-from multistage_diffusion.training.loop import ema_decay, learning_rate
+from multistage_diffusion.training.loop import check_run, ema_decay, learning_rate
 from multistage_diffusion.training.state import checkpoints
 from tests.conftest import TRAINING, run_on
 
@@ -117,6 +117,15 @@ def test_a_folder_with_foreign_files_is_refused(run_config: RunConfig, few_digit
         list(train(run_config, few_digits, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["stages.json", "stages.svg", ".stages.json.x1y2z3", ".config.json.abc"])
+def test_stages_and_unfinished_files_do_not_hinder_a_run(
+    run_config: RunConfig, few_digits: Images, tmp_path: Path, name: str
+) -> None:
+    """The first of several processes may be writing while another one looks."""
+    (tmp_path / name).write_text("{}")
+    check_run(tmp_path, run_config, few_digits)
 
 
 def test_other_images_are_refused(run_config: RunConfig, few_digits: Images, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from multistage_diffusion.data import Images, load
 from multistage_diffusion.evaluation import stage_costs, total_parameters
 from multistage_diffusion.files import fingerprint, read_json, write_atomically
 from multistage_diffusion.presets import Preset, choose_stages, plan_run
+from multistage_diffusion.processes import leading
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import Record, train
 from multistage_diffusion.training.draws import Levels
@@ -59,7 +60,7 @@ def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None,
     """Trains with progress on the terminal; returns 130 if a signal ended it early, else 0."""
     _show_cost(config)
     check_run(out, config, images)
-    if stages is not None:  # the report shows them
+    if stages is not None and leading():  # the report shows them
         claim(out / "stages.json", stages.read_bytes())
         write_atomically(out / "stages.json", stages.read_bytes())
     total, batch = config.training.images, config.training.batch_size

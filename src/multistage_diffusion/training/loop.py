@@ -61,11 +61,16 @@ def check_run(out: Path, config: RunConfig, images: Images) -> None:
         if old.data.fingerprint != config.data.fingerprint:
             raise BadInput(f"{out} holds a run on other images, those of {old.data.path}; choose another --out.")
         _check_same(out, to_json(_without_length(old)), to_json(_without_length(config)))
-    elif out.is_dir() and (other := sorted(path.name for path in out.iterdir() if path.name not in WELCOME)):
+    elif out.is_dir() and (other := sorted(path.name for path in out.iterdir() if not _welcome(path.name))):
         raise BadInput(f"{out} holds {other[0]} but no config.json, so it is no run; choose another --out.")
     seen = images_seen(out)
     if seen - config.training.batch_size >= config.training.images:
         raise BadInput(f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it.")
+
+
+def _welcome(name: str) -> bool:
+    """Whether a file may lie in the folder of a new run: its stages, or what is being written under a temporary name."""
+    return name in WELCOME or any(name.startswith(f".{file}.") for file in (*WELCOME, "config.json", "stats.jsonl"))
 
 
 def _without_length(config: RunConfig) -> RunConfig:
