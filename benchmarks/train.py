@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import torch
 import tyro
 
-from multistage_diffusion.config import DataInfo, ModelConfig, RunConfig
+from multistage_diffusion.config import DataInfo, RunConfig
 from multistage_diffusion.denoiser import build_denoiser, channels_last
 from multistage_diffusion.evaluation.cost import stage_costs, unified
-from multistage_diffusion.presets import PRESETS, choose_stages
+from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.training.draws import Levels
 from multistage_diffusion.training.state import State
@@ -64,15 +64,7 @@ def convolution_rate(repeats: int) -> float:
 def configuration(name: str) -> RunConfig:
     """A run of the preset on images of its usual size."""
     preset = PRESETS[name]
-    model = ModelConfig(
-        shape=preset.shape,
-        classes=0,
-        boundaries=choose_stages(preset, None).boundaries,
-        schedule=preset.schedule,
-        preconditioning=preset.preconditioning,
-        sigma_data=0.5,
-        network=preset.network,
-    )
+    model = preset_model(preset, choose_stages(preset, None))
     return RunConfig(model=model, training=preset.training, data=DataInfo(path="", fingerprint="", images=0))
 
 

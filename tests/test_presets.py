@@ -11,7 +11,7 @@ from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import build_denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.cost import stage_costs, total_parameters
-from multistage_diffusion.presets import ABOUT_PRESETS, PRESETS, Preset, choose_stages, plan_run
+from multistage_diffusion.presets import ABOUT_PRESETS, PRESETS, Preset, choose_stages, plan_run, preset_model
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import train
 
@@ -40,15 +40,7 @@ GIGA_MACS = {
 
 
 def model(preset: Preset) -> ModelConfig:
-    return ModelConfig(
-        shape=preset.shape,
-        classes=0,
-        boundaries=choose_stages(preset, None).boundaries,
-        schedule=preset.schedule,
-        preconditioning=preset.preconditioning,
-        sigma_data=0.5,
-        network=preset.network,
-    )
+    return preset_model(preset, choose_stages(preset, None))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

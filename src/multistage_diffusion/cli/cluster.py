@@ -53,8 +53,7 @@ class Cluster:
             self._write(load(self.data))
 
     def _write(self, images: Images) -> None:
-        if processes.number() == 0:
-            say(f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}")
+        say(f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}")
         file = find_model(self.checkpoint) if self.checkpoint else None
         checkpoint = fingerprint(file) if file else None
         if self.out.exists():
@@ -92,7 +91,7 @@ class Partial:
     def sums(self) -> Sums:
         """What there is."""
         sums = processes.same(Sums.load(self.path, self.identity) if processes.number() == 0 else Sums())
-        if sums.count and processes.number() == 0:
+        if sums.count:
             say(f"continuing from {sums.count} pairs in {self.path}")
         return sums
 

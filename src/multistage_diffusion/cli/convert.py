@@ -8,11 +8,11 @@ import tyro
 
 from multistage_diffusion.checkpoint import Model, find_model, load_model, save_model
 from multistage_diffusion.cli.progress import say
-from multistage_diffusion.config import DataInfo, ModelConfig, RunConfig
+from multistage_diffusion.config import DataInfo, RunConfig
 from multistage_diffusion.denoiser import build_denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop import read_release, translate, warm_start
-from multistage_diffusion.presets import PRESETS, Preset, choose_stages
+from multistage_diffusion.presets import PRESETS, Preset, choose_stages, preset_model
 from multistage_diffusion.stages import Stages
 
 __all__ = ["Convert"]
@@ -75,15 +75,7 @@ def _foreign(source: Path, preset: Preset) -> Model:
     classes = len(label) if (label := state.get("label_emb.weight")) is not None else 0
     for name in ("model.map_label.weight", "map_label.weight"):
         classes = state[name].shape[1] if name in state else classes
-    config = ModelConfig(
-        shape=preset.shape,
-        classes=classes,
-        boundaries=choose_stages(preset, None).boundaries,
-        schedule=preset.schedule,
-        preconditioning=preset.preconditioning,
-        sigma_data=preset.sigma_data or 0.5,
-        network=preset.network,
-    )
+    config = preset_model(preset, choose_stages(preset, None), classes=classes)
     denoiser = build_denoiser(config)
     denoiser.network.load_state_dict(translate(base, config, state))
     run = RunConfig(model=config, training=preset.training, data=DataInfo(path="", fingerprint="", images=0))

@@ -11,12 +11,12 @@ import tyro
 
 from multistage_diffusion.cli.output import table
 from multistage_diffusion.cli.progress import say
-from multistage_diffusion.config import DataInfo, ModelConfig, RunConfig
+from multistage_diffusion.config import DataInfo, RunConfig
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.cost import propose_widths, unified
 from multistage_diffusion.evaluation.plan import Price, price
 from multistage_diffusion.files import read_json
-from multistage_diffusion.presets import Preset, choose_stages
+from multistage_diffusion.presets import Preset, choose_stages, preset_model
 
 __all__ = ["Plan"]
 
@@ -56,15 +56,8 @@ class Plan:
 
     def _config(self) -> RunConfig:
         classes = (10 if self.classes is None else self.classes) if self.preset.conditional else 0
-        model = ModelConfig(
-            shape=self.shape or _shape_of(self.stages) or self.preset.shape,
-            classes=classes,
-            boundaries=choose_stages(self.preset, self.stages).boundaries,
-            schedule=self.preset.schedule,
-            preconditioning=self.preset.preconditioning,
-            sigma_data=self.preset.sigma_data or 0.5,
-            network=self.preset.network,
-        )
+        shape = self.shape or _shape_of(self.stages)
+        model = preset_model(self.preset, choose_stages(self.preset, self.stages), shape, classes)
         return RunConfig(model=model, training=self.preset.training, data=DataInfo(path="", fingerprint="", images=0))
 
     def _propose(self, config: RunConfig, ratio: float) -> None:

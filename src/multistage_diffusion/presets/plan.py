@@ -9,7 +9,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.presets.preset import Preset
 from multistage_diffusion.stages import Stages
 
-__all__ = ["choose_stages", "plan_run"]
+__all__ = ["choose_stages", "plan_run", "preset_model"]
 
 
 def choose_stages(preset: Preset, file: Path | None) -> Stages:
@@ -17,6 +17,29 @@ def choose_stages(preset: Preset, file: Path | None) -> Stages:
     if file is not None:
         return Stages.load(file)
     return Stages(preset.boundaries if len(preset.network.decoder_widths) > 1 else ())
+
+
+def preset_model(
+    preset: Preset, stages: Stages, shape: tuple[int, int, int] | None = None, classes: int = 0, sigma_data: float | None = None
+) -> ModelConfig:
+    """The model of a preset, without data.
+
+    Args:
+        preset: the preset.
+        stages: its stages.
+        shape: channels, height, width of an image; the preset's usual ones if not given.
+        classes: number of classes, 0 for an unconditional model.
+        sigma_data: standard deviation of the data; the preset's, or 0.5, if not given.
+    """
+    return ModelConfig(
+        shape=shape or preset.shape,
+        classes=classes,
+        boundaries=stages.boundaries,
+        schedule=preset.schedule,
+        preconditioning=preset.preconditioning,
+        sigma_data=(preset.sigma_data or 0.5) if sigma_data is None else sigma_data,
+        network=preset.network,
+    )
 
 
 def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunConfig:
@@ -43,14 +66,7 @@ def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunCo
         )
     if preset.conditional and images.labels is None:
         raise BadInput(f"{path} has no labels for a conditional model; use --no-conditional.")
-    model = ModelConfig(
-        shape=images.shape,
-        classes=len(images.classes) if preset.conditional else 0,
-        boundaries=stages.boundaries,
-        schedule=preset.schedule,
-        preconditioning=preset.preconditioning,
-        sigma_data=round(images.standard_deviation, 4) if preset.sigma_data is None else preset.sigma_data,
-        network=preset.network,
-    )
+    sigma_data = round(images.standard_deviation, 4) if preset.sigma_data is None else preset.sigma_data
+    model = preset_model(preset, stages, images.shape, len(images.classes) if preset.conditional else 0, sigma_data)
     data = DataInfo(path=path, fingerprint=images.fingerprint, images=len(images))
     return RunConfig(model=model, training=preset.training, data=data)
