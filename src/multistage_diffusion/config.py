@@ -25,6 +25,7 @@ POSITIVE = (
     "ema_rampup",
     "record_images",
     "checkpoint_images",
+    "keep_last",
 )
 
 
@@ -124,7 +125,7 @@ class TrainingConfig:
     """How weights are found. Lengths are counted in images, so that they do not depend on the batch size."""
 
     images: int = 1_000_000
-    """Length of the run. The only setting that may change when a run is continued."""
+    """Length of the run. Only it, --keep-last and --keep-every may change when a run is continued."""
     batch_size: int = 64
     """Images in one step, over all processes."""
     accumulate: int = 1
@@ -145,6 +146,8 @@ class TrainingConfig:
     """The half-life is at most this fraction of the images seen, so that a short run does not average its random start."""
     shares: Literal["natural", "uniform"] | tuple[float, ...] = "natural"
     """Share of each stage in the training images: natural for those of the schedule, uniform for equal ones, or numbers."""
+    share_boundaries: tuple[float, ...] = ()
+    """Noise levels between which shares are meant, if not the stages': gives a unified network a multi-stage one's density."""
     batches: Literal["mixed", "single-stage"] = "mixed"
     """Mix the stages in every batch, or give each batch to one stage, drawn by the shares (as the paper does)."""
     importance: bool = False
@@ -158,7 +161,11 @@ class TrainingConfig:
     record_images: int = 10_000
     """A line of stats.jsonl after every so many images."""
     checkpoint_images: int = 50_000
-    """A checkpoint after every so many images; the last two are kept."""
+    """A checkpoint after every so many images."""
+    keep_last: int = 2
+    """How many of the latest checkpoints are kept."""
+    keep_every: int = 0
+    """Keep, besides, the first checkpoint in each interval of so many images; 0 for none."""
     seed: int = 0
     """Weights, order of images, levels, noise and dropout are functions of it."""
 
@@ -166,7 +173,7 @@ class TrainingConfig:
         for name in POSITIVE:
             if not 0 < getattr(self, name) < math.inf:
                 raise BadInput(f"The setting {name} must be positive, not {getattr(self, name)}.")
-        for name in ("seed", "warmup_images", "weight_decay", "clip_norm"):
+        for name in ("seed", "warmup_images", "weight_decay", "clip_norm", "keep_every"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadInput(f"The setting {name} must not be negative, not {getattr(self, name)}.")
         if isinstance(self.shares, tuple) and (not self.shares or min(self.shares) <= 0 or not math.isfinite(sum(self.shares))):

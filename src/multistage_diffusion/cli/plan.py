@@ -73,7 +73,9 @@ class Plan:
 
 def _twin(config: RunConfig) -> RunConfig:
     """The unified network, which has a single stage to draw."""
-    return replace(config, model=unified(config.model), training=replace(config.training, shares="natural"))
+    return replace(
+        config, model=unified(config.model), training=replace(config.training, share_boundaries=config.model.boundaries)
+    )
 
 
 def _ratio(text: str) -> float:

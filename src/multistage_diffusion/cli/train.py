@@ -18,7 +18,7 @@ from multistage_diffusion.presets import Preset, choose_stages, plan_run
 from multistage_diffusion.processes import leading
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import Record, train
-from multistage_diffusion.training.draws import Levels
+from multistage_diffusion.training.draws import stage_shares
 from multistage_diffusion.training.loop import check_run
 from multistage_diffusion.training.state import images_seen
 
@@ -80,7 +80,7 @@ def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None,
 
 def _warn(config: RunConfig, file: Path | None) -> None:
     """Says what is allowed but hardly meant."""
-    for stage, share in enumerate(Levels.of(config).shares):
+    for stage, share in enumerate(stage_shares(config)):
         if share < LEAST_SHARE:
             rare = f"less than one in {1 / LEAST_SHARE:,.0f} images"
             warn(f"stage {stage + 1} gets {rare} under the schedule {config.model.schedule}")
@@ -107,7 +107,7 @@ def _describe(record: Record) -> str:
 
 def cost_rows(config: RunConfig) -> list[list[str]]:
     """Bounds, share of the training images, parameters and multiply-accumulates of each stage, as text."""
-    stages, shares = Stages(config.model.boundaries), Levels.of(config).shares
+    stages, shares = Stages(config.model.boundaries), stage_shares(config)
     rows = []
     for stage, cost in enumerate(stage_costs(config.model)):
         low, high = stages.bounds(stage)

@@ -9,7 +9,7 @@ from multistage_diffusion.evaluation.cost import StageCost, activation_bytes, st
 from multistage_diffusion.evaluation.speed import Speed, measure_speed
 from multistage_diffusion.generation import SampleOptions, evaluations_per_stage
 from multistage_diffusion.sampling import SOLVERS, SolverName
-from multistage_diffusion.training.draws import Levels
+from multistage_diffusion.training.draws import stage_shares
 
 __all__ = ["Price", "price"]
 
@@ -71,7 +71,7 @@ def price(config: RunConfig, steps: int, measure: bool, device: torch.device | s
     options = SampleOptions(steps=steps)
     return Price(
         costs=stage_costs(config.model),
-        share=list(Levels.of(config).shares),
+        share=list(stage_shares(config)),
         evaluations={solver: evaluations_per_stage(config.model, replace(options, solver=solver)) for solver in SOLVERS},
         parameters=total_parameters(config.model),
         activations=[activation_bytes(config.model, stage, dtype) for stage in stages],

@@ -17,7 +17,7 @@ from multistage_diffusion.evaluation import StageCost, stage_costs, total_parame
 from multistage_diffusion.files import read_json
 from multistage_diffusion.report.figures import loss_figure, stages_figure
 from multistage_diffusion.stages import Stages
-from multistage_diffusion.training.draws import Levels
+from multistage_diffusion.training.draws import stage_shares
 from multistage_diffusion.training.records import Record, read_records
 
 __all__ = ["render"]
@@ -88,7 +88,7 @@ def _section(run: Path) -> Section:
 
 
 def _rows(config: RunConfig, last: Record | None) -> list[StageRow]:
-    stages, shares = Stages(config.model.boundaries), Levels.of(config).shares
+    stages, shares = Stages(config.model.boundaries), stage_shares(config)
     losses = zip(last.probe_loss, last.optimal_loss, strict=True) if last else [(None, None)] * len(stages)
     return [
         StageRow(k + 1, *stages.bounds(k), shares[k], cost, loss, optimal)

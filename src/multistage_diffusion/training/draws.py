@@ -16,7 +16,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.schedule import SCHEDULES, Schedule
 from multistage_diffusion.stages import Stages
 
-__all__ = ["Levels", "Stream", "generator", "image_indices", "stage_levels"]
+__all__ = ["Levels", "Stream", "generator", "image_indices", "stage_levels", "stage_shares"]
 
 
 class Stream(IntEnum):
@@ -65,7 +65,7 @@ class Levels:
 
     Args:
         schedule: the density.
-        stages: the stages.
+        stages: the parts of the schedule that have shares, as a rule the network's stages.
         shares: share of each stage, summing to 1.
         single: whether all levels of a batch lie in one stage, drawn by the shares.
     """
@@ -80,9 +80,12 @@ class Levels:
         """As a run's configuration says.
 
         Raises:
-            BadInput: if there are not as many shares as stages.
+            BadInput: if there are not as many shares as stages, or the stages have shares and others are named.
         """
-        stages, schedule, recipe = Stages(config.model.boundaries), SCHEDULES[config.model.schedule], config.training
+        if config.training.share_boundaries and config.model.boundaries:
+            raise BadInput("The setting share_boundaries is for a network with a single decoder; others have shares by stage.")
+        schedule, recipe = SCHEDULES[config.model.schedule], config.training
+        stages = Stages(recipe.share_boundaries or config.model.boundaries)
         given = recipe.shares
         if given == "uniform":
             given = (1.0,) * len(stages)
@@ -117,6 +120,11 @@ class Levels:
             for ends in zip(*map(self.stages.bounds, range(len(self.stages))), strict=True)
         )
         return torch.minimum(torch.maximum(sigma, low), high.nextafter(low))
+
+
+def stage_shares(config: RunConfig) -> tuple[float, ...]:
+    """The share of each of a network's stages in its training images."""
+    return Levels.of(config).shares if config.model.boundaries else (1.0,)
 
 
 def stage_levels(schedule: Schedule, stages: Stages, stage: int, count: int, draw: torch.Generator) -> Tensor:

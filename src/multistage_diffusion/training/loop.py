@@ -74,7 +74,9 @@ def _welcome(name: str) -> bool:
 
 
 def _without_length(config: RunConfig) -> RunConfig:
-    return replace(config, training=replace(config.training, images=1), data=replace(config.data, path=""))
+    """A run without what may change from sitting to sitting."""
+    training = replace(config.training, images=1, keep_last=1, keep_every=0)
+    return replace(config, training=training, data=replace(config.data, path=""))
 
 
 def _check_same(out: Path, old: object, new: object, where: str = "") -> None:
@@ -155,7 +157,7 @@ class _Loop:
         check_run(out, config, images)
         self._share_of_batch()
         self._resume()
-        self.probe = Probe.draw(images, denoiser, self.schedule, config.model.classes > 0, self.recipe.seed)
+        self.probe = Probe.draw(images, denoiser.stages, self.schedule, config.model.classes > 0, self.recipe.seed)
         self.optimal_loss = self.probe.optimal_loss(images, denoiser)
         self.clock, self.timed_images, self.timed_seconds = time.monotonic(), 0, 0.0
 

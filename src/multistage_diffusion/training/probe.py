@@ -9,6 +9,7 @@ from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser, weighted_error
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.schedule import Schedule
+from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.draws import Stream, generator, stage_levels
 
 __all__ = ["Probe"]
@@ -18,23 +19,26 @@ PER_STAGE = 64
 
 @dataclass(frozen=True)
 class Probe:
-    """``PER_STAGE`` noisy training images in each stage, the same ones throughout a run."""
+    """As many noisy images in each stage, the same ones throughout a run."""
 
     clean: Tensor
     noise: Tensor
     sigma: Tensor
+    """Noise levels, the same number in each stage, smallest noise first."""
+    stages: int
     labels: Tensor | None
 
     @staticmethod
-    def draw(images: Images, denoiser: NetworkDenoiser, schedule: Schedule, conditional: bool, seed: int) -> "Probe":
+    def draw(
+        images: Images, stages: Stages, schedule: Schedule, conditional: bool, seed: int, per_stage: int = PER_STAGE
+    ) -> "Probe":
         """Draws images and noise at random and levels stratified inside each stage, under the schedule's density."""
-        stages, draw = denoiser.stages, generator(seed, Stream.PROBE)
-        count = PER_STAGE * len(stages)
-        chosen = torch.randint(len(images), (count,), generator=draw)
+        draw = generator(seed, Stream.PROBE)
+        chosen = torch.randint(len(images), (per_stage * len(stages),), generator=draw)
         clean = to_unit_range(images.pixels[chosen])
-        sigma = torch.cat([stage_levels(schedule, stages, k, PER_STAGE, draw) for k in range(len(stages))])
+        sigma = torch.cat([stage_levels(schedule, stages, k, per_stage, draw) for k in range(len(stages))])
         labels = images.labels[chosen] if conditional and images.labels is not None else None
-        return Probe(clean, torch.randn(clean.shape, generator=draw), sigma, labels)
+        return Probe(clean, torch.randn(clean.shape, generator=draw), sigma, len(stages), labels)
 
     @property
     def noisy(self) -> Tensor:
@@ -63,5 +67,5 @@ class Probe:
 
     def _per_stage(self, denoised: Tensor, denoiser: NetworkDenoiser) -> list[float]:
         losses = weighted_error(denoised, self.clean, self.sigma, denoiser.preconditioning)
-        means: list[float] = losses.unflatten(0, (-1, PER_STAGE)).mean(1).tolist()
+        means: list[float] = losses.unflatten(0, (self.stages, -1)).mean(1).tolist()
         return means

@@ -2,7 +2,7 @@
 
 ``RUN/checkpoints/<images>/`` holds ``model.safetensors`` (averaged weights, ready to sample from) and
 ``training.safetensors`` (weights, Adam's moments, running sums). A checkpoint is written to a temporary folder and renamed, so
-one that exists is whole. The two latest are kept.
+one that exists is whole. The latest are kept, and one for each interval of images if asked for.
 """
 
 import copy
@@ -21,7 +21,6 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = ["State", "checkpoints", "images_seen", "load_checkpoint", "save_checkpoint"]
 
-KEEP = 2
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -69,7 +68,7 @@ def images_seen(run: Path) -> int:
 
 
 def save_checkpoint(run: Path, state: State, config: RunConfig) -> Path:
-    """Writes a checkpoint and removes all but the latest ``KEEP``."""
+    """Writes a checkpoint and removes those that need not be kept."""
     target = run / "checkpoints" / f"{state.images:012d}"
     if target.exists():
         return target
@@ -78,9 +77,15 @@ def save_checkpoint(run: Path, state: State, config: RunConfig) -> Path:
     save_model(temporary / "model.safetensors", state.average, config, state.images)
     save_tensors(temporary / "training.safetensors", dict(_tensors(state)), {"images": state.images, "seconds": state.seconds})
     temporary.replace(target)
-    for old in checkpoints(run)[:-KEEP]:
+    for old in _unneeded(checkpoints(run), config.training):
         shutil.rmtree(old)
     return target
+
+
+def _unneeded(whole: list[Path], config: TrainingConfig) -> list[Path]:
+    """The checkpoints, of those given from the oldest on, that are neither among the latest nor the first of an interval."""
+    first = {int(path.name) // config.keep_every: path for path in reversed(whole)} if config.keep_every else {}
+    return [path for path in whole[: -config.keep_last] if path not in first.values()]
 
 
 def load_checkpoint(checkpoint: Path, state: State) -> None:
