@@ -17,7 +17,7 @@ import torch
 import tyro
 
 from multistage_diffusion.config import DataInfo, RunConfig
-from multistage_diffusion.denoiser import build_denoiser, channels_last
+from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
 from multistage_diffusion.evaluation.cost import stage_costs, unified
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.schedule import SCHEDULES
@@ -72,11 +72,11 @@ class Steps:
     """A network and the steps of its training."""
 
     def __init__(self, config: RunConfig, dtype: torch.dtype, batch: int) -> None:
-        denoiser = channels_last(build_denoiser(config.model).to(DEVICE))
+        denoiser = lay_out(build_denoiser(config.model).to(DEVICE))
         denoiser.dtype = dtype
         self.state = State.begin(denoiser, config.training)
         self.y, self.noise = (torch.randn(batch, *config.model.shape, device=DEVICE) for _ in range(2))
-        self.y, self.noise = (tensor.to(memory_format=torch.channels_last) for tensor in (self.y, self.noise))
+        self.y, self.noise = (tensor.to(memory_format=fastest_layout(denoiser)) for tensor in (self.y, self.noise))
 
     def __call__(self, sigma: torch.Tensor) -> None:
         self.state.optimizer.zero_grad(set_to_none=True)

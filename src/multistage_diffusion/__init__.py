@@ -9,6 +9,7 @@ The public names, imported when they are first used:
 - ``SampleOptions``, ``generate``, ``heun``, ``ddim``, ``dpmpp_2m``: sampling.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from multistage_diffusion.training import train
 
 __version__ = "0.1.0"
+
+# A mixed batch has other numbers of samples in its stages at every step; oneDNN forgets what it prepared for them after 1024.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 _HOMES = {
     "checkpoint": ("load_model",),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.config import RunConfig
-from multistage_diffusion.denoiser import build_denoiser, channels_last
+from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.state import State
@@ -39,12 +39,12 @@ def measure_speed(config: RunConfig, device: torch.device | str = "cpu", seconds
         device: where to compute.
         seconds: about how long each of the measurements may take, a few for each stage.
     """
-    denoiser = channels_last(build_denoiser(config.model).to(device))
+    denoiser = lay_out(build_denoiser(config.model).to(device))
     denoiser.dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     state = State.begin(denoiser, config.training)
     training, sampling = [], []
     for stage in range(len(denoiser.stages)):
-        batches = [_batch(config, stage, size, device) for size in (1, config.training.batch_size)]
+        batches = [_batch(config, stage, size, device, fastest_layout(denoiser)) for size in (1, config.training.batch_size)]
         training.append(_per_image(lambda batch: denoiser.loss(*batch).mean().backward(), batches, seconds))
         with torch.inference_mode():
             sampling.append(_per_image(lambda batch: denoiser.loss(*batch), batches, seconds))
@@ -56,12 +56,12 @@ def _update(state: State) -> None:
     state.update_average(0.9)
 
 
-def _batch(config: RunConfig, stage: int, size: int, device: torch.device | str) -> Batch:
+def _batch(config: RunConfig, stage: int, size: int, device: torch.device | str, layout: torch.memory_format) -> Batch:
     """Images, levels, noise and labels in one stage."""
     schedule, stages = SCHEDULES[config.model.schedule], Stages(config.model.boundaries)
     low, high = stages.bounds(stage)
     inside = ((float(schedule.u(low)) if low > 0 else 0.0) + (float(schedule.u(high)) if high < float("inf") else 1.0)) / 2
-    y = torch.zeros(size, *config.model.shape, device=device).to(memory_format=torch.channels_last)
+    y = torch.zeros(size, *config.model.shape, device=device).to(memory_format=layout)
     labels = torch.zeros(size, dtype=torch.long, device=device) if config.model.classes else None
     return y, schedule.sigma(inside).expand(size), torch.randn_like(y), labels
 

@@ -31,10 +31,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.y)
 
-    def part(self, start: int, stop: int, device: torch.device) -> "Batch":
-        """Some of the samples, on a device but for their levels."""
+    def part(self, start: int, stop: int, device: torch.device, layout: torch.memory_format) -> "Batch":
+        """Some of the samples, on a device but for their levels, and images in a layout of memory."""
         here = slice(start, stop)
-        y, noise = (tensor[here].to(device, memory_format=torch.channels_last) for tensor in (self.y, self.noise))
+        y, noise = (tensor[here].to(device, memory_format=layout) for tensor in (self.y, self.noise))
         labels, done_to = (None if tensor is None else tensor[here].to(device) for tensor in (self.labels, self.augment))
         return Batch(y, self.sigma[here], noise, labels, done_to)
 

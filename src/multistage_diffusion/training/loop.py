@@ -15,7 +15,7 @@ from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import Model, load_model, save_model
 from multistage_diffusion.config import ModelConfig, RunConfig, TrainingConfig, from_json, to_json
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser, channels_last
+from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser, fastest_layout, lay_out
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
 from multistage_diffusion.schedule import SCHEDULES
@@ -149,11 +149,11 @@ class _Loop:
         self.device = Accelerator().device  # joins the other processes, if there are any
         self.schedule, self.levels = SCHEDULES[config.model.schedule], Levels.of(config)
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
-        denoiser = channels_last(build_denoiser(config.model).to(self.device))
+        denoiser = lay_out(build_denoiser(config.model).to(self.device))
         if init is not None:
             _begin_with(denoiser, config, init)
         denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
-        self.state = State.begin(denoiser, self.recipe)
+        self.layout, self.state = fastest_layout(denoiser), State.begin(denoiser, self.recipe)
         check_run(out, config, images)
         self._share_of_batch()
         self._resume()
@@ -201,7 +201,7 @@ class _Loop:
         state.optimizer.zero_grad(set_to_none=True)
         cuts = [self.first + (self.last - self.first) * part // recipe.accumulate for part in range(recipe.accumulate + 1)]
         for begin, end in pairwise(cuts):
-            self._backward(batch.part(begin, end, self.device))
+            self._backward(batch.part(begin, end, self.device, self.layout))
         parameters = list(state.denoiser.parameters())
         add_over_processes(parameters)
         if recipe.clip_norm:

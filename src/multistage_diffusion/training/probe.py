@@ -15,6 +15,7 @@ from multistage_diffusion.training.draws import Stream, generator, stage_levels
 __all__ = ["Probe"]
 
 PER_STAGE = 64
+PART = 192  # evaluated at once
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,11 @@ class Probe:
     @torch.no_grad()
     def network_loss(self, denoiser: NetworkDenoiser, device: torch.device) -> list[float]:
         """Mean weighted loss of the network in each stage."""
-        labels = None if self.labels is None else self.labels.to(device)
-        denoised = denoiser(self.noisy.to(device), self.sigma, labels)
-        return self._per_stage(denoised.cpu(), denoiser)
+        denoised = []
+        for part in torch.arange(len(self.sigma)).split(PART):
+            labels = None if self.labels is None else self.labels[part].to(device)
+            denoised.append(denoiser(self.noisy[part].to(device), self.sigma[part], labels).cpu())
+        return self._per_stage(torch.cat(denoised), denoiser)
 
     def optimal_loss(self, images: Images, denoiser: NetworkDenoiser) -> list[float]:
         """Mean weighted loss of the optimal denoiser in each stage: the least any denoiser can have on this data set.
