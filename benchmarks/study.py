@@ -2,9 +2,10 @@
 
     python benchmarks/study.py TRAIN TEST --out FOLDER [--budget 16] [--seeds 0 1] [--only NAME ...]
 
-Small networks on images of 32x32 halved to 16x16, until each run has spent the same number of MACs in training. Six times
-in each run the averaged weights are measured on images held out: the weighted loss in each of three stages, on the
-same images, noise and levels for all. An interrupted study continues. Prints a table in Markdown and writes ``study.svg``; the report is ``study.md``.
+Small networks on images of 32x32 halved to 16x16, until each run has spent the same number of MACs in training. Six times in
+each run the averaged weights are measured on images held out: the weighted loss in each of three stages, on the same images,
+noise and levels for all. An interrupted study continues. Prints a table in Markdown and writes ``study.svg``; the report is
+``study.md``.
 """
 
 import json
