@@ -1,5 +1,6 @@
 """What several tests share: tiny images, networks and runs. Nothing here is random between runs."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +28,7 @@ TRAINING = TrainingConfig(
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from multistage_diffusion.errors import BadInput
 @pytest.fixture
 def file(tmp_path: Path, denoiser: NetworkDenoiser, run_config: RunConfig) -> Path:
     path = tmp_path / "model.safetensors"
-    save_model(path, denoiser, run_config, 123)
+    save_model(path, denoiser.network.state_dict(), run_config, 123)
     return path
 
 
@@ -49,7 +49,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_are_refused(file: Path, denoiser: NetworkDenoiser, run_config: RunConfig) -> None:
     wider = replace(run_config.model.network, decoder_widths=(16, 8, 4))
-    save_model(file, denoiser, replace(run_config, model=replace(run_config.model, network=wider)), 0)
+    save_model(file, denoiser.network.state_dict(), replace(run_config, model=replace(run_config.model, network=wider)), 0)
     with pytest.raises(BadInput, match="do not fit"):
         load_model(file)
 

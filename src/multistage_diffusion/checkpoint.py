@@ -55,9 +55,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     return tensors, {key: json.loads(value) for key, value in metadata.items()}
 
 
-def save_model(path: Path, denoiser: NetworkDenoiser, config: RunConfig, images: int) -> None:
-    """Writes a model file, atomically."""
-    save_tensors(path, denoiser.network.state_dict(), {"config": to_json(config), "images": images})
+def save_model(path: Path, weights: Mapping[str, Tensor], config: RunConfig, images: int) -> None:
+    """Writes a model file, atomically.
+
+    Args:
+        path: the file.
+        weights: ``state_dict`` of the network.
+        config: the run.
+        images: how many the network has seen.
+    """
+    save_tensors(path, weights, {"config": to_json(config), "images": images})
 
 
 def load_model(path: Path) -> Model:

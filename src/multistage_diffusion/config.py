@@ -15,6 +15,7 @@ __all__ = ["DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingCon
 
 ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
 PreconditioningName = Literal["edm", "vp", "ddpm"]
+PrecisionName = Literal["float32", "tf32", "bf16"]
 Pyramid = Literal["none", "skip", "residual"]
 POSITIVE = (
     "images",
@@ -125,7 +126,7 @@ class TrainingConfig:
     """How weights are found. Lengths are counted in images, so that they do not depend on the batch size."""
 
     images: int = 1_000_000
-    """Length of the run. Only it, --keep-last and --keep-every may change when a run is continued."""
+    """Length of the run. It may change when a run is continued, as may --keep-last, --keep-every, --compile and --shard."""
     batch_size: int = 64
     """Images in one step, over all processes."""
     accumulate: int = 1
@@ -156,8 +157,12 @@ class TrainingConfig:
     """Mirror images left-right at random. Turn off for letters and digits."""
     augment: float = 0.0
     """Probability of each geometric augmentation, of which the network is told (EDM's pipe); needs --augment-channels 9."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16 runs the network in bfloat16 with float32 weights, on processors that have it."""
+    precision: PrecisionName = "float32"
+    """bf16 runs the network in bfloat16 with float32 weights; tf32 rounds factors to 10 bits, on GPUs that can."""
+    compile: bool = False
+    """Compile encoder and decoders, each for itself: minutes at the start, faster steps. A run resumes up to rounding then."""
+    shard: bool = False
+    """Split weights, moments and averages over the processes (FSDP), where a GPU cannot hold them whole."""
     record_images: int = 10_000
     """A line of stats.jsonl after every so many images."""
     checkpoint_images: int = 50_000

@@ -8,7 +8,7 @@ and weights the loss ``weight(sigma) |D(y + sigma n; sigma) - y|^2``. ``NetworkD
 sigma, so it sorts the batch by stage once, before the encoder, and restores the order once, after the decoders.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -125,6 +125,7 @@ class NetworkDenoiser(nn.Module):
         labels: Tensor | None = None,
         augment: Tensor | None = None,
         context: Tensor | None = None,
+        also: Collection[int] = (),
     ) -> Tensor:
         """Denoises.
 
@@ -134,20 +135,27 @@ class NetworkDenoiser(nn.Module):
             labels: classes, int64 ``[B]``, for a class-conditional network; -1, or no labels at all, for none.
             augment: labels of the augmentation, ``[B, augment_channels]``; none for images as they are.
             context: what the network attends to, ``[B, tokens, context_channels]``.
+            also: stages whose decoders are evaluated even without samples (sharding).
         """
         level = as_float64(sigma).expand(len(x))
         stage = self.stages.index(level)
         counts = stage.bincount(minlength=len(self.stages)).tolist()
         conditions = (labels, augment, context)
         if max(counts) == len(x):  # one stage: nothing to sort
-            return self._denoise(x, level, counts, conditions)
+            return self._denoise(x, level, counts, conditions, also)
         order = stage.argsort(stable=True)
         here = order.to(x.device)
-        routed = self._denoise(x[here], level[order], counts, tuple(None if c is None else c[here] for c in conditions))
+        routed = self._denoise(x[here], level[order], counts, tuple(None if c is None else c[here] for c in conditions), also)
         return torch.empty_like(routed).index_copy(0, here, routed)
 
     def loss(
-        self, y: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+        self,
+        y: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+        labels: Tensor | None = None,
+        augment: Tensor | None = None,
+        also: Collection[int] = (),
     ) -> Tensor:
         """The weighted denoising loss of each sample, averaged over its pixels: ``[B]``.
 
@@ -157,16 +165,19 @@ class NetworkDenoiser(nn.Module):
             noise: unit Gaussian noise, the shape of ``y``.
             labels: classes, int64 ``[B]``, for a class-conditional network.
             augment: labels of the augmentation, ``[B, augment_channels]``.
+            also: stages whose decoders are evaluated even without samples (sharding).
         """
-        denoised = self(y + _like(sigma, y) * noise, sigma, labels, augment)
+        denoised = self(y + _like(sigma, y) * noise, sigma, labels, augment, also=also)
         return weighted_error(denoised, y, sigma, self.preconditioning)
 
-    def _denoise(self, x: Tensor, level: Tensor, counts: list[int], conditions: tuple[Tensor | None, ...]) -> Tensor:
+    def _denoise(
+        self, x: Tensor, level: Tensor, counts: list[int], conditions: tuple[Tensor | None, ...], also: Collection[int]
+    ) -> Tensor:
         p = self.preconditioning
         image = x.to(torch.float32)
         c_noise = p.c_noise(level).to(device=x.device, dtype=torch.float32)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            raw = self.network(_like(p.c_in(level), image) * image, c_noise, counts, *conditions)
+            raw = self.network(_like(p.c_in(level), image) * image, c_noise, counts, *conditions, also)
         skip, out = _like(p.c_skip(level), x), _like(p.c_out(level), x)
         return skip * x + out * raw.to(x.dtype)
 

@@ -13,15 +13,15 @@ from multistage_diffusion.config import RunConfig, TrainingConfig
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.optimal import OptimalDenoiser
-from multistage_diffusion.training import Diverged, Record, read_records, train
-from multistage_diffusion.training.loop import check_run, ema_decay, learning_rate
-from multistage_diffusion.training.state import checkpoints
+from multistage_diffusion.training import Record, read_records, train
+from multistage_diffusion.training.check import check_run
+from multistage_diffusion.training.loop import ema_decay, learning_rate
 from tests.conftest import TRAINING, run_on
 
 GOLDEN_LOSSES = [
-    [1.174835, 2.225271, 0],
-    [0.969440, 1.963622, 3.195981],
-    [1.209530, 1.792175, 0],
+    [1.105622, 2.122833, 0],
+    [1.015889, 1.804884, 2.897773],
+    [1.225185, 1.790355, 0],
 ]
 
 
@@ -133,22 +133,6 @@ def test_other_images_are_refused(run_config: RunConfig, few_digits: Images, tmp
         list(train(run_config, Images(few_digits.pixels[:].flip(0), few_digits.labels), tmp_path))
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "training.safetensors"])
-def test_a_truncated_checkpoint_is_named_and_kept(few_digits: Images, tmp_path: Path, file: str) -> None:
-    list(train(run_on(few_digits), few_digits, tmp_path))
-    damaged = checkpoints(tmp_path)[-1] / file
-    damaged.write_bytes(damaged.read_bytes()[:-100])
-    with pytest.raises(BadInput, match=rf"Cannot read .*{file}"):
-        list(train(run_on(few_digits, images=40), few_digits, tmp_path))
-    assert len(checkpoints(tmp_path)) == 2
-
-
-def test_the_two_latest_checkpoints_are_kept(few_digits: Images, tmp_path: Path) -> None:
-    list(train(run_on(few_digits, images=80), few_digits, tmp_path))
-    assert [int(path.name) for path in checkpoints(tmp_path)] == [64, 80]
-    assert not list(tmp_path.glob("checkpoints/.*"))
-
-
 def test_conditional_runs_resume_too(few_digits: Images, tmp_path: Path) -> None:
     config = run_on(few_digits, images=40)
     config = replace(config, model=replace(config.model, classes=10))
@@ -162,15 +146,6 @@ def test_conditional_runs_resume_too(few_digits: Images, tmp_path: Path) -> None
 def test_training_learns(few_digits: Images, tmp_path: Path) -> None:
     records = list(train(run_on(few_digits, images=1600, record_images=800, checkpoint_images=1600), few_digits, tmp_path))
     assert sum(records[-1].probe_loss) < 0.85 * sum(records[0].probe_loss)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(few_digits: Images, tmp_path: Path) -> None:
-    config = run_on(few_digits, images=160, learning_rate=1e20, warmup_images=1, checkpoint_images=8)
-    with pytest.raises(Diverged, match=r"loss of stage \d is not finite"):
-        list(train(config, few_digits, tmp_path))
-    assert checkpoints(tmp_path)
-    for checkpoint in checkpoints(tmp_path):
-        assert all(t.isfinite().all() for t in load_model(checkpoint / "model.safetensors").denoiser.parameters())
 
 
 def test_stats_are_lines_of_json(run_config: RunConfig, few_digits: Images, tmp_path: Path) -> None:

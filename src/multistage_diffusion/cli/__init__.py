@@ -35,6 +35,8 @@ DISK_ERRORS = {
     errno.EROFS,
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
     errno.ENOTDIR,
     errno.EISDIR,
     errno.EEXIST,

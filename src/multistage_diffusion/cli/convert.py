@@ -43,7 +43,7 @@ class Convert:
         model = load_model(find_model(self.source)) if own else _foreign(self.source, _preset(self.preset))
         if self.decoder_widths:
             model = self._grown(model)
-        save_model(self.out, model.denoiser, model.config, model.images)
+        save_model(self.out, model.denoiser.network.state_dict(), model.config, model.images)
         widths = "/".join(map(str, model.config.model.network.decoder_widths))
         count = sum(p.numel() for p in model.denoiser.parameters())
         say(f"wrote {self.out}: {count:,} parameters, decoders {widths}")

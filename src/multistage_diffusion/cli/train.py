@@ -18,8 +18,8 @@ from multistage_diffusion.presets import Preset, choose_stages, plan_run
 from multistage_diffusion.processes import leading
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import Record, train
+from multistage_diffusion.training.check import check_run
 from multistage_diffusion.training.draws import stage_shares
-from multistage_diffusion.training.loop import check_run
 from multistage_diffusion.training.state import images_seen
 
 LEAST_SHARE = 1e-4

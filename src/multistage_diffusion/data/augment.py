@@ -5,12 +5,14 @@ told how. Images are resampled at twice their size between the low-pass filters 
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LABELS", "augment"]
+__all__ = ["LABELS", "Augmentation", "augment", "draw_augmentation", "mirror"]
 
 LABELS = 9
 SYM6 = (
@@ -30,19 +32,48 @@ SYM6 = (
 SCALE_STD, STRETCH_STD, SHIFT_STD = 0.2, 0.2, 0.125  # of log2 of a scale; of a shift as a share of the size
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What is to be done to each image of a batch."""
+
+    labels: Tensor
+    """What the network is told, ``[B, LABELS]``: mirrored, upside down, log2 of the scale over ``SCALE_STD``, cosine - 1 and
+    sine of the angle, the stretch along two axes, and the shift in both directions over ``SHIFT_STD``."""
+    back: Tensor
+    """Where each pixel of the result comes from, ``[B, 3, 3]``, in pixels counted from the middle."""
+
+    def __getitem__(self, here: slice) -> "Augmentation":
+        return Augmentation(self.labels[here], self.back[here])
+
+    def apply(self, images: Tensor) -> Tensor:
+        """The augmented images, ``[B, C, H, W]``, on their device."""
+        images = mirror(images, self.labels[:, 0] == 1)
+        images = mirror(images, self.labels[:, 1] == 1, axis=2)
+        changed = (self.back - torch.eye(3)).abs().amax((1, 2)) > 1e-5  # rotations there and back leave rounding errors
+        where = changed.nonzero()[:, 0].to(images.device)
+        return images.index_copy(0, where, _transformed(images[where], self.back[changed])) if len(where) else images
+
+
+def mirror(images: Tensor, which: Tensor, axis: int = 3) -> Tensor:
+    """Mirrors some images: ``which`` is bool ``[B]``."""
+    return torch.where(which.to(images.device)[:, None, None, None], images.flip(axis), images)
+
+
 def augment(images: Tensor, probability: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Augments a batch.
+    """A batch ``[B, C, H, W]``, -1 to 1, augmented, and what was done to it, ``[B, LABELS]``; see ``draw_augmentation``."""
+    drawn = draw_augmentation(len(images), images.shape[2:], probability, draw)
+    return drawn.apply(images), drawn.labels
+
+
+def draw_augmentation(count: int, size: Sequence[int], probability: float, draw: torch.Generator) -> Augmentation:
+    """Draws what to do to ``count`` images.
 
     Args:
-        images: ``[B, C, H, W]``, -1 to 1.
+        count: number of images.
+        size: their height and width.
         probability: of each transformation but the mirror image, which is as likely as not.
         draw: source of randomness, on the CPU.
-
-    Returns:
-        The images and what was done to them, ``[B, LABELS]``: mirrored, upside down, log2 of the scale over ``SCALE_STD``,
-        cosine - 1 and sine of the angle, the stretch along two axes, and the shift in both directions over ``SHIFT_STD``.
     """
-    count = len(images)
 
     def sometimes(values: Tensor) -> Tensor:
         return values * (torch.rand(count, generator=draw) < probability)
@@ -59,18 +90,12 @@ def augment(images: Tensor, probability: float, draw: torch.Generator) -> tuple[
     axis = axis * (torch.rand(count, generator=draw) < 0.5)
     moved = torch.rand(count, generator=draw) < probability
     x_shift, y_shift = normal() * moved, normal() * moved
-    images = torch.where(mirrored[:, None, None, None] == 1, images.flip(3), images)
-    images = torch.where(inverted[:, None, None, None] == 1, images.flip(2), images)
-    height, width = images.shape[2:]
+    height, width = size
     back = _scaling(-SCALE_STD * scale, -SCALE_STD * scale) @ _rotation(turn)
     back = back @ _rotation(-axis) @ _scaling(-STRETCH_STD * stretch, STRETCH_STD * stretch) @ _rotation(axis)
     back = back @ _translation(-SHIFT_STD * width * x_shift, -SHIFT_STD * height * y_shift)
     labels = [mirrored, inverted, scale, turn.cos() - 1, turn.sin(), stretch * axis.cos(), stretch * axis.sin(), x_shift, y_shift]
-    changed = (back - torch.eye(3)).abs().amax((1, 2)) > 1e-5  # rotations there and back leave rounding errors
-    if changed.any():
-        images = images.clone()
-        images[changed] = _transformed(images[changed], back[changed])
-    return images, torch.stack(labels, 1)
+    return Augmentation(torch.stack(labels, 1), back)
 
 
 def _matrix(rows: list[list[Tensor]]) -> Tensor:
@@ -110,8 +135,9 @@ def _transformed(images: Tensor, back: Tensor) -> Tensor:
     centre = _translation(half, half) @ doubled @ back @ doubled.inverse() @ _translation(-half, -half)
     to_unit = torch.diag(torch.tensor([2 / large.shape[3], 2 / large.shape[2], 1.0]))
     from_unit = torch.diag(torch.tensor([out_width / 2, out_height / 2, 1.0]))
-    grid = F.affine_grid((to_unit @ centre @ from_unit)[:, :2], [len(images), 1, out_height, out_width], align_corners=False)
-    return _halved(F.grid_sample(large, grid.to(large), align_corners=False), rim)
+    moves = (to_unit @ centre @ from_unit)[:, :2].to(large)
+    grid = F.affine_grid(moves, [len(images), 1, out_height, out_width], align_corners=False)
+    return _halved(F.grid_sample(large, grid, align_corners=False), rim)
 
 
 def _taps(images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ multistage and separate networks are settings of the one class:
 - separate: an encoder and a decoder for each stage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -184,6 +184,7 @@ class StagedUNet(nn.Module):
         labels: Tensor | None = None,
         augment: Tensor | None = None,
         context: Tensor | None = None,
+        also: Collection[int] = (),
     ) -> Tensor:
         """The network's output for a batch that is sorted by stage.
 
@@ -194,12 +195,14 @@ class StagedUNet(nn.Module):
             labels: classes, int64 ``[B]``, if the network has any; -1 for none.
             augment: labels of the augmentation, ``[B, augment_channels]``, if the network knows any.
             context: ``[B, tokens, context_channels]``, if the network attends to one.
+            also: stages to evaluate even without samples, because other processes have some (sharding).
 
         Returns:
             ``[B, C, H, W]`` in the order of ``x``. A stage without samples is not evaluated and gets no gradient.
         """
         features = self._encode([x, c_noise, labels, augment, context], counts)
-        return torch.cat([decoder(f) for decoder, f, n in zip(self.decoders, features, counts, strict=True) if n])
+        parts = zip(self.decoders, features, counts, strict=True)
+        return torch.cat([decoder(f) for stage, (decoder, f, n) in enumerate(parts) if n or stage in also])
 
     def _encode(self, inputs: Sequence[Tensor | None], counts: Sequence[int]) -> list[Features]:
         if len(self.encoders) == 1:

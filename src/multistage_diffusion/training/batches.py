@@ -1,16 +1,21 @@
-"""The batches of a run, as functions of its configuration and the images seen."""
+"""The batches of a run, as functions of its configuration and the images seen.
+
+What is drawn for a batch, but for its noise, is a few numbers for each image, and every process draws all of it. Pixels are
+read and noise is drawn only for the samples a process computes. Both are the same however many processes there are.
+"""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from multistage_diffusion.config import RunConfig
-from multistage_diffusion.data.augment import augment
+from multistage_diffusion.data.augment import Augmentation, draw_augmentation, mirror
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.training.draws import Levels, Stream, generator, image_indices
 
-__all__ = ["Batch", "draw_batch"]
+__all__ = ["Batch", "Draws", "draw"]
 
 
 @dataclass(frozen=True)
@@ -28,27 +33,52 @@ class Batch:
     augment: Tensor | None
     """What was done to the images, ``[B, 9]``."""
 
-    def __len__(self) -> int:
-        return len(self.y)
 
-    def part(self, start: int, stop: int, device: torch.device, layout: torch.memory_format) -> "Batch":
-        """Some of the samples, on a device but for their levels, and images in a layout of memory."""
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn for a batch before any image is read; everything has an entry for each sample."""
+
+    seed: int
+    first: int
+    """Number of images that were seen before."""
+    chosen: Tensor
+    """Which images, int64 ``[B]``."""
+    sigma: Tensor
+    """Noise levels, float64 ``[B]``."""
+    mirrored: Tensor
+    """Which images are mirrored left-right, bool ``[B]``."""
+    augmentation: Augmentation | None
+
+    def load(
+        self, start: int, stop: int, images: Images, conditional: bool, device: torch.device, layout: torch.memory_format
+    ) -> Batch:
+        """Some of the samples, on a device but for their levels; bytes are scaled, mirrored and augmented there."""
         here = slice(start, stop)
-        y, noise = (tensor[here].to(device, memory_format=layout) for tensor in (self.y, self.noise))
-        labels, done_to = (None if tensor is None else tensor[here].to(device) for tensor in (self.labels, self.augment))
-        return Batch(y, self.sigma[here], noise, labels, done_to)
+        pixels = images.pixels[self.chosen[here]].to(device, non_blocking=True)
+        y, done_to = mirror(to_unit_range(pixels), self.mirrored[here]), None
+        if self.augmentation is not None:
+            part = self.augmentation[here]
+            y, done_to = part.apply(y), part.labels.to(device, non_blocking=True)
+        noise = self._noise(start, stop, images.shape).to(device, non_blocking=True)
+        labels = images.labels[self.chosen[here]].to(device) if conditional and images.labels is not None else None
+        return Batch(
+            y.contiguous(memory_format=layout), self.sigma[here], noise.contiguous(memory_format=layout), labels, done_to
+        )
+
+    def _noise(self, start: int, stop: int, shape: tuple[int, int, int]) -> Tensor:
+        """The noise of each sample is a function of seed and number of images seen, by a generator that counts (Philox)."""
+        noise = np.empty((stop - start, *shape), np.float32)
+        for row, number in zip(noise, range(self.first + start, self.first + stop), strict=True):
+            counting = np.random.Philox(key=(self.seed << 8) + Stream.NOISE, counter=number << 128)
+            np.random.Generator(counting).standard_normal(dtype=np.float32, out=row)
+        return torch.from_numpy(noise)
 
 
-def draw_batch(config: RunConfig, images: Images, levels: Levels, seen: int) -> Batch:
-    """The batch that follows after ``seen`` images; the same in every process."""
-    recipe = config.training
-    draw = generator(recipe.seed, Stream.STEP, seen)
-    chosen = image_indices(recipe.seed, len(images), seen, recipe.batch_size)
-    y = to_unit_range(images.pixels[chosen])
-    if recipe.flip:
-        mirrored = torch.rand(len(y), 1, 1, 1, generator=draw) < 0.5
-        y = torch.where(mirrored, y.flip(3), y)
-    y, done_to = augment(y, recipe.augment, draw) if recipe.augment else (y, None)
-    sigma, noise = levels.draw(len(y), draw), torch.randn(y.shape, generator=draw)
-    labels = images.labels[chosen] if config.model.classes and images.labels is not None else None
-    return Batch(y, sigma, noise, labels, done_to)
+def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
+    """What is drawn for the batch that follows after ``seen`` images."""
+    recipe, count = config.training, config.training.batch_size
+    source = generator(recipe.seed, Stream.STEP, seen)
+    mirrored = torch.rand(count, generator=source) < (0.5 if recipe.flip else 0.0)
+    augmentation = draw_augmentation(count, images.shape[1:], recipe.augment, source) if recipe.augment else None
+    chosen = image_indices(recipe.seed, len(images), seen, count)
+    return Draws(recipe.seed, seen, chosen, levels.draw(count, source), mirrored, augmentation)

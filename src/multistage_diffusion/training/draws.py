@@ -27,6 +27,7 @@ class Stream(IntEnum):
     STEP = 2
     DROPOUT = 3
     PROBE = 4
+    NOISE = 5
 
 
 def _key(*key: int) -> int:

@@ -7,32 +7,54 @@ moments stay as they are. (Torch's wrapper for data parallel training drops grad
 unsynchronised part used.)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from multistage_diffusion import processes
+from multistage_diffusion.networks.unet import StagedUNet
+from multistage_diffusion.training.sharding import whole
 
-__all__ = ["add_over_processes"]
+__all__ = ["Exchange", "part_norms"]
 
 BUCKET = 16 << 20  # numbers exchanged at a time
 
 
-@torch.no_grad()
-def add_over_processes(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces each gradient by its sum over the processes. All of them must call it, with the same parameters."""
-    if processes.count() == 1:
-        return
-    known = list(parameters)
-    used = processes.greatest(torch.tensor([float(p.grad is not None) for p in known], device=known[0].device))
-    chosen = [parameter for parameter, anywhere in zip(known, used.tolist(), strict=True) if anywhere]
-    for bucket in _buckets(chosen):
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
-        total = processes.total(torch.cat([gradient.flatten() for gradient in gradients]))
-        for parameter, part in zip(bucket, total.split([p.numel() for p in bucket]), strict=True):
-            # in the layout of the parameter, which a fused optimiser takes for granted
-            parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
+class Exchange:
+    """Adds gradients over the processes.
+
+    Args:
+        parameters: of the network, the same in every process.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self.known = list(parameters)
+        self.used: dict[Hashable, list[nn.Parameter]] = {}
+
+    @torch.no_grad()
+    def add(self, kind: Hashable) -> None:
+        """Replaces each gradient by its sum over the processes. All of them must call it.
+
+        Args:
+            kind: what decides which parameters are used, the same in every process; asked for once for each.
+        """
+        if processes.count() == 1:
+            return
+        if kind not in self.used:
+            self.used[kind] = self._used_anywhere()
+        for bucket in _buckets(self.used[kind]):
+            gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in bucket]
+            total = processes.total(torch.cat([gradient.flatten() for gradient in gradients]))
+            for parameter, part in zip(bucket, total.split([p.numel() for p in bucket]), strict=True):
+                # in the layout of the parameter, which a fused optimiser takes for granted
+                parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
+
+    def _used_anywhere(self) -> list[nn.Parameter]:
+        here = torch.tensor([float(p.grad is not None) for p in self.known], device=self.known[0].device)
+        anywhere = processes.greatest(here).tolist()
+        return [parameter for parameter, used in zip(self.known, anywhere, strict=True) if used]
 
 
 def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
@@ -45,3 +67,13 @@ def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         bucket.append(parameter)
     if bucket:
         yield bucket
+
+
+def part_norms(network: StagedUNet) -> Tensor:
+    """The norm of the gradient of each encoder, then of each decoder; 0 where there is none."""
+    norms = []
+    for part in (*network.encoders, *network.decoders):
+        gradients = [p.grad for p in part.parameters() if p.grad is not None]
+        zero = next(part.parameters()).new_zeros(())
+        norms.append(whole(get_total_norm(gradients)) if gradients else whole(zero))
+    return torch.stack(norms)

@@ -1,10 +1,7 @@
 """The training loop: a generator of records. The only module that knows accelerate."""
 
-import math
 import time
-from collections.abc import Callable, Generator
-from dataclasses import replace
-from itertools import pairwise
+from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 
 import torch
@@ -13,27 +10,23 @@ from torch import Tensor, nn
 
 from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import Model, load_model, save_model
-from multistage_diffusion.config import ModelConfig, RunConfig, TrainingConfig, from_json, to_json
+from multistage_diffusion.config import PrecisionName, RunConfig, TrainingConfig, to_json
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser, fastest_layout, lay_out
+from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.files import write_json
 from multistage_diffusion.schedule import SCHEDULES
-from multistage_diffusion.training.batches import Batch, draw_batch
+from multistage_diffusion.training.batches import Batch, Draws, draw
+from multistage_diffusion.training.check import begin_with, check_run
+from multistage_diffusion.training.compiled import compile_parts
 from multistage_diffusion.training.draws import Levels, Stream, seed_globally
-from multistage_diffusion.training.gradients import add_over_processes
+from multistage_diffusion.training.gradients import Exchange, part_norms
+from multistage_diffusion.training.health import PATIENCE, Diverged, Health, poison
 from multistage_diffusion.training.probe import Probe
 from multistage_diffusion.training.records import Record, append_record, keep_records
-from multistage_diffusion.training.state import State, checkpoints, images_seen, load_checkpoint, save_checkpoint
+from multistage_diffusion.training.state import State, averaged_weights, load_latest, save_checkpoint
 
-__all__ = ["Diverged", "check_run", "ema_decay", "learning_rate", "train"]
-
-
-WELCOME = ("stages.json", "stages.svg")  # what may lie in the folder of a new run
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer a finite number."""
+__all__ = ["ema_decay", "learning_rate", "train"]
 
 
 def ema_decay(config: TrainingConfig, images: int) -> float:
@@ -45,46 +38,6 @@ def ema_decay(config: TrainingConfig, images: int) -> float:
 def learning_rate(config: TrainingConfig, images: int) -> float:
     """The learning rate of the batch that begins after ``images`` images: a linear ramp to a constant."""
     return config.learning_rate * min(1.0, (images + config.batch_size) / max(config.warmup_images, 1))
-
-
-def check_run(out: Path, config: RunConfig, images: Images) -> None:
-    """Checks that ``out`` is new or holds the same run, up to its length and the path of its data.
-
-    Raises:
-        BadInput: if ``out`` holds another run or other files, or the data is not what the configuration says.
-    """
-    if images.fingerprint != config.data.fingerprint:
-        raise BadInput(f"The images differ from those of the run ({images.fingerprint}, not {config.data.fingerprint}).")
-    path = out / "config.json"
-    if path.exists():
-        old = from_json(RunConfig, read_json(path))
-        if old.data.fingerprint != config.data.fingerprint:
-            raise BadInput(f"{out} holds a run on other images, those of {old.data.path}; choose another --out.")
-        _check_same(out, to_json(_without_length(old)), to_json(_without_length(config)))
-    elif out.is_dir() and (other := sorted(path.name for path in out.iterdir() if not _welcome(path.name))):
-        raise BadInput(f"{out} holds {other[0]} but no config.json, so it is no run; choose another --out.")
-    seen = images_seen(out)
-    if seen - config.training.batch_size >= config.training.images:
-        raise BadInput(f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it.")
-
-
-def _welcome(name: str) -> bool:
-    """Whether a file may lie in the folder of a new run: its stages, or what is being written under a temporary name."""
-    return name in WELCOME or any(name.startswith(f".{file}.") for file in (*WELCOME, "config.json", "stats.jsonl"))
-
-
-def _without_length(config: RunConfig) -> RunConfig:
-    """A run without what may change from sitting to sitting."""
-    training = replace(config.training, images=1, keep_last=1, keep_every=0)
-    return replace(config, training=training, data=replace(config.data, path=""))
-
-
-def _check_same(out: Path, old: object, new: object, where: str = "") -> None:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in old.keys() | new.keys():
-            _check_same(out, old.get(key), new.get(key), f"{where}.{key}" if where else key)
-    elif old != new:
-        raise BadInput(f"{out} holds a run with another configuration: {where} is {old} there, {new} here. Choose another --out.")
 
 
 def train(
@@ -106,7 +59,7 @@ def train(
 
     Raises:
         BadInput: if the configuration contradicts itself or a checkpoint is damaged.
-        Diverged: if the loss is not finite; the last checkpoint is kept.
+        Diverged: if loss or gradient are not finite in one step after the other; the last checkpoint is kept.
     """
     loop = _Loop(config, images, out, init)
     while loop.state.images < config.training.images:
@@ -115,30 +68,10 @@ def train(
         if loop.crossed(config.training.record_images):
             yield loop.record()
         if stopping or loop.crossed(config.training.checkpoint_images):
-            loop.checkpoint()
+            loop.checkpoint(stopping or loop.state.images >= config.training.images)
         if stopping and loop.state.images < config.training.images:
             return
     loop.finish()
-
-
-def _begin_with(denoiser: NetworkDenoiser, config: RunConfig, init: Model) -> None:
-    """Gives a network the weights of a model, which must be of the same network and stages."""
-    ours, given = config.model, init.config.model
-    if any(_same_function(ours)[name] != value for name, value in _same_function(given).items()):
-        raise BadInput(
-            f"The model to begin with has decoders {list(given.network.decoder_widths)} and boundaries {list(given.boundaries)}, "
-            f"the run {list(ours.network.decoder_widths)} and {list(ours.boundaries)}, or their blocks or preconditioning differ."
-        )
-    try:
-        denoiser.network.load_state_dict(init.denoiser.network.state_dict())
-    except RuntimeError as error:
-        raise BadInput("The model to begin with is for other images or classes.") from error
-
-
-def _same_function(config: ModelConfig) -> dict[str, object]:
-    """What two models must share for the same weights to mean the same."""
-    network = replace(config.network, dropout=0.0, label_dropout=0.0)
-    return {"network": network, "boundaries": config.boundaries, "preconditioning": config.preconditioning}
 
 
 class _Loop:
@@ -148,38 +81,41 @@ class _Loop:
         self.config, self.recipe, self.images, self.out = config, config.training, images, out
         self.device = Accelerator().device  # joins the other processes, if there are any
         self.schedule, self.levels = SCHEDULES[config.model.schedule], Levels.of(config)
+        set_precision(self.recipe.precision)
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
         denoiser = lay_out(build_denoiser(config.model).to(self.device))
         if init is not None:
-            _begin_with(denoiser, config, init)
+            begin_with(denoiser, config, init)
         denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
         self.layout, self.state = fastest_layout(denoiser), State.begin(denoiser, self.recipe)
+        self.sharded = self.recipe.shard and processes.count() > 1
+        self.health, self.exchange = Health(self.device), Exchange(denoiser.parameters())
         check_run(out, config, images)
-        self._share_of_batch()
+        self.shares = self._shares_of_batch()
         self._resume()
+        if self.recipe.compile:
+            compile_parts(denoiser.network)
         self.probe = Probe.draw(images, denoiser.stages, self.schedule, config.model.classes > 0, self.recipe.seed)
         self.optimal_loss = self.probe.optimal_loss(images, denoiser)
         self.clock, self.timed_images, self.timed_seconds = time.monotonic(), 0, 0.0
 
-    def _share_of_batch(self) -> None:
-        """Which samples of a batch are this process's."""
-        batch, count, number = self.recipe.batch_size, processes.count(), processes.number()
-        if batch < count * self.recipe.accumulate:
-            raise BadInput(
-                f"Batches of {batch} images are too small for {count} processes and {self.recipe.accumulate} parts in each."
-            )
-        self.first, self.last = batch * number // count, batch * (number + 1) // count
+    def _shares_of_batch(self) -> list[list[tuple[int, int]]]:
+        """Which samples of a batch each process computes, in how many parts: first and last, by part and process."""
+        batch, count, parts = self.recipe.batch_size, processes.count(), self.recipe.accumulate
+        if batch < count * parts:
+            raise BadInput(f"Batches of {batch} images are too small for {count} processes and {parts} parts in each.")
+        cuts = [
+            [_cut(_cut(0, batch, k, count), _cut(0, batch, k + 1, count), p, parts) for p in range(parts + 1)]
+            for k in range(count)
+        ]
+        return [[(own[part], own[part + 1]) for own in cuts] for part in range(parts)]
 
     def _resume(self) -> None:
         processes.wait()  # all have looked at the folder before the first one writes to it
-        for checkpoint in checkpoints(self.out)[-1:]:
-            load_checkpoint(checkpoint, self.state)
+        load_latest(self.out, self.state)
         if processes.leading():
             keep_records(self.out, self.state.images)
             write_json(self.out / "config.json", to_json(self.config))
-        else:
-            self.state.loss_sum.zero_()
-            self.state.loss_count.zero_()
         processes.wait()
 
     def agree(self, wish: bool) -> bool:
@@ -192,93 +128,144 @@ class _Loop:
         return now // interval > (now - batch) // interval or now >= self.recipe.images
 
     def step(self) -> None:
-        """One batch: loss, gradient, Adam, average."""
-        start, state, recipe = time.monotonic(), self.state, self.recipe
-        batch = draw_batch(self.config, self.images, self.levels, state.images)
+        """One batch: loss, gradient, Adam, average. Nothing here waits for the device."""
+        state, recipe = self.state, self.recipe
+        draws = draw(self.config, self.images, self.levels, state.images)
         seed_globally(recipe.seed, Stream.DROPOUT, state.images, processes.number())
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, state.images)
         state.optimizer.zero_grad(set_to_none=True)
-        cuts = [self.first + (self.last - self.first) * part // recipe.accumulate for part in range(recipe.accumulate + 1)]
-        for begin, end in pairwise(cuts):
-            self._backward(batch.part(begin, end, self.device, self.layout))
-        parameters = list(state.denoiser.parameters())
-        add_over_processes(parameters)
-        if recipe.clip_norm:
-            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        state.optimizer.step()
+        for part in self.shares:
+            self._backward(draws, part)
+        if not self.sharded:
+            self.exchange.add(frozenset(state.denoiser.stages.index(draws.sigma).tolist()))
+        self._update()
         state.images += recipe.batch_size
         state.update_average(ema_decay(recipe, state.images))
         self.timed_images += recipe.batch_size
-        self.timed_seconds += time.monotonic() - start
 
-    def _backward(self, batch: Batch) -> None:
-        """Adds the gradient of some samples' part in the mean over the batch."""
-        losses = self.state.denoiser.loss(batch.y, batch.sigma, batch.noise, batch.labels, batch.augment)
+    def _update(self) -> None:
+        """A step of the optimiser, or none if the gradient is not finite."""
+        state, norms = self.state, part_norms(self.state.denoiser.network)
+        norm = torch.linalg.vector_norm(norms)
+        if self.recipe.clip_norm:
+            nn.utils.clip_grads_with_norm_(state.denoiser.parameters(), self.recipe.clip_norm, norm)
+        bad = self.health.failed(norm, state.images // self.recipe.batch_size)
+        state.optimizer.found_inf = bad  # type: ignore[attr-defined]  # fused optimisers leave the step out then
+        state.optimizer.step()
+        state.sums.norm += norms.nan_to_num(0, 0, 0) * (1 - bad)
+        state.sums.taken += 1 - bad
+        state.sums.skipped += bad
+
+    def _backward(self, draws: Draws, part: list[tuple[int, int]]) -> None:
+        """Adds the gradient of this process's samples of a part in the mean over the batch."""
+        batch = self._load(draws, *part[processes.number()])
+        also = self._stages(draws, part) if self.sharded else ()
+        losses = self._losses(batch, also)
         weighted = losses * self.levels.weights(batch.sigma).to(losses) if self.recipe.importance else losses
-        (weighted.sum() / self.recipe.batch_size).backward()
-        stage = self.state.denoiser.stages.index(batch.sigma)
-        self.state.loss_sum.index_add_(0, stage, losses.detach().double().cpu())
-        self.state.loss_count.index_add_(0, stage, torch.ones_like(stage, dtype=torch.float64))
+        poison(weighted.sum() / self.recipe.batch_size).backward()
+        stage = self.state.denoiser.stages.index(batch.sigma).to(self.device, non_blocking=True)
+        sums, finite = self.state.sums, losses.detach().isfinite()
+        sums.loss.index_add_(0, stage, losses.detach().where(finite, 0).to(sums.loss.dtype))
+        sums.count.index_add_(0, stage, finite.to(sums.count.dtype))
+
+    def _load(self, draws: Draws, start: int, stop: int) -> Batch:
+        return draws.load(start, stop, self.images, self.config.model.classes > 0, self.device, self.layout)
+
+    def _losses(self, batch: Batch, also: Collection[int]) -> Tensor:
+        return self.state.denoiser.loss(batch.y, batch.sigma, batch.noise, batch.labels, batch.augment, also)
+
+    def _stages(self, draws: Draws, part: list[tuple[int, int]]) -> frozenset[int]:
+        """The stages of the samples that all processes compute in a part."""
+        sigma = torch.cat([draws.sigma[start:stop] for start, stop in part])
+        return frozenset(self.state.denoiser.stages.index(sigma).tolist())
 
     def _gather(self) -> None:
-        """Puts the sums of all processes' losses into the first.
+        """Puts the sums of all processes' losses into the first process.
 
         Raises:
-            Diverged: in every process, if a loss was not finite.
+            Diverged: in every process, if too many steps in a row were left out.
         """
-        state = self.state
-        sums = torch.stack([state.loss_sum, state.loss_count])
+        sums = self.state.sums
+        if self.health.longest >= PATIENCE:
+            raise self._diverged()
         if processes.count() > 1:
-            sums = processes.total(sums.to(self.device)).cpu()
-        self._check_finite(sums[0])
-        state.loss_sum, state.loss_count = sums if processes.number() == 0 else torch.zeros_like(sums)
+            for value in (sums.loss, sums.count):
+                value.copy_(processes.total(value) if processes.leading() else 0 * processes.total(value))
+
+    def _diverged(self) -> Diverged:
+        """Names the sample with the worst loss in the batch that failed first; the weights have not changed since."""
+        seen = int(self.health.first) * self.recipe.batch_size
+        draws, stages = draw(self.config, self.images, self.levels, seen), self.state.denoiser.stages
+        seed_globally(self.recipe.seed, Stream.DROPOUT, seen, processes.number())
+        also = range(len(stages)) if self.sharded else ()
+        ranges = [own for part in self.shares for own in part]
+        with torch.no_grad():
+            losses = torch.cat([self._losses(self._load(draws, *own), also) for own in ranges]).cpu()
+        worst = int(losses.nan_to_num(torch.inf).argmax())
+        sample = [index for own in ranges for index in range(*own)][worst]
+        what = "The gradient" if losses.isfinite().all() else "The loss"
+        return Diverged(
+            f"{what} was not finite in {PATIENCE} steps in a row, which were left out. The first was the batch after {seen} "
+            f"images; its largest loss, {losses[worst]:.3g}, is in stage {int(stages.index(draws.sigma[sample])) + 1}, of image "
+            f"{int(draws.chosen[sample])} at sigma {float(draws.sigma[sample]):.4g}. Earlier checkpoints are kept; train in "
+            f"another --out with a lower learning rate (now {self.recipe.learning_rate:g})."
+        )
 
     def record(self) -> Record:
         """The record of the steps since the last one, written to ``stats.jsonl``; whole in the first process only."""
         self._gather()
-        state = self.state
-        self._tick()
-        means = [s / n if n else None for s, n in zip(state.loss_sum.tolist(), state.loss_count.tolist(), strict=True)]
+        state, sums = self.state, self.state.sums
+        loss, count, norm, taken = (value.tolist() for value in (sums.loss, sums.count, sums.norm, sums.taken))
+        self._tick(training=True)
         record = Record(
             images=state.images,
-            loss=means,
-            share=(state.loss_count / state.loss_count.sum().clamp(min=1)).tolist(),
+            loss=[total / n if n else None for total, n in zip(loss, count, strict=True)],
+            share=[n / max(1, sum(count)) for n in count],
             probe_loss=self.probe.network_loss(state.average, self.device),
             optimal_loss=self.optimal_loss,
             learning_rate=learning_rate(self.recipe, state.images - self.recipe.batch_size),
             images_per_second=self.timed_images / self.timed_seconds,
             seconds=round(state.seconds, 3),
+            gradient_norm=[total / max(1, taken[0]) for total in norm],
+            skipped=int(sums.skipped),
         )
-        state.loss_sum.zero_()
-        state.loss_count.zero_()
+        sums.clear()
         self.timed_images, self.timed_seconds = 0, 0.0
         if processes.leading():
             append_record(self.out, record)
+        self._tick(training=False)
         return record
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, stopping: bool) -> None:
+        """Writes a checkpoint, unless the last steps failed and there will be another occasion."""
         self._gather()
-        self._tick()
-        if processes.leading():
+        self._tick(training=True)
+        if stopping or not self.health.failing:
             save_checkpoint(self.out, self.state, self.config)
         processes.wait()
+        self._tick(training=False)
 
     def finish(self) -> None:
         """Writes the finished model."""
-        path = self.out / "model.safetensors"
+        path, weights = self.out / "model.safetensors", averaged_weights(self.state)
         if processes.leading() and (not path.exists() or load_model(path).images != self.state.images):
-            save_model(path, self.state.average, self.config, self.state.images)
+            save_model(path, weights, self.config, self.state.images)
 
-    def _tick(self) -> None:
+    def _tick(self, training: bool) -> None:
+        """Counts the time since the last call."""
         now = time.monotonic()
         self.state.seconds += now - self.clock
+        self.timed_seconds += (now - self.clock) * training
         self.clock = now
 
-    def _check_finite(self, sums: Tensor) -> None:
-        if not math.isfinite(sums.sum()):
-            bad = [k + 1 for k, value in enumerate(sums.tolist()) if not math.isfinite(value)]
-            raise Diverged(
-                f"The loss of stage {bad[0]} is not finite after {self.state.images} images; earlier checkpoints are kept. "
-                f"Train in another --out with a lower learning rate (now {self.recipe.learning_rate:g})."
-            )
+
+def _cut(start: int, stop: int, index: int, count: int) -> int:
+    """The beginning of one of ``count`` nearly equal parts of a range."""
+    return start + (stop - start) * index // count
+
+
+def set_precision(name: PrecisionName) -> None:
+    """Whether products of float32 numbers may round their factors to TF32 on a GPU."""
+    torch.set_float32_matmul_precision("highest" if name == "float32" else "high")
+    torch.backends.cudnn.allow_tf32 = name != "float32"

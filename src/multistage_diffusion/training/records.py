@@ -1,7 +1,7 @@
 """``stats.jsonl``: one line of JSON for each record of a run."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from multistage_diffusion.config import from_json
@@ -32,12 +32,19 @@ class Record:
     """Speed of training since the last record of this sitting, without records and checkpoints."""
     seconds: float
     """Time spent, over all sittings."""
+    gradient_norm: list[float] = field(default_factory=list)
+    """Mean norm of the gradient of each encoder, then of each decoder, over the steps since the last record."""
+    skipped: int = 0
+    """Steps since the last record that were left out since loss or gradient were not finite."""
 
 
 def append_record(run: Path, record: Record) -> None:
     """Adds a line to ``stats.jsonl``."""
-    with (run / FILE).open("a") as file:
-        file.write(json.dumps(asdict(record)) + "\n")
+    try:
+        with (run / FILE).open("a") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+    except OSError as error:  # a full disk does not say which file it was
+        raise OSError(error.errno, error.strerror, str(run / FILE)) from error
 
 
 def read_records(run: Path) -> list[Record]:

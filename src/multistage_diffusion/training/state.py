@@ -6,22 +6,57 @@ one that exists is whole. The latest are kept, and one for each interval of imag
 """
 
 import copy
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import read_tensors, save_model, save_tensors
 from multistage_diffusion.config import RunConfig, TrainingConfig
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import flush_folder
+from multistage_diffusion.training.sharding import placed_like, shard, whole
 
-__all__ = ["State", "checkpoints", "images_seen", "load_checkpoint", "save_checkpoint"]
+__all__ = ["State", "Sums", "averaged_weights", "checkpoints", "images_seen", "load_latest", "save_checkpoint"]
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Sums:
+    """What a record is made of, since the last one. On the device: adding to them waits for nothing."""
+
+    loss: Tensor
+    """Losses in each stage that are finite, ``[stages]``; of this process's samples."""
+    count: Tensor
+    """Their number, ``[stages]``."""
+    norm: Tensor
+    """Norms of the gradient of each encoder and each decoder, over the steps taken, ``[parts]``."""
+    taken: Tensor
+    """Steps taken."""
+    skipped: Tensor
+    """Steps left out since loss or gradient were not finite."""
+
+    @staticmethod
+    def zero(denoiser: NetworkDenoiser, device: torch.device) -> "Sums":
+        """Nothing yet. In float64 where the device has it."""
+        kind = torch.float32 if device.type == "mps" else torch.float64
+        stages, parts = len(denoiser.stages), len(denoiser.network.encoders) + len(denoiser.network.decoders)
+        loss, count, norm, taken, skipped = (torch.zeros(n, dtype=kind, device=device) for n in (stages, stages, parts, 1, 1))
+        return Sums(loss, count, norm, taken, skipped)
+
+    def clear(self) -> None:
+        """Sets all to zero."""
+        for value in vars(self).values():
+            value.zero_()
 
 
 @dataclass
@@ -32,10 +67,7 @@ class State:
     optimizer: torch.optim.Optimizer
     average: NetworkDenoiser
     """The exponential moving average of the weights."""
-    loss_sum: Tensor
-    """Sum of the losses since the last record in each stage, float64 ``[stages]``."""
-    loss_count: Tensor
-    """Their number, float64 ``[stages]``."""
+    sums: Sums
     images: int = 0
     """Images seen."""
     seconds: float = field(default=0.0)
@@ -45,11 +77,13 @@ class State:
     def begin(denoiser: NetworkDenoiser, config: TrainingConfig) -> "State":
         """The state before the first step."""
         average = copy.deepcopy(denoiser).eval().requires_grad_(False)
-        sums = torch.zeros(2, len(denoiser.stages), dtype=torch.float64)
+        if config.shard and processes.count() > 1:
+            shard(denoiser.network)
+            shard(average.network)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         decay = config.weight_decay
         optimizer = kind(denoiser.parameters(), config.learning_rate, betas=(0.9, 0.999), weight_decay=decay, fused=True)
-        return State(denoiser, optimizer, average, sums[0], sums[1])
+        return State(denoiser, optimizer, average, Sums.zero(denoiser, next(denoiser.parameters()).device))
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
@@ -67,25 +101,69 @@ def images_seen(run: Path) -> int:
     return max((int(checkpoint.name) for checkpoint in checkpoints(run)), default=0)
 
 
-def save_checkpoint(run: Path, state: State, config: RunConfig) -> Path:
-    """Writes a checkpoint and removes those that need not be kept."""
+def save_checkpoint(run: Path, state: State, config: RunConfig) -> None:
+    """Writes a checkpoint and removes those that need not be kept. All processes call it, the first one writes."""
     target = run / "checkpoints" / f"{state.images:012d}"
-    if target.exists():
-        return target
+    averaged, training = averaged_weights(state), {name: whole(tensor) for name, tensor in _tensors(state)}
+    if target.exists() or not processes.leading():
+        return
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    save_model(temporary / "model.safetensors", state.average, config, state.images)
-    save_tensors(temporary / "training.safetensors", dict(_tensors(state)), {"images": state.images, "seconds": state.seconds})
-    temporary.replace(target)
+    try:
+        save_model(temporary / "model.safetensors", averaged, config, state.images)
+        save_tensors(temporary / "training.safetensors", training, {"images": state.images, "seconds": state.seconds})
+        temporary.replace(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    flush_folder(target.parent)
     for old in _unneeded(checkpoints(run), config.training):
         shutil.rmtree(old)
-    return target
+
+
+def averaged_weights(state: State) -> dict[str, Tensor]:
+    """The averaged weights in one piece. All processes must ask for them."""
+    return {name: whole(tensor) for name, tensor in state.average.network.state_dict().items()}
 
 
 def _unneeded(whole: list[Path], config: TrainingConfig) -> list[Path]:
     """The checkpoints, of those given from the oldest on, that are neither among the latest nor the first of an interval."""
     first = {int(path.name) // config.keep_every: path for path in reversed(whole)} if config.keep_every else {}
     return [path for path in whole[: -config.keep_last] if path not in first.values()]
+
+
+def load_latest(run: Path, state: State) -> None:
+    """Puts the latest checkpoint of a run, if there is one, into a fresh state, in every process.
+
+    A damaged one is set aside under another name, said so, and the one before is taken.
+
+    Raises:
+        BadInput: if all are damaged, or one does not fit.
+    """
+    whole_ones = checkpoints(run)
+    found, problem = processes.same(_readable(whole_ones) if processes.leading() else None) or (None, None)
+    if found is None and problem is not None:
+        raise BadInput(problem)
+    if found is not None:
+        load_checkpoint(found, state)
+    if processes.leading():
+        for damaged in (path for path in whole_ones if found is not None and path > found):
+            damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
+            log.warning("%s is damaged and was set aside; the run continues from the checkpoint before", damaged)
+
+
+def _readable(whole_ones: list[Path]) -> tuple[Path | None, str | None]:
+    """The latest checkpoint whose files can be read, or what is wrong with the latest one."""
+    problem = None
+    for checkpoint in reversed(whole_ones):
+        try:
+            for file in ("training.safetensors", "model.safetensors"):
+                read_tensors(checkpoint / file)
+        except BadInput as error:
+            problem = problem or str(error)
+        else:
+            return checkpoint, problem
+    return None, problem
 
 
 def load_checkpoint(checkpoint: Path, state: State) -> None:
@@ -97,18 +175,26 @@ def load_checkpoint(checkpoint: Path, state: State) -> None:
     tensors, progress = read_tensors(checkpoint / "training.safetensors")
     averaged, _ = read_tensors(checkpoint / "model.safetensors")
     try:
-        state.denoiser.network.load_state_dict({name[4:]: t for name, t in tensors.items() if name.startswith("net.")})
-        state.average.network.load_state_dict(averaged)
+        _load_weights(state.denoiser.network, {name[4:]: t for name, t in tensors.items() if name.startswith("net.")})
+        _load_weights(state.average.network, averaged)
         _load_moments(state, tensors)
-        state.loss_sum, state.loss_count = tensors["loss_sum"], tensors["loss_count"]
+        for name, value in vars(state.sums).items():
+            value.copy_(tensors[f"sum.{name}"])
         state.images, state.seconds = int(str(progress["images"])), float(str(progress["seconds"]))
     except (RuntimeError, KeyError) as error:
         raise BadInput(f"The checkpoint {checkpoint} does not fit this run: {error}.") from error
+    if not processes.leading():  # the first process holds the sums of all
+        state.sums.loss.zero_()
+        state.sums.count.zero_()
+
+
+def _load_weights(network: nn.Module, values: dict[str, Tensor]) -> None:
+    known = network.state_dict()
+    network.load_state_dict({name: placed_like(known[name], value) if name in known else value for name, value in values.items()})
 
 
 def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
-    yield "loss_sum", state.loss_sum
-    yield "loss_count", state.loss_count
+    yield from ((f"sum.{name}", value) for name, value in vars(state.sums).items())
     for name, parameter in state.denoiser.network.named_parameters():
         yield f"net.{name}", parameter
         for moment, value in state.optimizer.state.get(parameter, {}).items():
@@ -118,6 +204,6 @@ def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
 def _load_moments(state: State, tensors: dict[str, Tensor]) -> None:
     for name, parameter in state.denoiser.network.named_parameters():
         if f"step.{name}" in tensors:  # a decoder that has had no sample yet has no moments
-            moments = {m: tensors[f"{m}.{name}"].to(parameter.device) for m in MOMENTS}
-            laid_out = {m: torch.empty_like(parameter).copy_(t) if t.shape == parameter.shape else t for m, t in moments.items()}
-            state.optimizer.state[parameter] = {m: t.detach() for m, t in laid_out.items()}
+            moments = {m: placed_like(parameter, tensors[f"{m}.{name}"]).detach() for m in MOMENTS}
+            step = tensors[f"step.{name}"].to(parameter.device)
+            state.optimizer.state[parameter] = {**moments, "step": step}
