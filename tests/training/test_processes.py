@@ -1,8 +1,11 @@
 """Training in two processes on this machine: the weights of one process with the same batches."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,29 +45,74 @@ def torchrun() -> list[str]:
 @pytest.mark.parametrize(
     "more", [[], ["--accumulate", "3"], ["--shares", "0.5", "0.4965", "0.0035", "--clip-norm", "0.1"]], ids=str
 )
-def test_two_processes_train_like_one(tmp_path: Path, start: list[str], more: list[str]) -> None:
+@pytest.mark.parametrize("how", [[], ["--shard"]], ids=str)
+def test_two_processes_train_like_one(tmp_path: Path, start: list[str], more: list[str], how: list[str]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     run([*start, *more, "--out", str(one)])
-    printed = run([*torchrun(), *start, *more, "--out", str(two)])
+    printed = run([*torchrun(), *start, *more, *how, "--out", str(two)])
     assert printed.count("trained; the model is") == 1
-    first, second = (load_model(out / "model.safetensors").denoiser.network.state_dict() for out in (one, two))
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-6, msg=name)
+    assert_close(one, two)
     for a, b in zip(read_records(one), read_records(two), strict=True):
         assert a.share == b.share
         assert [loss or 0 for loss in a.loss] == pytest.approx([loss or 0 for loss in b.loss], rel=1e-4)
-    third = [name for name in first if name.startswith("decoders.2.")]
-    shares = [record.share[2] for record in read_records(one)]
-    assert third
-    assert min(shares) == 0  # there were records without any sample of the last stage
+        assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-4)
+    assert min(record.share[2] for record in read_records(one)) == 0  # there were records without any sample of the last stage
 
 
-def test_a_run_of_two_processes_goes_on_in_one(tmp_path: Path, start: list[str]) -> None:
+@pytest.mark.parametrize("how", [[], ["--shard"]], ids=str)
+def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way(tmp_path: Path, start: list[str], how: list[str]) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run([*start, "--out", str(whole)])
-    run([*torchrun(), *start, "--out", str(parts), "--images", "48"])
-    run([*start, "--out", str(parts)])
-    first, second = (load_model(out / "model.safetensors").denoiser.network.state_dict() for out in (whole, parts))
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-6, msg=name)
-    assert [record.images for record in read_records(parts)] == [24, 48, 72, 96]
+    run([*torchrun(), *start, *how, "--out", str(parts), "--images", "36"])
+    run([*start, "--out", str(parts), "--images", "60"])
+    run([*torchrun(), *start, *how, "--out", str(parts)])
+    assert_close(whole, parts)
+    assert [record.images for record in read_records(parts)] == [24, 36, 48, 60, 72, 96]
+
+
+def assert_close(first: Path, second: Path) -> None:
+    a, b = (load_model(out / "model.safetensors").denoiser.network.state_dict() for out in (first, second))
+    for name, tensor in a.items():
+        torch.testing.assert_close(b[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+def test_accelerate_launch_trains_like_one_process(tmp_path: Path, start: list[str]) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    run([*start, "--out", str(one)])
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+    ]
+    ports = ["--main_process_port", free_port(), "--dynamo_backend", "no"]
+    run([*launch, *ports, *start, "--out", str(two)])
+    assert_close(one, two)
+
+
+def test_after_a_killed_process_torchrun_goes_on_from_the_last_checkpoint(tmp_path: Path, start: list[str]) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    longer = ["--images", "1920", "--checkpoint-images", "96"]
+    run([*torchrun(), *start, *longer, "--out", str(whole)])
+    command = [sys.executable, *torchrun(), "--max-restarts", "3", *start, *longer, "--out", str(parts)]
+    process = subprocess.Popen(command, text=True, stdout=-1, stderr=-1)
+    kill_one(process, parts)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert "continuing from the checkpoint at" in out
+    for name, tensor in load_model(whole / "model.safetensors").denoiser.network.state_dict().items():
+        assert torch.equal(load_model(parts / "model.safetensors").denoiser.network.state_dict()[name], tensor), name
+
+
+def kill_one(process: subprocess.Popen[str], run: Path) -> None:
+    """Kills the second process as soon as there is a checkpoint."""
+    while not list(run.glob("checkpoints/0*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = subprocess.run(["/usr/bin/env", "pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)

@@ -17,7 +17,7 @@ __all__ = ["placed_like", "shard", "whole"]
 def shard(network: StagedUNet) -> None:
     """Splits each parameter; gradients are added up over the processes when they are computed."""
     for part in (*network.encoders, *network.decoders):
-        fully_shard(part)
+        fully_shard(part, reshard_after_forward=True)
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)
 
