@@ -37,16 +37,18 @@ class Settings:
     """Timings of which the median is taken, after one that is not counted."""
 
 
+def seconds_of(work: Callable[[], object]) -> float:
+    """Seconds until ``work`` is done, on the GPU too."""
+    start = time.perf_counter()
+    work()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def median(work: Callable[[], object], repeats: int) -> float:
     """Median seconds of ``work``."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return statistics.median([seconds_of(work) for _ in range(repeats + 1)][1:])
 
 
 def convolution_rate(repeats: int) -> float:
