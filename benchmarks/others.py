@@ -155,6 +155,7 @@ class ForeignSteps:
         with torch.autocast(DEVICE.type, torch.bfloat16):
             predicted = predict(self.network, self.y + self.noise, self.time)
         F.mse_loss(predicted.float(), self.noise).backward()
+        nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])  # ours measures it too
         self.optimizer.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 0.01)

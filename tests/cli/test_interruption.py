@@ -1,10 +1,12 @@
 """The command, killed and repeated as a person would, gives the weights of an uninterrupted run, bit by bit."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,11 @@ TINY = ["--encoder-widths", "8", "--decoder-widths", "12", "8", "4", "--blocks",
 LENGTH = ["--images", "2000", "--batch-size", "16", "--record-images", "200", "--checkpoint-images", "240"]
 
 
-def start(tmp_path: Path, out: Path) -> subprocess.Popen[str]:
+def start(tmp_path: Path, out: Path, more: Sequence[str] = ()) -> subprocess.Popen[str]:
     stages = tmp_path / "stages.json"
     stages.write_text(json.dumps({"boundaries": [0.3, 2.5]}))
     command = [sys.executable, "-m", "multistage_diffusion", "train", "digits", "--data", "digits", "--out", str(out)]
-    return subprocess.Popen([*command, "--stages", str(stages), *TINY, *LENGTH], text=True, stdout=-1, stderr=-1)
+    return subprocess.Popen([*command, "--stages", str(stages), *TINY, *LENGTH, *more], text=True, stdout=-1, stderr=-1)
 
 
 def wait_for(out: Path, lines: int, process: subprocess.Popen[str]) -> None:
@@ -31,8 +33,8 @@ def wait_for(out: Path, lines: int, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def finish(tmp_path: Path, out: Path) -> None:
-    process = start(tmp_path, out)
+def finish(tmp_path: Path, out: Path, more: Sequence[str] = ()) -> None:
+    process = start(tmp_path, out, more)
     _, err = process.communicate()
     assert process.returncode == 0, err
 
@@ -67,13 +69,20 @@ def test_a_run_ended_by_a_signal_continues_where_it_was(whole: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_loses_nothing(whole: Path, tmp_path: Path) -> None:
-    """SIGKILL at any time, while a checkpoint is being written included."""
-    rng, out = np.random.default_rng(0), tmp_path / "run"
-    for _ in range(10):
-        process = start(tmp_path, out)
-        time.sleep(rng.uniform(2.0, 6.0))
+def test_a_run_killed_at_random_moments_loses_nothing(tmp_path: Path) -> None:
+    """SIGKILL thirty times, at the start, while a checkpoint is being written, at any time."""
+    rng, out, whole, longer = np.random.default_rng(0), tmp_path / "run", tmp_path / "whole", ["--images", "30000"]
+    finish(tmp_path, whole, longer)
+    codes: list[int] = []
+    while codes.count(-signal.SIGKILL) < 30:
+        process = start(tmp_path, out, longer)
+        time.sleep(rng.uniform(0.2, 5.0))
         process.kill()
         process.communicate()
-    finish(tmp_path, out)
+        codes.append(process.returncode)
+        assert set(codes) <= {-signal.SIGKILL, 0}
+        if process.returncode == 0:  # it was through: once more from the beginning
+            assert_same(whole, out)
+            shutil.rmtree(out)
+    finish(tmp_path, out, longer)
     assert_same(whole, out)

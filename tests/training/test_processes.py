@@ -114,5 +114,7 @@ def kill_one(process: subprocess.Popen[str], run: Path) -> None:
     while not list(run.glob("checkpoints/0*")):
         assert process.poll() is None
         time.sleep(0.01)
-    children = subprocess.run(["/usr/bin/env", "pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    children = subprocess.run(
+        ["/usr/bin/env", "pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
