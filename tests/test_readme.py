@@ -1,7 +1,9 @@
 """What the README shows works as it stands there."""
 
+import os
 import re
 import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,3 +37,22 @@ def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         exec(block, names)  # noqa: S102
     for name, count in (("pixels", 16), ("training_images", 4)):
         assert getattr(names[name], "shape", None) == (count, 1, 8, 8)
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.sh")), ids=lambda script: script.name)
+def test_example_scripts_start_a_training_that_is_understood(script: Path, tmp_path: Path) -> None:
+    """The programs they call only write down what they are given."""
+    for name in ("torchrun", "srun", "scontrol"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/said\n')
+        program.chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "a,b", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "7"}
+    environment = {**os.environ, **slurm, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["/bin/bash", str(script), "data.npy", str(tmp_path / "run"), "--batch-size", "1024"]
+    subprocess.run(command, env=environment, check=True, timeout=20)
+    said = (tmp_path / "said").read_text()
+    (words,) = re.findall(r"-m multistage_diffusion (train .*)", said)
+    parsed = parse(shlex.split(words))
+    assert vars(parsed)["preset"].training.batch_size == 1024
+    assert vars(parsed)["data"] == "data.npy"
+    assert "requeue" not in said  # nothing was achieved, so nothing is tried again
