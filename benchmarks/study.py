@@ -70,6 +70,7 @@ RECIPES = {
     "40/32/24, natural": Recipe((40, 32, 24)),
     "40/24/24, natural": Recipe((40, 24, 24)),
     "40/24/24, natural, warm start": Recipe((40, 24, 24), warm=True),
+    "40/32/32, natural, warm start": Recipe((40, 32, 32), warm=True),
 }
 
 

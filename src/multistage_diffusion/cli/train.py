@@ -102,7 +102,8 @@ def _increments(before: int) -> Callable[[Record], int]:
 
 def _describe(record: Record) -> str:
     losses = "/".join("-" if loss is None else f"{loss:.3g}" for loss in record.loss)
-    return f"loss {losses}  {record.images_per_second:.0f} img/s"
+    left_out = f"  {record.skipped} steps left out, not finite" if record.skipped else ""
+    return f"loss {losses}  {record.images_per_second:.0f} img/s{left_out}"
 
 
 def cost_rows(config: RunConfig) -> list[list[str]]:
