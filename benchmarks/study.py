@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 import torch
@@ -56,7 +57,7 @@ class Recipe:
     """One way to train."""
 
     widths: tuple[int, ...] = (32,)
-    shares: str = "natural"
+    shares: Literal["natural", "uniform"] | tuple[float, ...] = "natural"
     batches: str = "mixed"
     warm: bool = False
 
@@ -71,6 +72,7 @@ RECIPES = {
     "40/24/24, natural": Recipe((40, 24, 24)),
     "40/24/24, natural, warm start": Recipe((40, 24, 24), warm=True),
     "40/32/32, natural, warm start": Recipe((40, 32, 32), warm=True),
+    "40/32/32, 0.36/0.34/0.30, warm start": Recipe((40, 32, 32), (0.36, 0.34, 0.30), warm=True),
 }
 
 
