@@ -1,5 +1,6 @@
 """What a person may look at while a run goes on: grids of samples and trackers of accelerate."""
 
+import importlib.util
 import resource
 import sys
 from collections.abc import Mapping
@@ -31,11 +32,11 @@ def start_trackers(names: tuple[TrackerName, ...], out: Path, config: RunConfig)
     """
     if not names:
         return Accelerator()
-    try:
-        accelerator = Accelerator(log_with=list(names), project_dir=out)
-        accelerator.init_trackers("multistage-diffusion", _flat(to_json(config)), {"wandb": {"dir": str(out), "name": out.name}})
-    except (ImportError, ValueError) as error:
-        raise BadInput(f"Cannot track with {', '.join(names)}: {error}. pip install {' '.join(names)} may help.") from error
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise BadInput(f"Tracking with {name} needs its package: pip install {name}.")
+    accelerator = Accelerator(log_with=list(names), project_dir=out)
+    accelerator.init_trackers("multistage-diffusion", _flat(to_json(config)), {"wandb": {"dir": str(out), "name": out.name}})
     return accelerator
 
 
