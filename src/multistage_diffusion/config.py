@@ -16,6 +16,7 @@ __all__ = ["DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingCon
 ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
 PreconditioningName = Literal["edm", "vp", "ddpm"]
 PrecisionName = Literal["float32", "tf32", "bf16"]
+TrackerName = Literal["tensorboard", "wandb"]
 Pyramid = Literal["none", "skip", "residual"]
 POSITIVE = (
     "images",
@@ -126,7 +127,8 @@ class TrainingConfig:
     """How weights are found. Lengths are counted in images, so that they do not depend on the batch size."""
 
     images: int = 1_000_000
-    """Length of the run. It may change when a run is continued, as may --keep-last, --keep-every, --compile and --shard."""
+    """Length of the run. It may change when a run is continued, as may --keep-last, --keep-every,
+    --grid-images, --track, --compile and --shard."""
     batch_size: int = 64
     """Images in one step, over all processes."""
     accumulate: int = 1
@@ -163,6 +165,8 @@ class TrainingConfig:
     """Compile encoder and decoders, each for itself: minutes at the start, faster steps. A run resumes up to rounding then."""
     shard: bool = False
     """Split weights, moments and averages over the processes (FSDP), where a GPU cannot hold them whole."""
+    held_out: float = 0.0
+    """Share of the images that is set aside; the loss on it is recorded, and over-fitting said in words."""
     record_images: int = 10_000
     """A line of stats.jsonl after every so many images."""
     checkpoint_images: int = 50_000
@@ -171,6 +175,10 @@ class TrainingConfig:
     """How many of the latest checkpoints are kept."""
     keep_every: int = 0
     """Keep, besides, the first checkpoint in each interval of so many images; 0 for none."""
+    grid_images: int = 0
+    """A grid of samples after every so many images, with the weights as they are and averaged; 0 for none."""
+    track: tuple[TrackerName, ...] = ()
+    """Send records to tensorboard (a folder in the run) or wandb too."""
     seed: int = 0
     """Weights, order of images, levels, noise and dropout are functions of it."""
 
@@ -178,13 +186,15 @@ class TrainingConfig:
         for name in POSITIVE:
             if not 0 < getattr(self, name) < math.inf:
                 raise BadInput(f"The setting {name} must be positive, not {getattr(self, name)}.")
-        for name in ("seed", "warmup_images", "weight_decay", "clip_norm", "keep_every"):
+        for name in ("seed", "warmup_images", "weight_decay", "clip_norm", "keep_every", "grid_images"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadInput(f"The setting {name} must not be negative, not {getattr(self, name)}.")
         if isinstance(self.shares, tuple) and (not self.shares or min(self.shares) <= 0 or not math.isfinite(sum(self.shares))):
             raise BadInput(f"The setting shares needs a positive number for each stage, not {list(self.shares)}.")
         if self.weight_decay and self.optimizer != "adamw":
             raise BadInput("The setting weight_decay is for the optimizer adamw.")
+        if not 0 <= self.held_out < 1:
+            raise BadInput(f"The setting held_out is a share of the images below 1, not {self.held_out}.")
         if not 0 <= self.augment <= 1:
             raise BadInput(f"The setting augment is a probability, not {self.augment}.")
 

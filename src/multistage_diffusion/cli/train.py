@@ -17,9 +17,10 @@ from multistage_diffusion.files import fingerprint, read_json, write_atomically
 from multistage_diffusion.presets import Preset, choose_stages, plan_run
 from multistage_diffusion.processes import leading
 from multistage_diffusion.stages import Stages
-from multistage_diffusion.training import Record, train
+from multistage_diffusion.training import Record, read_records, train
 from multistage_diffusion.training.check import check_run
 from multistage_diffusion.training.draws import stage_shares
+from multistage_diffusion.training.split import over_fitting
 from multistage_diffusion.training.state import images_seen
 
 LEAST_SHARE = 1e-4
@@ -67,15 +68,35 @@ def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None,
     before = images_seen(out)
     if before:
         say(f"continuing from the checkpoint at {before} images")
+    talk = _Talk(out)
     with stop_on_signal() as should_stop:
         end = -(-total // batch) * batch
         for record in track(train(config, images, out, should_stop, init), "images", end, _increments(before), _describe, before):
             before = record.images
+            talk.hear(record)
         if should_stop() and before < total:
             say(f"interrupted; a checkpoint is in {out}, the same command continues")
             return 130
     say(f"trained; the model is {out / 'model.safetensors'}")
     return 0
+
+
+class _Talk:
+    """What is said once about the records of a run."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.known, self.begun = out, set[str](), False
+
+    def hear(self, record: Record) -> None:
+        if not self.begun:
+            optimum, zero = ("/".join(f"{loss:.3g}" for loss in losses) for losses in (record.optimal_loss, record.zero_loss))
+            say(f"losses to compare with, stage by stage: optimal denoiser {optimum}, untrained network {zero}")
+            self.begun = True
+        for sentence in over_fitting(read_records(self.out)) if record.held_out_loss and leading() else ():
+            stage = sentence.split(":")[0]
+            if stage not in self.known:
+                self.known.add(stage)
+                warn(sentence)
 
 
 def _warn(config: RunConfig, file: Path | None) -> None:
@@ -103,7 +124,8 @@ def _increments(before: int) -> Callable[[Record], int]:
 def _describe(record: Record) -> str:
     losses = "/".join("-" if loss is None else f"{loss:.3g}" for loss in record.loss)
     left_out = f"  {record.skipped} steps left out, not finite" if record.skipped else ""
-    return f"loss {losses}  {record.images_per_second:.0f} img/s{left_out}"
+    held = f"  held out {'/'.join(f'{loss:.3g}' for loss in record.held_out_loss)}" if record.held_out_loss else ""
+    return f"loss {losses}{held}  {record.images_per_second:.0f} img/s{left_out}"
 
 
 def cost_rows(config: RunConfig) -> list[list[str]]:

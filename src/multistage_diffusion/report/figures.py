@@ -85,6 +85,11 @@ def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], st
     axes.plot(
         images, [record.optimal_loss[stage] for record in records], color="#111111", ls="--", label="optimal denoiser, probe"
     )
+    if records[-1].held_out_loss:
+        held = [record.held_out_loss[stage] if record.held_out_loss else np.nan for record in records]
+        axes.plot(images, held, color=colour, ls="-.", marker=marker, label="averaged weights, held out")
+    if records[-1].zero_loss:
+        axes.axhline(records[-1].zero_loss[stage], color="#999999", lw=0.8, ls=":", label="untrained network")
     axes.set(title=f"stage {stage + 1}", xlabel="images", yscale="log", ylim=_limits(training, records, stage))
 
 

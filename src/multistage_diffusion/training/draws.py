@@ -28,6 +28,7 @@ class Stream(IntEnum):
     DROPOUT = 3
     PROBE = 4
     NOISE = 5
+    SPLIT = 6
 
 
 def _key(*key: int) -> int:

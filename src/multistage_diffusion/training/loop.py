@@ -1,11 +1,10 @@
-"""The training loop: a generator of records. The only module that knows accelerate."""
+"""The training loop: a generator of records. Made of steps, records and checkpoints."""
 
 import time
 from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from multistage_diffusion import processes
@@ -14,6 +13,7 @@ from multistage_diffusion.config import PrecisionName, RunConfig, TrainingConfig
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.evaluation.cost import stage_costs
 from multistage_diffusion.files import write_json
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.training.batches import Batch, Draws, draw
@@ -24,7 +24,9 @@ from multistage_diffusion.training.gradients import Exchange, part_norms
 from multistage_diffusion.training.health import PATIENCE, Diverged, Health, poison
 from multistage_diffusion.training.probe import Probe
 from multistage_diffusion.training.records import Record, append_record, keep_records
-from multistage_diffusion.training.state import State, averaged_weights, load_latest, save_checkpoint
+from multistage_diffusion.training.split import split
+from multistage_diffusion.training.state import State, load_latest, save_checkpoint, whole_weights
+from multistage_diffusion.training.watch import draw_grid, memory_in_use, start_trackers, track
 
 __all__ = ["ema_decay", "learning_rate", "train"]
 
@@ -67,6 +69,8 @@ def train(
         stopping = loop.agree(should_stop())
         if loop.crossed(config.training.record_images):
             yield loop.record()
+        if config.training.grid_images and loop.crossed(config.training.grid_images):
+            loop.grids()
         if stopping or loop.crossed(config.training.checkpoint_images):
             loop.checkpoint(stopping or loop.state.images >= config.training.images)
         if stopping and loop.state.images < config.training.images:
@@ -78,8 +82,9 @@ class _Loop:
     """A run in progress."""
 
     def __init__(self, config: RunConfig, images: Images, out: Path, init: Model | None) -> None:
-        self.config, self.recipe, self.images, self.out = config, config.training, images, out
-        self.device = Accelerator().device  # joins the other processes, if there are any
+        self.config, self.recipe, self.out = config, config.training, out
+        self.accelerator = start_trackers(config.training.track, out, config)
+        self.device = self.accelerator.device
         self.schedule, self.levels = SCHEDULES[config.model.schedule], Levels.of(config)
         set_precision(self.recipe.precision)
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
@@ -95,9 +100,16 @@ class _Loop:
         self._resume()
         if self.recipe.compile:
             compile_parts(denoiser.network)
-        self.probe = Probe.draw(images, denoiser.stages, self.schedule, config.model.classes > 0, self.recipe.seed)
-        self.optimal_loss = self.probe.optimal_loss(images, denoiser)
+        self.images, held_out = split(images, self.recipe.held_out, self.recipe.seed)
+        self.probe = self._probe(self.images)
+        self.held_out = self._probe(held_out) if held_out else None
+        self.optimal_loss, self.zero_loss = self.probe.optimal_loss(self.images, denoiser), self.probe.zero_loss(denoiser)
+        self.macs = [cost.training_macs for cost in stage_costs(config.model)]
         self.clock, self.timed_images, self.timed_seconds = time.monotonic(), 0, 0.0
+
+    def _probe(self, images: Images) -> Probe:
+        conditional = self.config.model.classes > 0
+        return Probe.draw(images, self.state.denoiser.stages, self.schedule, conditional, self.recipe.seed)
 
     def _shares_of_batch(self) -> list[list[tuple[int, int]]]:
         """Which samples of a batch each process computes, in how many parts: first and last, by part and process."""
@@ -218,6 +230,8 @@ class _Loop:
         state, sums = self.state, self.state.sums
         loss, count, norm, taken = (value.tolist() for value in (sums.loss, sums.count, sums.norm, sums.taken))
         self._tick(training=True)
+        state.macs += sum(n * cost for n, cost in zip(count, self.macs, strict=True))
+        speed = self.timed_images / self.timed_seconds
         record = Record(
             images=state.images,
             loss=[total / n if n else None for total, n in zip(loss, count, strict=True)],
@@ -225,17 +239,34 @@ class _Loop:
             probe_loss=self.probe.network_loss(state.average, self.device),
             optimal_loss=self.optimal_loss,
             learning_rate=learning_rate(self.recipe, state.images - self.recipe.batch_size),
-            images_per_second=self.timed_images / self.timed_seconds,
+            images_per_second=speed,
             seconds=round(state.seconds, 3),
             gradient_norm=[total / max(1, taken[0]) for total in norm],
             skipped=int(sums.skipped),
+            zero_loss=self.zero_loss,
+            held_out_loss=self.held_out.network_loss(state.average, self.device) if self.held_out else [],
+            macs=state.macs,
+            memory=memory_in_use(self.device),
+            seconds_left=max(0, self.recipe.images - state.images) / speed,
         )
         sums.clear()
         self.timed_images, self.timed_seconds = 0, 0.0
         if processes.leading():
             append_record(self.out, record)
+        if self.recipe.track:
+            track(self.accelerator, record)
         self._tick(training=False)
         return record
+
+    def grids(self) -> None:
+        """Draws samples with the weights as they are and with the averaged ones."""
+        raw, averaged = whole_weights(self.state.denoiser), whole_weights(self.state.average)
+        if processes.leading():
+            for name, weights in (("raw", raw), ("averaged", averaged)):
+                path = self.out / "grids" / f"{self.state.images:012d}-{name}.png"
+                draw_grid(path, self.config, weights, self.device)
+        processes.wait()
+        self._tick(training=False)
 
     def checkpoint(self, stopping: bool) -> None:
         """Writes a checkpoint, unless the last steps failed and there will be another occasion."""
@@ -248,9 +279,11 @@ class _Loop:
 
     def finish(self) -> None:
         """Writes the finished model."""
-        path, weights = self.out / "model.safetensors", averaged_weights(self.state)
+        path, weights = self.out / "model.safetensors", whole_weights(self.state.average)
         if processes.leading() and (not path.exists() or load_model(path).images != self.state.images):
             save_model(path, weights, self.config, self.state.images)
+        if self.recipe.track:
+            self.accelerator.end_training()
 
     def _tick(self, training: bool) -> None:
         """Counts the time since the last call."""

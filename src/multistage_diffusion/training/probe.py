@@ -54,6 +54,11 @@ class Probe:
             denoised.append(denoiser(self.noisy[part].to(device), self.sigma[part], labels).cpu())
         return self._per_stage(torch.cat(denoised), denoiser)
 
+    def zero_loss(self, denoiser: NetworkDenoiser) -> list[float]:
+        """Mean weighted loss in each stage of a network whose output is zero."""
+        skip = denoiser.preconditioning.c_skip(self.sigma).float()[:, None, None, None]
+        return self._per_stage(skip * self.noisy, denoiser)
+
     def optimal_loss(self, images: Images, denoiser: NetworkDenoiser) -> list[float]:
         """Mean weighted loss of the optimal denoiser in each stage: the least any denoiser can have on this data set.
 

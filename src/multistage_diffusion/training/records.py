@@ -36,6 +36,16 @@ class Record:
     """Mean norm of the gradient of each encoder, then of each decoder, over the steps since the last record."""
     skipped: int = 0
     """Steps since the last record that were left out since loss or gradient were not finite."""
+    zero_loss: list[float] = field(default_factory=list)
+    """Loss of a network that puts out zeros, on the probe: what a stage has before it has learned anything."""
+    held_out_loss: list[float] = field(default_factory=list)
+    """Loss of the averaged weights on images that are not trained on; empty if none are set aside."""
+    macs: float = 0.0
+    """Multiply-accumulates of the whole run so far, forward and backward, as its stages were drawn."""
+    memory: int = 0
+    """Most bytes in use by the first process so far: of the GPU if there is one, else resident."""
+    seconds_left: float = 0.0
+    """Time to the end of the run at the speed since the last record."""
 
 
 def append_record(run: Path, record: Record) -> None:

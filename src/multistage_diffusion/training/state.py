@@ -23,7 +23,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import flush_folder
 from multistage_diffusion.training.sharding import placed_like, shard, whole
 
-__all__ = ["State", "Sums", "averaged_weights", "checkpoints", "images_seen", "load_latest", "save_checkpoint"]
+__all__ = ["State", "Sums", "checkpoints", "images_seen", "load_latest", "save_checkpoint", "whole_weights"]
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -72,6 +72,8 @@ class State:
     """Images seen."""
     seconds: float = field(default=0.0)
     """Time spent, over all sittings."""
+    macs: float = 0.0
+    """Multiply-accumulates spent up to the last record."""
 
     @staticmethod
     def begin(denoiser: NetworkDenoiser, config: TrainingConfig) -> "State":
@@ -104,14 +106,15 @@ def images_seen(run: Path) -> int:
 def save_checkpoint(run: Path, state: State, config: RunConfig) -> None:
     """Writes a checkpoint and removes those that need not be kept. All processes call it, the first one writes."""
     target = run / "checkpoints" / f"{state.images:012d}"
-    averaged, training = averaged_weights(state), {name: whole(tensor) for name, tensor in _tensors(state)}
+    averaged, training = whole_weights(state.average), {name: whole(tensor) for name, tensor in _tensors(state)}
     if target.exists() or not processes.leading():
         return
+    progress = {"images": state.images, "seconds": state.seconds, "macs": state.macs}
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         save_model(temporary / "model.safetensors", averaged, config, state.images)
-        save_tensors(temporary / "training.safetensors", training, {"images": state.images, "seconds": state.seconds})
+        save_tensors(temporary / "training.safetensors", training, progress)
         temporary.replace(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -121,9 +124,9 @@ def save_checkpoint(run: Path, state: State, config: RunConfig) -> None:
         shutil.rmtree(old)
 
 
-def averaged_weights(state: State) -> dict[str, Tensor]:
-    """The averaged weights in one piece. All processes must ask for them."""
-    return {name: whole(tensor) for name, tensor in state.average.network.state_dict().items()}
+def whole_weights(denoiser: NetworkDenoiser) -> dict[str, Tensor]:
+    """The weights in one piece. All processes must ask for them."""
+    return {name: whole(tensor) for name, tensor in denoiser.network.state_dict().items()}
 
 
 def _unneeded(whole: list[Path], config: TrainingConfig) -> list[Path]:
@@ -181,6 +184,7 @@ def load_checkpoint(checkpoint: Path, state: State) -> None:
         for name, value in vars(state.sums).items():
             value.copy_(tensors[f"sum.{name}"])
         state.images, state.seconds = int(str(progress["images"])), float(str(progress["seconds"]))
+        state.macs = float(str(progress["macs"]))
     except (RuntimeError, KeyError) as error:
         raise BadInput(f"The checkpoint {checkpoint} does not fit this run: {error}.") from error
     if not processes.leading():  # the first process holds the sums of all

@@ -1,0 +1,77 @@
+"""What a person may look at while a run goes on: grids of samples and trackers of accelerate."""
+
+import importlib.util
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from multistage_diffusion.checkpoint import Model
+from multistage_diffusion.config import RunConfig, TrackerName, to_json
+from multistage_diffusion.denoiser import build_denoiser
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.generation import SampleOptions, generate, grid_image, save_png
+from multistage_diffusion.training.records import Record
+
+__all__ = ["draw_grid", "memory_in_use", "start_trackers", "track"]
+
+GRID = 16
+
+
+def start_trackers(names: tuple[TrackerName, ...], out: Path, config: RunConfig) -> Accelerator:
+    """Joins the other processes, if there are any, and begins to track if asked for.
+
+    Raises:
+        BadInput: if a tracker is not installed.
+    """
+    if not names:
+        return Accelerator()
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise BadInput(f"Tracking with {name} needs its package: pip install {name}.")
+    accelerator = Accelerator(log_with=list(names), project_dir=out)
+    accelerator.init_trackers("multistage-diffusion", _flat(to_json(config)), {"wandb": {"dir": str(out), "name": out.name}})
+    return accelerator
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested settings as one level of names with dots, lists as text."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{above}{name}.")
+        else:
+            flat[above + name] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat
+
+
+def track(accelerator: Accelerator, record: Record) -> None:
+    """Sends a record to the trackers: each number under its name, those of a stage or a part with its number."""
+    values: dict[str, float] = {}
+    for name, value in asdict(record).items():
+        if isinstance(value, list):
+            values |= {f"{name}/{k}": entry for k, entry in enumerate(value, 1) if entry is not None}
+        else:
+            values[name] = value
+    accelerator.log(values, step=record.images)
+
+
+def draw_grid(path: Path, config: RunConfig, weights: Mapping[str, Tensor], device: torch.device) -> None:
+    """Samples from fixed seeds as one picture."""
+    denoiser = build_denoiser(config.model).eval()
+    denoiser.network.load_state_dict(weights)
+    pixels = generate(Model(denoiser, config, 0), SampleOptions(), range(GRID), device)
+    save_png(path, grid_image(pixels, columns=GRID // 2))
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Most bytes so far: allocated on a GPU, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
