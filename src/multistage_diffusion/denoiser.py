@@ -144,7 +144,7 @@ class NetworkDenoiser(nn.Module):
         if max(counts) == len(x):  # one stage: nothing to sort
             return self._denoise(x, level, counts, conditions, also)
         order = stage.argsort(stable=True)
-        here = order.to(x.device)
+        here = _sent(order, x)
         routed = self._denoise(x[here], level[order], counts, tuple(None if c is None else c[here] for c in conditions), also)
         return torch.empty_like(routed).index_copy(0, here, routed)
 
@@ -175,7 +175,7 @@ class NetworkDenoiser(nn.Module):
     ) -> Tensor:
         p = self.preconditioning
         image = x.to(torch.float32)
-        c_noise = p.c_noise(level).to(device=x.device, dtype=torch.float32)
+        c_noise = _sent(p.c_noise(level).to(torch.float32), x)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
             raw = self.network(_like(p.c_in(level), image) * image, c_noise, counts, *conditions, also)
         skip, out = _like(p.c_skip(level), x), _like(p.c_out(level), x)
@@ -184,13 +184,18 @@ class NetworkDenoiser(nn.Module):
 
 def weighted_error(denoised: Tensor, y: Tensor, sigma: Tensor, preconditioning: Preconditioning) -> Tensor:
     """``weight(sigma)`` times the mean square over pixels of ``denoised - y``: ``[B]``."""
-    weight = preconditioning.weight(as_float64(sigma)).to(device=y.device, dtype=y.dtype)
+    weight = _sent(preconditioning.weight(as_float64(sigma)).to(y.dtype), y)
     return weight * (denoised - y).square().flatten(1).mean(1)
 
 
 def _like(coefficient: Tensor, x: Tensor) -> Tensor:
     """A coefficient per sample, ready to multiply images of the device and dtype of ``x``."""
-    return coefficient.to(device=x.device, dtype=x.dtype)[:, None, None, None]
+    return _sent(coefficient.to(x.dtype), x)[:, None, None, None]
+
+
+def _sent(value: Tensor, x: Tensor) -> Tensor:
+    """A few numbers per sample on the device of ``x``. A GPU is not waited for; it takes a copy of its own."""
+    return value.to(x.device, non_blocking=x.is_cuda)
 
 
 def build_denoiser(config: ModelConfig) -> NetworkDenoiser:

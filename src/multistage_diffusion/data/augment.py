@@ -50,13 +50,13 @@ class Augmentation:
         images = mirror(images, self.labels[:, 0] == 1)
         images = mirror(images, self.labels[:, 1] == 1, axis=2)
         changed = (self.back - torch.eye(3)).abs().amax((1, 2)) > 1e-5  # rotations there and back leave rounding errors
-        where = changed.nonzero()[:, 0].to(images.device)
+        where = changed.nonzero()[:, 0].to(images.device, non_blocking=images.is_cuda)
         return images.index_copy(0, where, _transformed(images[where], self.back[changed])) if len(where) else images
 
 
 def mirror(images: Tensor, which: Tensor, axis: int = 3) -> Tensor:
     """Mirrors some images: ``which`` is bool ``[B]``."""
-    return torch.where(which.to(images.device)[:, None, None, None], images.flip(axis), images)
+    return torch.where(which.to(images.device, non_blocking=images.is_cuda)[:, None, None, None], images.flip(axis), images)
 
 
 def augment(images: Tensor, probability: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -135,7 +135,7 @@ def _transformed(images: Tensor, back: Tensor) -> Tensor:
     centre = _translation(half, half) @ doubled @ back @ doubled.inverse() @ _translation(-half, -half)
     to_unit = torch.diag(torch.tensor([2 / large.shape[3], 2 / large.shape[2], 1.0]))
     from_unit = torch.diag(torch.tensor([out_width / 2, out_height / 2, 1.0]))
-    moves = (to_unit @ centre @ from_unit)[:, :2].to(large)
+    moves = (to_unit @ centre @ from_unit)[:, :2].to(large, non_blocking=images.is_cuda)
     grid = F.affine_grid(moves, [len(images), 1, out_height, out_width], align_corners=False)
     return _halved(F.grid_sample(large, grid, align_corners=False), rim)
 

@@ -60,7 +60,9 @@ class Draws:
             part = self.augmentation[here]
             y, done_to = part.apply(y), part.labels.to(device, non_blocking=True)
         noise = self._noise(start, stop, images.shape).to(device, non_blocking=True)
-        labels = images.labels[self.chosen[here]].to(device) if conditional and images.labels is not None else None
+        labels = (
+            images.labels[self.chosen[here]].to(device, non_blocking=True) if conditional and images.labels is not None else None
+        )
         return Batch(
             y.contiguous(memory_format=layout), self.sigma[here], noise.contiguous(memory_format=layout), labels, done_to
         )

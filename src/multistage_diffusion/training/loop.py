@@ -174,7 +174,7 @@ class _Loop:
         batch = self._load(draws, *part[processes.number()])
         also = self._stages(draws, part) if self.sharded else ()
         losses = self._losses(batch, also)
-        weighted = losses * self.levels.weights(batch.sigma).to(losses) if self.recipe.importance else losses
+        weighted = losses * self.levels.weights(batch.sigma).to(losses, non_blocking=True) if self.recipe.importance else losses
         poison(weighted.sum() / self.recipe.batch_size).backward()
         stage = self.state.denoiser.stages.index(batch.sigma).to(self.device, non_blocking=True)
         sums, finite = self.state.sums, losses.detach().isfinite()
