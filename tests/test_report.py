@@ -78,3 +78,25 @@ def test_several_runs_stand_on_one_page(run: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no run"):
         render([tmp_path])
+
+
+def test_a_run_in_progress_can_be_looked_at(few_digits: Images, tmp_path: Path) -> None:
+    """After each record, with a line being written behind the last one."""
+    for number, record in enumerate(train(run_on(few_digits, held_out=0.2), few_digits, tmp_path / "run"), 1):
+        with (tmp_path / "run" / "stats.jsonl").open("a") as file:
+            file.write('{"images": 1')
+        page = render([tmp_path / "run"])
+        assert f"{record.images} of 24 training images" in page
+        assert ("averaged weights, held out" in page) or number == 1
+        lines = (tmp_path / "run" / "stats.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "run" / "stats.jsonl").write_text("".join(line for line in lines if line.endswith("\n")))
+
+
+def test_steps_left_out_are_said(few_digits: Images, tmp_path: Path) -> None:
+    values = few_digits.pixels[:].float() / 127.5 - 1
+    values[7] = torch.nan
+    bad = Images(values)
+    records = list(train(run_on(bad, images=80), bad, tmp_path / "run"))
+    skipped = sum(record.skipped for record in records)
+    assert skipped
+    assert f"{skipped} steps were left out since loss or gradient were not finite." in render([tmp_path / "run"])

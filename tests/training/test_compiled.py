@@ -12,10 +12,11 @@ from multistage_diffusion.training import read_records, train
 from multistage_diffusion.training.compiled import compile_parts
 from tests.conftest import run_on
 
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # torch warns of itself
+
 SIGMA = torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64)
 
 
-@pytest.mark.slow
 def test_nothing_is_compiled_again_when_counts_change(denoiser: NetworkDenoiser) -> None:
     batches = [(3, 4, 5), (6, 4, 2), (12, 0, 0), (1, 9, 2), (2, 2, 2), (5, 3, 1)]
     inputs = [(torch.randn(sum(counts), 1, 8, 8), SIGMA.repeat_interleave(torch.tensor(counts))) for counts in batches]
@@ -34,7 +35,6 @@ def gradients(denoiser: NetworkDenoiser, x: torch.Tensor, sigma: torch.Tensor) -
     return {name: p.grad.clone() for name, p in denoiser.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.slow
 def test_a_compiled_run_learns_the_same(few_digits: Images, tmp_path: Path) -> None:
     list(train(run_on(few_digits, images=48), few_digits, tmp_path / "written"))
     list(train(run_on(few_digits, images=48, compile=True), few_digits, tmp_path / "compiled"))

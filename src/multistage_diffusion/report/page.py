@@ -19,6 +19,7 @@ from multistage_diffusion.report.figures import loss_figure, stages_figure
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.draws import stage_shares
 from multistage_diffusion.training.records import Record, read_records
+from multistage_diffusion.training.split import over_fitting
 
 __all__ = ["render"]
 
@@ -46,6 +47,7 @@ class Section:
     mean_macs: float
     parameters: int
     last: Record | None
+    remarks: list[str]
     stages_svg: str | None
     loss_svg: str | None
     samples: str | None
@@ -78,6 +80,7 @@ def _section(run: Path) -> Section:
         mean_macs=sum(row.share * row.cost.macs for row in rows),
         parameters=total_parameters(config.model),
         last=records[-1] if records else None,
+        remarks=_remarks(records),
         stages_svg=_stages_svg(run / "stages.json"),
         loss_svg=loss_figure(records) if records else None,
         samples=_inline(run / "samples.png"),
@@ -85,6 +88,13 @@ def _section(run: Path) -> Section:
         evaluations=_evaluations(run),
         settings=_readable(to_json(config)),
     )
+
+
+def _remarks(records: list[Record]) -> list[str]:
+    """What a person should know about how the run went."""
+    skipped = sum(record.skipped for record in records)
+    left_out = [f"{skipped} steps were left out since loss or gradient were not finite"] if skipped else []
+    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in [*over_fitting(records), *left_out]]
 
 
 def _rows(config: RunConfig, last: Record | None) -> list[StageRow]:
