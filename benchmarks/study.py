@@ -147,17 +147,17 @@ def table(results: dict[str, list[list[tuple[float, list[float]]]]]) -> None:
 
 
 def draw(results: dict[str, list[list[tuple[float, list[float]]]]], path: Path) -> None:
-    """A panel for each stage: loss over MACs as a multiple of the unified network's last loss."""
+    """A panel for each stage: held-out loss over MACs, mean of the seeds."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(STAGES), figsize=(12, 4.5), layout="constrained")
+    figure, panels = plt.subplots(1, len(STAGES), figsize=(12, 4.8), layout="constrained")
     for stage, axes in enumerate(panels):
         for name, curves in results.items():
             spent = torch.tensor([[point[0] for point in curve] for curve in curves]).mean(0) / 1e12
             losses = torch.tensor([[point[1][stage] for point in curve] for curve in curves]).mean(0)
             axes.plot(spent, losses, label=name, linestyle="--" if name.startswith("unified") else "-")
-        axes.set(title=f"stage {stage + 1}", xlabel="training MACs (T)", ylabel="held-out loss", yscale="log")
-    panels[-1].legend(fontsize=7)
+        axes.set(title=f"stage {stage + 1}", xlabel="training MACs (T)", ylabel="held-out loss")
+    figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path)
 
 
