@@ -12,7 +12,7 @@ from multistage_diffusion.training import read_records, train
 from multistage_diffusion.training.compiled import compile_parts
 from tests.conftest import run_on
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # torch warns of itself
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch warns of itself
 
 SIGMA = torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64)
 
