@@ -44,7 +44,7 @@ def _welcome(name: str) -> bool:
 
 def _without_length(config: RunConfig) -> RunConfig:
     """A run without what may change from sitting to sitting."""
-    training = replace(config.training, images=1, keep_last=1, keep_every=0, compile=False, shard=False)
+    training = replace(config.training, images=1, keep_last=1, keep_every=0, snapshot_images=1, compile=False, shard=False)
     return replace(config, training=training, data=replace(config.data, path=""))
 
 

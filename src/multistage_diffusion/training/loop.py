@@ -24,15 +24,10 @@ from multistage_diffusion.training.gradients import Exchange, part_norms
 from multistage_diffusion.training.health import PATIENCE, Diverged, Health, poison
 from multistage_diffusion.training.probe import Probe
 from multistage_diffusion.training.records import Record, append_record, keep_records
+from multistage_diffusion.training.snapshots import keep_snapshots, save_snapshot
 from multistage_diffusion.training.state import State, averaged_weights, load_latest, save_checkpoint
 
-__all__ = ["ema_decay", "learning_rate", "train"]
-
-
-def ema_decay(config: TrainingConfig, images: int) -> float:
-    """Decay of the averaged weights for one batch: the half-life in images, ramped up (Karras et al. 2024, EDM's code)."""
-    half_life = min(config.ema_half_life, config.ema_rampup * images)
-    return 0.5 ** (config.batch_size / half_life) if half_life > 0 else 0.0
+__all__ = ["learning_rate", "train"]
 
 
 def learning_rate(config: TrainingConfig, images: int) -> float:
@@ -67,6 +62,8 @@ def train(
         stopping = loop.agree(should_stop())
         if loop.crossed(config.training.record_images):
             yield loop.record()
+        if config.training.posthoc_ema and loop.crossed(config.training.snapshot_images):
+            loop.snapshot()
         if stopping or loop.crossed(config.training.checkpoint_images):
             loop.checkpoint(stopping or loop.state.images >= config.training.images)
         if stopping and loop.state.images < config.training.images:
@@ -115,6 +112,7 @@ class _Loop:
         load_latest(self.out, self.state)
         if processes.leading():
             keep_records(self.out, self.state.images)
+            keep_snapshots(self.out, self.state.images)
             write_json(self.out / "config.json", to_json(self.config))
         processes.wait()
 
@@ -128,7 +126,7 @@ class _Loop:
         return now // interval > (now - batch) // interval or now >= self.recipe.images
 
     def step(self) -> None:
-        """One batch: loss, gradient, Adam, average. Nothing here waits for the device."""
+        """One batch: loss, gradient, Adam, averages. Nothing here waits for the device."""
         state, recipe = self.state, self.recipe
         draws = draw(self.config, self.images, self.levels, state.images)
         seed_globally(recipe.seed, Stream.DROPOUT, state.images, processes.number())
@@ -137,11 +135,11 @@ class _Loop:
         state.optimizer.zero_grad(set_to_none=True)
         for part in self.shares:
             self._backward(draws, part)
+        stage = state.denoiser.stages.index(draws.sigma)
         if not self.sharded:
-            self.exchange.add(frozenset(state.denoiser.stages.index(draws.sigma).tolist()))
+            self.exchange.add(frozenset(stage.tolist()))
         self._update()
-        state.images += recipe.batch_size
-        state.update_average(ema_decay(recipe, state.images))
+        state.count(stage.bincount(minlength=len(state.denoiser.stages)).tolist())
         self.timed_images += recipe.batch_size
 
     def _update(self) -> None:
@@ -222,7 +220,7 @@ class _Loop:
             images=state.images,
             loss=[total / n if n else None for total, n in zip(loss, count, strict=True)],
             share=[n / max(1, sum(count)) for n in count],
-            probe_loss=self.probe.network_loss(state.average, self.device),
+            probe_loss=self.probe.network_loss(state.averages.main, self.device),
             optimal_loss=self.optimal_loss,
             learning_rate=learning_rate(self.recipe, state.images - self.recipe.batch_size),
             images_per_second=self.timed_images / self.timed_seconds,
@@ -236,6 +234,12 @@ class _Loop:
             append_record(self.out, record)
         self._tick(training=False)
         return record
+
+    def snapshot(self) -> None:
+        """Writes the averages from which others can be made."""
+        self._tick(training=True)
+        save_snapshot(self.out, self.state, self.config)
+        self._tick(training=False)
 
     def checkpoint(self, stopping: bool) -> None:
         """Writes a checkpoint, unless the last steps failed and there will be another occasion."""
