@@ -92,7 +92,7 @@ class Steps:
         self.state.denoiser.loss(self.y, sigma, self.noise).mean().backward()
         part_norms(self.state.denoiser.network)
         self.state.optimizer.step()
-        self.state.update_average(0.99)
+        self.state.count([1] * len(self.state.denoiser.stages))
 
 
 def levels(config: RunConfig, shares: Sequence[float], batch: int, seed: int = 0) -> torch.Tensor:

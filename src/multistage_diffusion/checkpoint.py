@@ -1,9 +1,11 @@
 """Model files: one safetensors file with weights and, in its metadata, the whole configuration as JSON. No pickles."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -14,7 +16,7 @@ from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 
-__all__ = ["Model", "find_model", "load_model", "read_tensors", "save_model", "save_tensors"]
+__all__ = ["Model", "find_model", "load_model", "read_metadata", "read_tensors", "save_model", "save_tensors"]
 
 FORMAT = "multistage-diffusion/1"
 
@@ -41,18 +43,36 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     Raises:
         BadInput: if the file is missing, truncated or of another format.
     """
+    with _opened(path) as (file, metadata):
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  (a handle, not a dict)
+
+
+def read_metadata(path: Path) -> dict[str, object]:
+    """The metadata alone.
+
+    Raises:
+        BadInput: as ``read_tensors``.
+    """
+    with _opened(path) as (_, metadata):
+        return metadata
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, object]]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
+            if metadata.pop("format", None) != FORMAT:
+                raise BadInput(f"{path} was not written by this program: its metadata lacks the format {FORMAT!r}.")
+            yield file, {key: json.loads(value) for key, value in metadata.items()}
     except (SafetensorError, OSError) as error:
-        advice = (
-            "remove its folder to continue from the one before" if path.parent.parent.name == "checkpoints" else "make it anew"
-        )
-        raise BadInput(f"Cannot read {path}: {error}. If it is damaged, {advice}.") from error
-    if metadata.pop("format", None) != FORMAT:
-        raise BadInput(f"{path} was not written by this program: its metadata lacks the format {FORMAT!r}.")
-    return tensors, {key: json.loads(value) for key, value in metadata.items()}
+        raise BadInput(f"Cannot read {path}: {error}. If it is damaged, {_advice(path)}.") from error
+
+
+def _advice(path: Path) -> str:
+    if path.parent.parent.name == "checkpoints":
+        return "remove its folder to continue from the one before"
+    return "remove it; the others are of use without it" if path.parent.name == "averages" else "make it anew"
 
 
 def save_model(path: Path, weights: Mapping[str, Tensor], config: RunConfig, images: int) -> None:

@@ -11,13 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingConfig", "from_json", "to_json"]
+__all__ = ["WIDEST_AVERAGE", "DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingConfig", "from_json", "to_json"]
 
 ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
 PreconditioningName = Literal["edm", "vp", "ddpm"]
 PrecisionName = Literal["float32", "tf32", "bf16"]
 TrackerName = Literal["tensorboard", "wandb"]
 Pyramid = Literal["none", "skip", "residual"]
+WIDEST_AVERAGE = 12**-0.5  # standard deviation of the uniform density on [0, 1]: the mean over all images
 POSITIVE = (
     "images",
     "batch_size",
@@ -27,6 +28,7 @@ POSITIVE = (
     "ema_rampup",
     "record_images",
     "checkpoint_images",
+    "snapshot_images",
     "keep_last",
 )
 
@@ -127,8 +129,7 @@ class TrainingConfig:
     """How weights are found. Lengths are counted in images, so that they do not depend on the batch size."""
 
     images: int = 1_000_000
-    """Length of the run. It may change when a run is continued, as may --keep-last, --keep-every,
-    --grid-images, --track, --compile and --shard."""
+    """Length of the run. This may change when a run goes on, as may what is kept, shown and drawn, --compile and --shard."""
     batch_size: int = 64
     """Images in one step, over all processes."""
     accumulate: int = 1
@@ -147,6 +148,12 @@ class TrainingConfig:
     """Half-life of the averaged weights, in images."""
     ema_rampup: float = 0.05
     """The half-life is at most this fraction of the images seen, so that a short run does not average its random start."""
+    ema_clock: Literal["common", "own"] = "common"
+    """What half-lives count for a decoder: all images, or those of its own stage alone."""
+    posthoc_ema: tuple[float, ...] = ()
+    """Keep, besides, averages of these relative widths (0.05 0.1, say), from which multistage ema makes any other."""
+    snapshot_images: int = 50_000
+    """A snapshot of the averages of --posthoc-ema after every so many images."""
     shares: Literal["natural", "uniform"] | tuple[float, ...] = "natural"
     """Share of each stage in the training images: natural for those of the schedule, uniform for equal ones, or numbers."""
     share_boundaries: tuple[float, ...] = ()
@@ -191,6 +198,11 @@ class TrainingConfig:
                 raise BadInput(f"The setting {name} must not be negative, not {getattr(self, name)}.")
         if isinstance(self.shares, tuple) and (not self.shares or min(self.shares) <= 0 or not math.isfinite(sum(self.shares))):
             raise BadInput(f"The setting shares needs a positive number for each stage, not {list(self.shares)}.")
+        widths = self.posthoc_ema
+        if len(set(widths)) < len(widths) or any(not 0 < width <= WIDEST_AVERAGE for width in widths):
+            raise BadInput(
+                f"The setting posthoc_ema needs different widths between 0 and {WIDEST_AVERAGE:.4f}, not {list(widths)}."
+            )
         if self.weight_decay and self.optimizer != "adamw":
             raise BadInput("The setting weight_decay is for the optimizer adamw.")
         if not 0 <= self.held_out < 1:

@@ -11,7 +11,7 @@ import pytest
 from multistage_diffusion.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
-COMMANDS = ("cluster", "plan", "plan small", "train", "train small", "sample", "evaluate", "report", "convert", "demo")
+COMMANDS = ("cluster", "plan", "plan small", "train", "train small", "sample", "evaluate", "report", "ema", "convert", "demo")
 INTRODUCTION = """# The commands
 
 `--dry-run` prints what a command would do and stops.

@@ -14,8 +14,9 @@ from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.training import Record, read_records, train
+from multistage_diffusion.training.averages import ema_decay
 from multistage_diffusion.training.check import check_run
-from multistage_diffusion.training.loop import ema_decay, learning_rate
+from multistage_diffusion.training.loop import learning_rate
 from tests.conftest import TRAINING, run_on
 
 GOLDEN_LOSSES = [
@@ -171,16 +172,16 @@ def test_the_optimum_of_a_conditional_run_knows_the_class(few_digits: Images, tm
 def test_half_life_of_the_average() -> None:
     """Once ramped up, a start of 1 and weights of 0 leave 1/2 after one half-life."""
     config = TrainingConfig(batch_size=50, ema_half_life=1000, ema_rampup=0.05)
-    kept = math.prod(ema_decay(config, 10**6) for _ in range(1000 // 50))
+    kept = math.prod(ema_decay(config, 10**6, 50) for _ in range(1000 // 50))
     assert kept == pytest.approx(0.5)
 
 
 def test_the_average_forgets_the_start_of_a_short_run() -> None:
     """With ramp-up r the weight of the start falls as images^(-ln 2 / r); without it, it would still be above 0.9."""
     config = TrainingConfig(batch_size=100, ema_half_life=500_000, ema_rampup=0.05)
-    kept = math.prod(ema_decay(config, images) for images in range(100, 20_001, 100))
+    kept = math.prod(ema_decay(config, images, 100) for images in range(100, 20_001, 100))
     assert kept < 1e-3
-    assert ema_decay(config, 0) == 0
+    assert ema_decay(config, 0, 0) == 1
 
 
 def test_learning_rate_ramps_linearly_to_a_constant() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from multistage_diffusion.checkpoint import load_model
+from multistage_diffusion.checkpoint import load_model, read_metadata, read_tensors
 from multistage_diffusion.training import read_records
+from multistage_diffusion.training.snapshots import snapshots
 
 from ..test_processes import free_port
 
@@ -68,6 +69,22 @@ def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way(tmp_path: Path,
     run([*torchrun(), *start, *how, "--out", str(parts)])
     assert_close(whole, parts)
     assert [record.images for record in read_records(parts)] == [24, 36, 48, 60, 72, 96]
+
+
+@pytest.mark.parametrize("how", [[], ["--shard"]], ids=str)
+def test_two_processes_keep_the_averages_of_one(tmp_path: Path, start: list[str], how: list[str]) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    averages = ["--posthoc-ema", "0.05", "0.1", "--snapshot-images", "24", "--ema-clock", "own"]
+    run([*start, *averages, "--out", str(one)])
+    run([*torchrun(), *start, *averages, *how, "--out", str(two), "--images", "60"])
+    run([*torchrun(), *start, *averages, *how, "--out", str(two)])
+    assert_close(one, two)
+    assert [path.name for path in snapshots(two) if path.stem != f"{60:012d}"] == [path.name for path in snapshots(one)]
+    for path in snapshots(one):
+        assert read_metadata(path)["seen"] == read_metadata(two / "averages" / path.name)["seen"]
+        other = read_tensors(two / "averages" / path.name)[0]
+        for name, tensor in read_tensors(path)[0].items():
+            torch.testing.assert_close(other[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
 def assert_close(first: Path, second: Path) -> None:

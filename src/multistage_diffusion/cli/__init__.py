@@ -16,6 +16,7 @@ import tyro
 from multistage_diffusion.cli.cluster import Cluster
 from multistage_diffusion.cli.convert import Convert
 from multistage_diffusion.cli.demo import Demo
+from multistage_diffusion.cli.ema import Ema
 from multistage_diffusion.cli.evaluate import Evaluate
 from multistage_diffusion.cli.plan import Plan
 from multistage_diffusion.cli.report import Report
@@ -42,8 +43,8 @@ DISK_ERRORS = {
     errno.EEXIST,
 }
 
-OTHERS = (Cluster, Sample, Evaluate, Report, Convert, Demo)
-Command = Cluster | Plan | Train | Sample | Evaluate | Report | Convert | Demo
+OTHERS = (Cluster, Sample, Evaluate, Report, Ema, Convert, Demo)
+Command = Cluster | Plan | Train | Sample | Evaluate | Report | Ema | Convert | Demo
 ABOUT = "Diffusion models with one shared encoder and one decoder for each stage of noise."
 
 

@@ -53,7 +53,7 @@ def measure_speed(config: RunConfig, device: torch.device | str = "cpu", seconds
 
 def _update(state: State) -> None:
     state.optimizer.step()
-    state.update_average(0.9)
+    state.count([1] * len(state.denoiser.stages))
 
 
 def _batch(config: RunConfig, stage: int, size: int, device: torch.device | str, layout: torch.memory_format) -> Batch:

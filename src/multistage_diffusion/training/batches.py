@@ -13,9 +13,10 @@ from torch import Tensor
 from multistage_diffusion.config import RunConfig
 from multistage_diffusion.data.augment import Augmentation, draw_augmentation, mirror
 from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.training.draws import Levels, Stream, generator, image_indices
 
-__all__ = ["Batch", "Draws", "draw"]
+__all__ = ["Batch", "Draws", "draw", "share_out"]
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,20 @@ def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
     augmentation = draw_augmentation(count, images.shape[1:], recipe.augment, source) if recipe.augment else None
     chosen = image_indices(recipe.seed, len(images), seen, count)
     return Draws(recipe.seed, seen, chosen, levels.draw(count, source), mirrored, augmentation)
+
+
+def share_out(batch: int, count: int, parts: int) -> list[list[tuple[int, int]]]:
+    """Which samples of a batch each process computes, in how many parts: first and last, by part and process.
+
+    Raises:
+        BadInput: if there are fewer samples than parts.
+    """
+    if batch < count * parts:
+        raise BadInput(f"Batches of {batch} images are too small for {count} processes and {parts} parts in each.")
+    own = [(_cut(0, batch, process, count), _cut(0, batch, process + 1, count)) for process in range(count)]
+    return [[(_cut(*whole, part, parts), _cut(*whole, part + 1, parts)) for whole in own] for part in range(parts)]
+
+
+def _cut(start: int, stop: int, index: int, count: int) -> int:
+    """The beginning of one of ``count`` nearly equal parts of a range."""
+    return start + (stop - start) * index // count

@@ -44,8 +44,8 @@ def _welcome(name: str) -> bool:
 
 def _without_length(config: RunConfig) -> RunConfig:
     """A run without what may change from sitting to sitting."""
-    free = {"images": 1, "keep_last": 1, "keep_every": 0, "grid_images": 0, "track": (), "compile": False, "shard": False}
-    training = replace(config.training, **free)  # type: ignore[arg-type]
+    free = {"images": 1, "keep_last": 1, "keep_every": 0, "snapshot_images": 1, "grid_images": 0, "track": ()}
+    training = replace(config.training, **free, compile=False, shard=False)  # type: ignore[arg-type]
     return replace(config, training=training, data=replace(config.data, path=""))
 
 

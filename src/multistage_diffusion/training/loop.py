@@ -12,11 +12,10 @@ from multistage_diffusion.checkpoint import Model, load_model, save_model
 from multistage_diffusion.config import PrecisionName, RunConfig, TrainingConfig, to_json
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
-from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.cost import stage_costs
 from multistage_diffusion.files import write_json
 from multistage_diffusion.schedule import SCHEDULES
-from multistage_diffusion.training.batches import Batch, Draws, draw
+from multistage_diffusion.training.batches import Batch, Draws, draw, share_out
 from multistage_diffusion.training.check import begin_with, check_run
 from multistage_diffusion.training.compiled import compile_parts
 from multistage_diffusion.training.draws import Levels, Stream, seed_globally
@@ -24,17 +23,12 @@ from multistage_diffusion.training.gradients import Exchange, part_norms
 from multistage_diffusion.training.health import PATIENCE, Diverged, Health, poison
 from multistage_diffusion.training.probe import Probe
 from multistage_diffusion.training.records import Record, append_record, keep_records
+from multistage_diffusion.training.snapshots import keep_snapshots, save_snapshot
 from multistage_diffusion.training.split import split
 from multistage_diffusion.training.state import State, load_latest, save_checkpoint, whole_weights
 from multistage_diffusion.training.watch import draw_grid, memory_in_use, start_trackers, track
 
-__all__ = ["ema_decay", "learning_rate", "train"]
-
-
-def ema_decay(config: TrainingConfig, images: int) -> float:
-    """Decay of the averaged weights for one batch: the half-life in images, ramped up (Karras et al. 2024, EDM's code)."""
-    half_life = min(config.ema_half_life, config.ema_rampup * images)
-    return 0.5 ** (config.batch_size / half_life) if half_life > 0 else 0.0
+__all__ = ["learning_rate", "train"]
 
 
 def learning_rate(config: TrainingConfig, images: int) -> float:
@@ -71,6 +65,8 @@ def train(
             yield loop.record()
         if config.training.grid_images and loop.crossed(config.training.grid_images):
             loop.grids()
+        if config.training.posthoc_ema and loop.crossed(config.training.snapshot_images):
+            loop.snapshot()
         if stopping or loop.crossed(config.training.checkpoint_images):
             loop.checkpoint(stopping or loop.state.images >= config.training.images)
         if stopping and loop.state.images < config.training.images:
@@ -96,7 +92,7 @@ class _Loop:
         self.sharded = self.recipe.shard and processes.count() > 1
         self.health, self.exchange = Health(self.device), Exchange(denoiser.parameters())
         check_run(out, config, images)
-        self.shares = self._shares_of_batch()
+        self.shares = share_out(self.recipe.batch_size, processes.count(), self.recipe.accumulate)
         self._resume()
         if self.recipe.compile:
             compile_parts(denoiser.network)
@@ -111,22 +107,12 @@ class _Loop:
         conditional = self.config.model.classes > 0
         return Probe.draw(images, self.state.denoiser.stages, self.schedule, conditional, self.recipe.seed)
 
-    def _shares_of_batch(self) -> list[list[tuple[int, int]]]:
-        """Which samples of a batch each process computes, in how many parts: first and last, by part and process."""
-        batch, count, parts = self.recipe.batch_size, processes.count(), self.recipe.accumulate
-        if batch < count * parts:
-            raise BadInput(f"Batches of {batch} images are too small for {count} processes and {parts} parts in each.")
-        cuts = [
-            [_cut(_cut(0, batch, k, count), _cut(0, batch, k + 1, count), p, parts) for p in range(parts + 1)]
-            for k in range(count)
-        ]
-        return [[(own[part], own[part + 1]) for own in cuts] for part in range(parts)]
-
     def _resume(self) -> None:
         processes.wait()  # all have looked at the folder before the first one writes to it
         load_latest(self.out, self.state)
         if processes.leading():
             keep_records(self.out, self.state.images)
+            keep_snapshots(self.out, self.state.images)
             write_json(self.out / "config.json", to_json(self.config))
         processes.wait()
 
@@ -140,7 +126,7 @@ class _Loop:
         return now // interval > (now - batch) // interval or now >= self.recipe.images
 
     def step(self) -> None:
-        """One batch: loss, gradient, Adam, average. Nothing here waits for the device."""
+        """One batch: loss, gradient, Adam, averages. Nothing here waits for the device."""
         state, recipe = self.state, self.recipe
         draws = draw(self.config, self.images, self.levels, state.images)
         seed_globally(recipe.seed, Stream.DROPOUT, state.images, processes.number())
@@ -149,11 +135,11 @@ class _Loop:
         state.optimizer.zero_grad(set_to_none=True)
         for part in self.shares:
             self._backward(draws, part)
+        stage = state.denoiser.stages.index(draws.sigma)
         if not self.sharded:
-            self.exchange.add(frozenset(state.denoiser.stages.index(draws.sigma).tolist()))
+            self.exchange.add(frozenset(stage.tolist()))
         self._update()
-        state.images += recipe.batch_size
-        state.update_average(ema_decay(recipe, state.images))
+        state.count(stage.bincount(minlength=len(state.denoiser.stages)).tolist())
         self.timed_images += recipe.batch_size
 
     def _update(self) -> None:
@@ -236,7 +222,7 @@ class _Loop:
             images=state.images,
             loss=[total / n if n else None for total, n in zip(loss, count, strict=True)],
             share=[n / max(1, sum(count)) for n in count],
-            probe_loss=self.probe.network_loss(state.average, self.device),
+            probe_loss=self.probe.network_loss(state.averages.main, self.device),
             optimal_loss=self.optimal_loss,
             learning_rate=learning_rate(self.recipe, state.images - self.recipe.batch_size),
             images_per_second=speed,
@@ -244,7 +230,7 @@ class _Loop:
             gradient_norm=[total / max(1, taken[0]) for total in norm],
             skipped=int(sums.skipped),
             zero_loss=self.zero_loss,
-            held_out_loss=self.held_out.network_loss(state.average, self.device) if self.held_out else [],
+            held_out_loss=self.held_out.network_loss(state.averages.main, self.device) if self.held_out else [],
             macs=state.macs,
             memory=memory_in_use(self.device),
             seconds_left=max(0, self.recipe.images - state.images) / speed,
@@ -260,12 +246,19 @@ class _Loop:
 
     def grids(self) -> None:
         """Draws samples with the weights as they are and with the averaged ones."""
-        raw, averaged = whole_weights(self.state.denoiser), whole_weights(self.state.average)
+        self._tick(training=True)
+        raw, averaged = whole_weights(self.state.denoiser), whole_weights(self.state.averages.main)
         if processes.leading():
             for name, weights in (("raw", raw), ("averaged", averaged)):
                 path = self.out / "grids" / f"{self.state.images:012d}-{name}.png"
                 draw_grid(path, self.config, weights, self.device)
         processes.wait()
+        self._tick(training=False)
+
+    def snapshot(self) -> None:
+        """Writes the averages from which others can be made."""
+        self._tick(training=True)
+        save_snapshot(self.out, self.state, self.config)
         self._tick(training=False)
 
     def checkpoint(self, stopping: bool) -> None:
@@ -279,7 +272,7 @@ class _Loop:
 
     def finish(self) -> None:
         """Writes the finished model."""
-        path, weights = self.out / "model.safetensors", whole_weights(self.state.average)
+        path, weights = self.out / "model.safetensors", whole_weights(self.state.averages.main)
         if processes.leading() and (not path.exists() or load_model(path).images != self.state.images):
             save_model(path, weights, self.config, self.state.images)
         if self.recipe.track:
@@ -291,11 +284,6 @@ class _Loop:
         self.state.seconds += now - self.clock
         self.timed_seconds += (now - self.clock) * training
         self.clock = now
-
-
-def _cut(start: int, stop: int, index: int, count: int) -> int:
-    """The beginning of one of ``count`` nearly equal parts of a range."""
-    return start + (stop - start) * index // count
 
 
 def set_precision(name: PrecisionName) -> None:

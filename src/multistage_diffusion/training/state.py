@@ -1,14 +1,13 @@
 """The state of a training run, and its checkpoints.
 
-``RUN/checkpoints/<images>/`` holds ``model.safetensors`` (averaged weights, ready to sample from) and
-``training.safetensors`` (weights, Adam's moments, running sums). A checkpoint is written to a temporary folder and renamed, so
-one that exists is whole. The latest are kept, and one for each interval of images if asked for.
+``RUN/checkpoints/<images>/`` holds ``model.safetensors`` (averaged weights, ready to sample from) and ``training.safetensors``
+(weights, Adam's moments, other averages, running sums). A checkpoint is written to a temporary folder and renamed, so one that
+exists is whole. The latest are kept, and one for each interval of images if asked for.
 """
 
-import copy
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from multistage_diffusion.config import RunConfig, TrainingConfig
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import flush_folder
+from multistage_diffusion.training.averages import Averages
 from multistage_diffusion.training.sharding import placed_like, shard, whole
 
 __all__ = ["State", "Sums", "checkpoints", "images_seen", "load_latest", "save_checkpoint", "whole_weights"]
@@ -65,8 +65,7 @@ class State:
 
     denoiser: NetworkDenoiser
     optimizer: torch.optim.Optimizer
-    average: NetworkDenoiser
-    """The exponential moving average of the weights."""
+    averages: Averages
     sums: Sums
     images: int = 0
     """Images seen."""
@@ -78,19 +77,19 @@ class State:
     @staticmethod
     def begin(denoiser: NetworkDenoiser, config: TrainingConfig) -> "State":
         """The state before the first step."""
-        average = copy.deepcopy(denoiser).eval().requires_grad_(False)
+        averages = Averages(denoiser, config)
         if config.shard and processes.count() > 1:
-            shard(denoiser.network)
-            shard(average.network)
+            for network in (denoiser.network, *averages.networks()):
+                shard(network)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         decay = config.weight_decay
         optimizer = kind(denoiser.parameters(), config.learning_rate, betas=(0.9, 0.999), weight_decay=decay, fused=True)
-        return State(denoiser, optimizer, average, Sums.zero(denoiser, next(denoiser.parameters()).device))
+        return State(denoiser, optimizer, averages, Sums.zero(denoiser, next(denoiser.parameters()).device))
 
-    @torch.no_grad()
-    def update_average(self, decay: float) -> None:
-        """``average <- decay * average + (1 - decay) * weights``."""
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - decay)
+    def count(self, counts: Sequence[int]) -> None:
+        """Counts the images of a batch, by stage and over all processes, and takes the weights after it into the averages."""
+        self.images += sum(counts)
+        self.averages.update(self.denoiser.network, counts)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -106,7 +105,7 @@ def images_seen(run: Path) -> int:
 def save_checkpoint(run: Path, state: State, config: RunConfig) -> None:
     """Writes a checkpoint and removes those that need not be kept. All processes call it, the first one writes."""
     target = run / "checkpoints" / f"{state.images:012d}"
-    averaged, training = whole_weights(state.average), {name: whole(tensor) for name, tensor in _tensors(state)}
+    averaged, training = whole_weights(state.averages.main), {name: whole(tensor) for name, tensor in _tensors(state)}
     if target.exists() or not processes.leading():
         return
     progress = {"images": state.images, "seconds": state.seconds, "macs": state.macs}
@@ -178,11 +177,14 @@ def load_checkpoint(checkpoint: Path, state: State) -> None:
     tensors, progress = read_tensors(checkpoint / "training.safetensors")
     averaged, _ = read_tensors(checkpoint / "model.safetensors")
     try:
-        _load_weights(state.denoiser.network, {name[4:]: t for name, t in tensors.items() if name.startswith("net.")})
-        _load_weights(state.average.network, averaged)
+        _load_weights(state.denoiser.network, _under("net.", tensors))
+        _load_weights(state.averages.main.network, averaged)
+        for index, network in enumerate(state.averages.power):
+            _load_weights(network, _under(f"average.{index}.", tensors))
         _load_moments(state, tensors)
         for name, value in vars(state.sums).items():
             value.copy_(tensors[f"sum.{name}"])
+        state.averages.seen.copy_(tensors.get("seen", torch.tensor(int(str(progress["images"])))))  # none in the earliest ones
         state.images, state.seconds = int(str(progress["images"])), float(str(progress["seconds"]))
         state.macs = float(str(progress["macs"]))
     except (RuntimeError, KeyError) as error:
@@ -197,8 +199,14 @@ def _load_weights(network: nn.Module, values: dict[str, Tensor]) -> None:
     network.load_state_dict({name: placed_like(known[name], value) if name in known else value for name, value in values.items()})
 
 
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
     yield from ((f"sum.{name}", value) for name, value in vars(state.sums).items())
+    yield "seen", state.averages.seen
+    yield from ((f"average.{name}", tensor) for name, tensor in state.averages.tensors())
     for name, parameter in state.denoiser.network.named_parameters():
         yield f"net.{name}", parameter
         for moment, value in state.optimizer.state.get(parameter, {}).items():
