@@ -1,5 +1,6 @@
 import io
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from multistage_diffusion.data import Images, load, to_pixels, to_unit_range
-from multistage_diffusion.data.sources import load_image
+from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.presets import PRESETS, plan_run
 from multistage_diffusion.stages import Stages
@@ -155,47 +156,16 @@ def test_standard_deviation_is_that_of_the_values(digits: Images) -> None:
     assert digits.standard_deviation == pytest.approx(expected, rel=1e-9)
 
 
-def damaged(root: Path) -> None:
-    (root / "broken.png").write_bytes(png(np.zeros((8, 8, 3), dtype=np.uint8))[:40])
-
-
-def of_another_size(root: Path) -> None:
-    Image.fromarray(np.zeros((8, 9, 3), dtype=np.uint8)).save(root / "zz.png")
-
-
-def grey_among_colour(root: Path) -> None:
-    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(root / "zz.png")
-
-
-def with_alpha(root: Path) -> None:
-    Image.fromarray(np.zeros((8, 8, 4), dtype=np.uint8)).save(root / "aa.png")
-
-
-def sixteen_bit(root: Path) -> None:
-    Image.fromarray(np.zeros((8, 8), dtype=np.uint16)).save(root / "aa.png")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (damaged, r"Cannot decode the image .*broken\.png"),
-        (of_another_size, r"zz\.png is 9x8 colour, but .* is 8x8 colour"),
-        (grey_among_colour, r"zz\.png is 8x8 grey, but"),
-        (with_alpha, r"aa\.png has the colour mode RGBA"),
-        (sixteen_bit, r"aa\.png has the colour mode I;16"),
-    ],
-)
-def test_bad_images_are_named(folder: Path, spoil: object, says: str) -> None:
-    spoil(folder)  # type: ignore[operator]
-    with pytest.raises(BadInput, match=says):
-        load(folder)
-
-
 def test_bad_sources_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no images")
     (tmp_path / "bad.npz").write_bytes(b"PK no zip")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    (tmp_path / "bad.zip").write_bytes(b"PK no zip")
+    (tmp_path / "bad.tar").write_bytes(b"no tar")
+    (tmp_path / "bad.arrow").write_bytes(b"no arrow")
+    with ZipFile(tmp_path / "texts.zip", "w") as archive:
+        archive.writestr("a.txt", "no image")
     np.savez(tmp_path / "float.npz", images=np.zeros((2, 4, 4)))
     np.save(tmp_path / "five.npy", np.zeros((2, 4, 4, 5, 5), dtype=np.uint8))
     np.save(tmp_path / "order.npy", np.asfortranarray(np.zeros((2, 4, 4), dtype=np.uint8)))
@@ -217,6 +187,12 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
         "bad.npy": "Cannot read",
         "labels.npz": "2 integers",
         "none.npz": "holds no images",
+        "bad.zip": "Cannot read",
+        "bad.tar": "Cannot read",
+        "texts.zip": "holds no images",
+        "bad.arrow": "Cannot read",
+        "{0..2}.tar": "no file .*0.tar, of 3",
+        "*.txt": "may stand for .tar files or for .parquet files",
     }
     for name, message in says.items():
         with pytest.raises(BadInput, match=message) as caught:

@@ -2,7 +2,7 @@
 
 The public names, imported when they are first used:
 
-- ``load``, ``Images``: data sets;
+- ``load``, ``ReadOptions``, ``Images``: data sets;
 - ``VP``, ``LogNormal``, ``Karras``, ``VE``, ``DDPM``: noise schedules; ``Stages``: partitions of their levels;
 - ``OptimalDenoiser``, ``ClusterOptions``, ``cluster``: the closed form and the stages it gives;
 - ``PRESETS``, ``plan_run``, ``train``: training; ``load_model``: a trained model;
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multistage_diffusion.checkpoint import load_model
     from multistage_diffusion.clustering import ClusterOptions, cluster
-    from multistage_diffusion.data import Images, load
+    from multistage_diffusion.data import Images, ReadOptions, load
     from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
     from multistage_diffusion.generation import SampleOptions, generate
     from multistage_diffusion.optimal import OptimalDenoiser
@@ -34,7 +34,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 _HOMES = {
     "checkpoint": ("load_model",),
     "clustering": ("ClusterOptions", "cluster"),
-    "data": ("Images", "load"),
+    "data": ("Images", "ReadOptions", "load"),
     "denoiser": ("NetworkDenoiser", "build_denoiser"),
     "generation": ("SampleOptions", "generate"),
     "optimal": ("OptimalDenoiser",),
@@ -57,6 +57,7 @@ __all__ = [
     "LogNormal",
     "NetworkDenoiser",
     "OptimalDenoiser",
+    "ReadOptions",
     "SampleOptions",
     "Stages",
     "build_denoiser",

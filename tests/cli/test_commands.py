@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from multistage_diffusion.cli import main
-from multistage_diffusion.data import load
-from multistage_diffusion.data.sources import load_image
+from multistage_diffusion.data import ReadOptions, load
+from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.optimal import PairDenoiser
 
 TINY = ["--encoder-widths", "8", "--decoder-widths", "12", "8", "4", "--channel-mult", "1", "2", "--blocks", "1"]
@@ -260,6 +260,32 @@ def test_bad_data_is_refused_by_every_command(run: Run, trained: Path, tmp_path:
         assert_refused(run("evaluate", trained, "--data", data), says)
     assert contents(trained) == before
     assert not (tmp_path / "s.json").exists()
+
+
+def test_commands_read_one_source_alike(run: Run, tmp_path: Path, stages: Path, folder: Path) -> None:
+    """Images of other sizes, one with alpha and twelve that are broken: the options make the same data of them everywhere."""
+    Image.fromarray(np.zeros((20, 13, 4), dtype=np.uint8)).save(folder / "cat" / "clear.png")
+    for index in range(12):
+        (folder / "dog" / f"broken{index:02d}.png").write_bytes(b"broken")
+    options = ["--data", folder, "--size", 8, 12, "--fit", "pad", "--skip-broken"]
+    fingerprint = load(folder, ReadOptions(size=(8, 12), fit="pad", skip_broken=True)).fingerprint
+    results = [
+        run("cluster", *options, "--method", "snr", "--out", tmp_path / "s.json"),
+        run("train", "small", *options, "--stages", stages, "--out", tmp_path / "run", *TINY, *SHORT),
+        run("evaluate", tmp_path / "run", *options, "--metric", "fd-pixels", "--images", 4, "--steps", 2),
+    ]
+    for code, _, err in results:
+        assert code == 0, err
+        assert "1 of 25 images had transparent parts and were laid on white" in err
+        assert err.count("warning: left out") == 10
+        assert "warning: and 2 more" in err
+    assert json.loads((tmp_path / "s.json").read_text())["data"]["fingerprint"] == fingerprint
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data"]["fingerprint"] == fingerprint
+    assert config["model"]["shape"] == [3, 8, 12]
+    (result,) = json.loads((tmp_path / "run" / "evaluations.json").read_text())
+    assert result["data"]["fingerprint"] == fingerprint
+    assert_refused(run("cluster", *options[:2], "--size", 0), "--size takes")
 
 
 def test_evaluating_against_other_channels_or_sizes_is_refused(run: Run, trained: Path) -> None:

@@ -12,9 +12,10 @@ from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import find_model, load_model
 from multistage_diffusion.cli.output import show_plan, table
 from multistage_diffusion.cli.progress import say, track, warn
+from multistage_diffusion.cli.reading import read
 from multistage_diffusion.clustering import Clustering, ClusterOptions, Sums, cluster, identity
 from multistage_diffusion.config import ScheduleName, to_json
-from multistage_diffusion.data import Images, load
+from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, read_json, write_atomically, write_json
 from multistage_diffusion.report.figures import stages_figure
@@ -33,13 +34,15 @@ class Cluster:
     """
 
     data: str
-    """Images: a folder, a .npz, .npy or .parquet file, or 'digits'; latents as a floating point .npy file [N, C, H, W]."""
+    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in the README. Or latents: a
+    floating point .npy file [N, C, H, W]."""
     out: Path = Path("stages.json")
     """The stages file to write."""
     schedule: ScheduleName = "vp"
     """Density of noise levels to average over. The paper uses vp for every base; boundaries in sigma serve all of them."""
     checkpoint: Path | None = None
     """A run or a model file, for the method gradient."""
+    reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     rule: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
     dry_run: bool = False
     """Print the resolved settings and stop."""
@@ -50,7 +53,7 @@ class Cluster:
         if (self.rule.method == "gradient") != (self.checkpoint is not None):
             raise BadInput("The method gradient needs --checkpoint RUN, and no other method takes one.")
         with processes.joined(processes.float64_device()):
-            self._write(load(self.data))
+            self._write(read(self.data, self.reading))
 
     def _write(self, images: Images) -> None:
         say(f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}")

@@ -12,9 +12,10 @@ from torch import Tensor
 from multistage_diffusion.checkpoint import find_model, load_model
 from multistage_diffusion.cli.output import show_plan
 from multistage_diffusion.cli.progress import say, track
+from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.sample import batches
 from multistage_diffusion.config import to_json
-from multistage_diffusion.data import Images, load
+from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import EXTRACTORS, Extractor, Moments, frechet_distance, stage_costs, total_parameters
 from multistage_diffusion.files import read_json, write_json
@@ -30,7 +31,7 @@ class Evaluate:
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|DIR")]
     """A run or model file, from which images are drawn, or a folder of generated images."""
     data: str
-    """The real images: a folder, a .npz or .parquet file, or 'digits'."""
+    """The real images: a folder, an archive, shards, a table, a hub id or 'digits'; read as the options below say."""
     metric: Literal["fd-efficientnet-lite0", "fd-pixels"] = "fd-efficientnet-lite0"
     """Frechet distance over which features. Neither is the FID, whose features come from Inception."""
     images: int | None = None
@@ -39,6 +40,7 @@ class Evaluate:
     """Most real images to use, evenly spaced over the data. Default: all."""
     batch_size: int = 64
     """Images drawn at a time from a run."""
+    reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     sampling: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SampleOptions)
     dry_run: bool = False
     """Print the resolved settings and stop."""
@@ -48,7 +50,7 @@ class Evaluate:
             return show_plan(to_json(self))
         if not self.target.exists():
             raise BadInput(f"There is no run or folder {self.target} to evaluate.")
-        real = load(self.data)
+        real = read(self.data, self.reading)
         reference = real.pixels[_evenly(len(real), self.real_images)]
         if self.images is not None and self.images < 2:
             raise BadInput(f"--images must be at least 2, not {self.images}.")

@@ -13,7 +13,7 @@ from multistage_diffusion.checkpoint import Model, find_model, load_model
 from multistage_diffusion.cli.output import show_plan
 from multistage_diffusion.cli.progress import say, track
 from multistage_diffusion.config import to_json
-from multistage_diffusion.data.sources import load_image
+from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
 from multistage_diffusion.generation import (

@@ -1,7 +1,7 @@
 """``multistage train``: a model from a preset, a data set and its stages."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +10,9 @@ import tyro
 from multistage_diffusion.checkpoint import Model, find_model, load_model
 from multistage_diffusion.cli.output import claim, show_plan, table
 from multistage_diffusion.cli.progress import say, stop_on_signal, track, warn
+from multistage_diffusion.cli.reading import read
 from multistage_diffusion.config import RunConfig, to_json
-from multistage_diffusion.data import Images, load
+from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.evaluation import stage_costs, total_parameters
 from multistage_diffusion.files import fingerprint, read_json, write_atomically
 from multistage_diffusion.presets import Preset, choose_stages, plan_run
@@ -33,7 +34,7 @@ class Train:
     """Train a model. The same command again continues an interrupted run; a larger --images lengthens a finished one."""
 
     data: str
-    """Images: a folder, a .npz or .parquet file, or 'digits'."""
+    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in the README."""
     out: Path
     """Folder of the run."""
     stages: Path | None = None
@@ -42,10 +43,11 @@ class Train:
     """A model file or run to begin with, of the same network (multistage convert makes one of a unified network)."""
     dry_run: bool = False
     """Print the resolved configuration and the cost of the network and stop."""
+    reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes]
 
     def run(self) -> int:
-        images = load(self.data)
+        images = read(self.data, self.reading)
         config = plan_run(self.preset, images, choose_stages(self.preset, self.stages), self.data)
         init = find_model(self.init) if self.init else None
         config = replace(config, init=fingerprint(init) if init else "")

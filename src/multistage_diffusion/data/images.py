@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -33,6 +33,10 @@ class Images:
     """Names of the classes; empty without labels."""
     source: str = ""
     """Where the images came from."""
+    notes: tuple[str, ...] = ()
+    """What was done to them as they were read, in words."""
+    skipped: tuple[str, ...] = ()
+    """Images that were left out since they could not be decoded, each with the reason."""
 
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:
@@ -46,6 +50,10 @@ class Images:
         """Channels, height, width."""
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
+
+    def at(self, rows: Tensor) -> "Images":
+        """Some of the images, or all in another order: ``rows`` is int64 ``[n]``."""
+        return replace(self, pixels=self.pixels[rows], labels=None if self.labels is None else self.labels[rows])
 
     @cached_property
     def fingerprint(self) -> str:

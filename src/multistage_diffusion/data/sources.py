@@ -1,198 +1,150 @@
-"""Where images come from: a folder, a .npz, .npy or parquet file, or the digits that come with scikit-learn.
+"""Where images come from: which reader a name belongs to.
 
 Whatever a person may have to mend in the data raises ``BadInput`` with the name of the file at fault.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
-
+from multistage_diffusion.data.archives import list_folder, list_tar, list_zip
+from multistage_diffusion.data.arrays import load_digits, load_npy, load_npz, resized
+from multistage_diffusion.data.assembling import assemble
+from multistage_diffusion.data.decoding import is_image
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.data.mapped import MappedRows
+from multistage_diffusion.data.listing import Listing
+from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.shards import holds_samples, list_shards
+from multistage_diffusion.data.tables import holds_shards, list_hub, list_parquet, list_saved, list_shard_folder, may_be_hub_id
+from multistage_diffusion.data.tars import tar_names
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["load", "load_image"]
+__all__ = ["expand", "list_images", "load"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-Pixels = NDArray[np.uint8]
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+KINDS = "a folder of images, a .zip, .tar, .npz, .npy, .parquet or .arrow file"
+READ = (".zip", *TARS, ".npz", ".npy", ".parquet", ".arrow")
+DEFAULT = ReadOptions()
 
 
-def load(source: Path | str) -> Images:
+def load(source: Path | str, options: ReadOptions = DEFAULT) -> Images:
     """Reads and decodes a whole data set.
 
     Args:
-        source: ``digits`` for the 1,797 handwritten digits of scikit-learn (8x8, grey); a folder of images, whose
-            subfolders, if it has any, are the labels; a ``.npz`` file with ``images`` ``[N, H, W]`` or ``[N, H, W, C]`` in uint8
-            and, if wanted, ``labels`` ``[N]``; a ``.npy`` file with such images, or with latents as floating point
-            ``[N, C, H, W]``, which is read in parts and may be larger than memory; or a ``.parquet`` file with a Hugging Face
-            image column.
+        source: ``digits`` for the 1,797 handwritten digits of scikit-learn (8x8, grey); a folder of images, or a ``.zip`` or
+            ``.tar`` archive of one, whose subfolders, if it has any, are the labels (or its ``dataset.json``, as EDM's tools
+            write it); WebDataset shards as a pattern such as ``shards/{000..004}.tar`` or ``shards/*.tar``; a ``.npz`` file with
+            ``images`` ``[N, H, W]`` or ``[N, H, W, C]`` in uint8 and, if wanted, ``labels`` ``[N]``; a ``.npy`` file with such
+            images, or with latents as floating point ``[N, C, H, W]``, which is read in parts and may be larger than memory; a
+            ``.parquet`` file with a Hugging Face image column, a folder of such files, or what ``save_to_disk`` wrote; or the
+            name of a data set on the Hugging Face hub.
+        options: size, labels and what to do about broken images.
 
     Raises:
-        BadInput: if there is nothing there, a file cannot be read, or sizes or channels differ between images.
+        BadInput: if there is nothing there, a file cannot be read, or sizes differ and none is asked for.
+    """
+    found = list_images(source, options)
+    return assemble(found, options) if isinstance(found, Listing) else resized(found, options)
+
+
+def list_images(source: Path | str, options: ReadOptions = DEFAULT) -> Listing | Images:
+    """The images of a source before they are decoded; those that are arrays already as they are.
+
+    Raises:
+        BadInput: as ``load``, for what shows before images are decoded.
     """
     path = Path(source)
     if str(source) == "digits":
-        return _digits()
+        return _without_labels(load_digits(), options)
     if path.is_dir():
-        return _folder(path)
-    if not path.exists():
-        raise BadInput(f"There is no folder or file {path} to read images from.")
+        return _folder(path, options)
+    if path.exists():
+        return _file(path, options)
+    if re.search(r"[*?\[{]", str(source)):
+        return _pattern(str(source), options)
+    if may_be_hub_id(str(source)) and not path.name.endswith(READ):
+        return list_hub(str(source), options)
+    raise BadInput(f"There is no folder or file {path} to read images from.")
+
+
+def _folder(path: Path, options: ReadOptions) -> Listing:
+    table = holds_shards(path) and not any(is_image(p.relative_to(path).as_posix()) for p in path.rglob("*"))
+    return list_shard_folder(path, options) if table else _without_columns(list_folder(path), options)
+
+
+def _file(path: Path, options: ReadOptions) -> Listing | Images:
     if path.suffix == ".npz":
-        return _npz(path)
+        return _without_labels(load_npz(path), options)
     if path.suffix == ".npy":
-        return Images(MappedRows(path), source=str(path))
+        return _without_labels(load_npy(path), options)
     if path.suffix == ".parquet":
-        return _parquet(path)
-    raise BadInput(f"{path} is not a data set this program reads: give a folder of images, a .npz, .npy or .parquet file.")
+        return list_parquet([path], str(path), _without_split(options, str(path)))
+    if path.suffix == ".arrow":
+        return list_saved(path, _without_split(options, str(path)))
+    if path.suffix == ".zip":
+        return _without_columns(list_zip(path), options)
+    if path.name.endswith(TARS):
+        samples = holds_samples(tar_names(path))
+        return _shards([path], str(path), options) if samples else _without_columns(list_tar(path), options)
+    raise BadInput(f"{path} is not a data set this program reads: give {KINDS}.")
 
 
-def _digits() -> Images:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    labels = torch.from_numpy(bunch.target.astype(np.int64))
-    return Images(torch.from_numpy(grey)[:, None], labels, tuple(str(n) for n in bunch.target_names), "digits")
-
-
-def _folder(root: Path) -> Images:
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not files:
-        raise BadInput(f"The folder {root} holds no images (looked for {', '.join(sorted(SUFFIXES))}).")
-    pixels = _stack(len(files), ((str(file), _open(file)) for file in files))
-    parents = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
-    if "" in parents or len(set(parents)) < 2:  # nothing to tell apart
-        return Images(pixels, source=str(root))
-    return Images(pixels, *_numbered(parents), source=str(root))
+def _pattern(source: str, options: ReadOptions) -> Listing:
+    """Several files of one kind."""
+    paths = [path for pattern in expand(source) for path in _matching(Path(pattern))]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise BadInput(f"There is no file {missing[0]}, of {len(paths)} that {source} stands for.")
+    if all(path.name.endswith(TARS) for path in paths):
+        return _shards(paths, source, options)
+    if all(path.suffix == ".parquet" for path in paths):
+        return list_parquet(paths, source, _without_split(options, source))
+    raise BadInput(f"{source} stands for {paths[0]} and others; a pattern may stand for .tar files or for .parquet files.")
 
 
-def _numbered(names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
-    classes = sorted(set(names))
-    number = {name: index for index, name in enumerate(classes)}
-    return torch.tensor([number[name] for name in names]), tuple(classes)
+def _matching(pattern: Path) -> list[Path]:
+    """The paths that ``*``, ``?`` and ``[]`` stand for, in order; the pattern itself if there is none."""
+    root = Path(pattern.anchor)
+    return sorted(root.glob(str(pattern.relative_to(root)))) or [pattern]
 
 
-def _npz(path: Path) -> Images:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, BadZipFile) as error:
-        raise BadInput(f"Cannot read {path}: {error}.") from error
-    images = arrays.get("images")
-    if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4):
-        found = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in arrays.items()) or "nothing"
-        raise BadInput(f"{path} needs an array 'images', uint8 [N, H, W] or [N, H, W, C]; it holds {found}.")
-    pixels = _channels_first(images)
-    if "labels" not in arrays:
-        return Images(pixels, source=str(path))
-    return Images(pixels, *_integer_labels(arrays["labels"], len(pixels), str(path)), source=str(path))
+def _shards(paths: Sequence[Path], source: str, options: ReadOptions) -> Listing:
+    return list_shards(paths, source, _without_split(options, source).label_column)
 
 
-def _channels_first(images: Pixels) -> Tensor:
-    """Images ``[N, H, W]`` or ``[N, H, W, C]`` as ``[N, C, H, W]``, in the memory they have."""
-    if images.ndim == 3:
-        return torch.from_numpy(images)[:, None]
-    count, height, width, channels = images.shape
-    flat = np.ascontiguousarray(images).reshape(count, -1)
-    for row in flat:
-        row[:] = row.reshape(height, width, channels).transpose(2, 0, 1).ravel()
-    return torch.from_numpy(flat.reshape(count, channels, height, width))
+def expand(pattern: str) -> list[str]:
+    """What braces stand for: ``{000..004}`` for numbers, ``{a,b}`` for texts."""
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if not found:
+        return [pattern]
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    texts = found[1].split(",")
+    if numbers:
+        first, last = numbers[1], numbers[2]
+        texts = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    return [rest for text in texts for rest in expand(pattern[: found.start()] + text + pattern[found.end() :])]
 
 
-def _integer_labels(labels: NDArray[Any], count: int, where: str) -> tuple[Tensor, tuple[str, ...]]:
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or (count and labels.min() < 0):
-        raise BadInput(f"{where} needs 'labels' as {count} integers from 0, not {labels.dtype}{list(labels.shape)}.")
-    values = torch.from_numpy(labels.astype(np.int64))
-    return values, tuple(str(k) for k in range(int(values.max()) + 1 if count else 0))
+def _without_labels(images: Images, options: ReadOptions) -> Images:
+    """Refuses what an array has not: names and columns."""
+    if options.labels is not None:
+        raise BadInput(f"--labels names files, and {images.source} has none; leave it out.")
+    _refuse_columns(images.source, options)
+    return images
 
 
-def _parquet(path: Path) -> Images:
-    import datasets
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        features = datasets.Features.from_arrow_schema(file.schema_arrow)
-        image = next((name for name, f in features.items() if isinstance(f, datasets.Image)), None)
-        label = next((name for name, f in features.items() if isinstance(f, datasets.ClassLabel)), None)
-        if image is None:
-            raise BadInput(f"{path} has no column with the Hugging Face image feature; its columns are {list(features)}.")
-        pixels = _stack(file.metadata.num_rows, _parquet_images(path, file, image))
-        if label is None:
-            return Images(pixels, source=str(path))
-        labels = file.read(columns=[label])[label].to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"Cannot read {path}: {error}.") from error
-    return Images(pixels, torch.tensor(labels), tuple(features[label].names), str(path))
+def _without_columns(listing: Listing, options: ReadOptions) -> Listing:
+    _refuse_columns(listing.source, options)
+    return listing
 
 
-def _parquet_images(path: Path, file: Any, column: str) -> Iterator[tuple[str, Pixels]]:
-    """The images of a column with their names, decoded one at a time."""
-    import datasets
-
-    decode = datasets.Image().decode_example
-    cells = (cell for batch in file.iter_batches(256, columns=[column]) for cell in batch.column(0).to_pylist())
-    for row, cell in enumerate(cells):
-        where = f"{path} row {row}"
-        yield where, _decoded(decode, cell, where)
+def _refuse_columns(source: str, options: ReadOptions) -> None:
+    if options.label_column is not None:
+        raise BadInput(f"--label-column is for tables and WebDataset shards, and {source} is none; use --labels FILE.")
+    _without_split(options, source)
 
 
-def load_image(file: Path) -> Tensor:
-    """One image file as uint8 ``[C, H, W]``.
-
-    Raises:
-        BadInput: if it cannot be decoded or has other than one or three 8-bit channels.
-    """
-    return torch.from_numpy(_open(file).copy()).permute(2, 0, 1)
-
-
-def _open(file: Path) -> Pixels:
-    return _decoded(Image.open, file, str(file))
-
-
-def _decoded(decode: Any, stored: Any, where: str) -> Pixels:
-    """An image as uint8 ``[H, W, C]`` with one or three channels."""
-    try:
-        with decode(stored) as image:
-            image.load()
-            return _channels(image, where)
-    except (OSError, UnidentifiedImageError, SyntaxError, TypeError) as error:
-        raise BadInput(f"Cannot decode the image {where}: {error}.") from error
-
-
-def _channels(image: Image.Image, where: str) -> Pixels:
-    if image.mode == "1":
-        image = image.convert("L")
-    if image.mode == "P" and "transparency" not in image.info:
-        image = image.convert("RGB")
-    if image.mode not in ("L", "RGB"):
-        raise BadInput(f"{where} has the colour mode {image.mode}; convert it to 8-bit grey (L) or RGB.")
-    array = np.asarray(image)
-    return array if array.ndim == 3 else array[..., None]
-
-
-def _stack(count: int, named: Iterator[tuple[str, Pixels]]) -> Tensor:
-    """``count`` images as one uint8 tensor ``[N, C, H, W]``, filled as they come; the first that differs in shape is named."""
-    stacked = np.empty(0, np.uint8)
-    first, size = "", ""
-    for row, (where, pixels) in enumerate(named):
-        if row == 0:
-            first, size = where, _size(pixels)
-            stacked = np.empty((count, pixels.shape[2], *pixels.shape[:2]), np.uint8)
-        if _size(pixels) != size:
-            raise BadInput(f"{where} is {_size(pixels)}, but {first} is {size}: all images must agree.")
-        stacked[row] = pixels.transpose(2, 0, 1)
-    return torch.from_numpy(stacked)
-
-
-def _size(pixels: Pixels) -> str:
-    height, width, channels = pixels.shape
-    return f"{width}x{height} {'grey' if channels == 1 else 'colour'}"
+def _without_split(options: ReadOptions, source: str) -> ReadOptions:
+    if options.split is not None:
+        raise BadInput(f"--split is for Hugging Face data sets, and {source} has no parts; leave it out.")
+    return options

@@ -1,0 +1,43 @@
+"""How images are read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from multistage_diffusion.errors import BadInput
+
+__all__ = ["Fit", "ReadOptions"]
+
+Fit = Literal["center-crop", "resize", "pad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How images are read. Give the same to every command that reads the same data.
+
+    Raises:
+        BadInput: if a setting is out of its range.
+    """
+
+    size: tuple[int, ...] = ()
+    """Height and width to bring every image to; one number for a square. Without it, images must be of one size."""
+    fit: Fit = "center-crop"
+    """How an image gets that size: the shorter side is scaled and the middle cut out, both sides are stretched, or the longer
+    side is scaled and the rest filled by reflection."""
+    labels: Path | None = None
+    """File with the label of each image: CSV with the header file,label, or JSON {"file": label} or {"labels": [["file", 3]]}."""
+    label_column: str | None = None
+    """Column of a table, or key in the .json of a WebDataset sample, that holds the label. Default: the first class label."""
+    split: str | None = None
+    """Part of a Hugging Face data set, such as test. Default: train, or the only one."""
+    skip_broken: bool = False
+    """Leave out images that cannot be decoded, and name them, instead of stopping."""
+
+    def __post_init__(self) -> None:
+        if len(self.size) > 2 or any(side < 1 for side in self.size):
+            raise BadInput(f"--size takes a height and a width, or one number for both, not {' '.join(map(str, self.size))}.")
+
+    @property
+    def height_and_width(self) -> tuple[int, int] | None:
+        """The size as two numbers, if one is given."""
+        return (self.size[0], self.size[-1]) if self.size else None

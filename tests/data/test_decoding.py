@@ -1,0 +1,118 @@
+import io
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multistage_diffusion.data import ReadOptions, load
+from multistage_diffusion.data.decoding import Undecodable, decode, load_image
+from multistage_diffusion.errors import BadInput
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+
+
+def stored(image: Image.Image, kind: str = "PNG", **settings: object) -> Image.Image:
+    stream = io.BytesIO()
+    image.save(stream, kind, **settings)
+    return Image.open(stream)
+
+
+def test_sixteen_bit_grey_is_rounded_to_eight(tmp_path: Path) -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels, done = decode(lambda: stored(Image.fromarray(values)))
+    np.testing.assert_array_equal(pixels[..., 0], np.round(values / 257))
+    assert "16 bits" in done
+    np.testing.assert_array_equal(
+        decode(lambda: stored(Image.fromarray(np.arange(256, dtype=np.uint16)[None] * 257)))[0].ravel(), np.arange(256)
+    )
+
+
+def test_alpha_is_laid_on_white() -> None:
+    alpha = np.random.default_rng(1).integers(0, 256, (4, 6, 1), dtype=np.uint8)
+    pixels, done = decode(lambda: stored(Image.fromarray(np.concatenate([COLOURS, alpha], 2))))
+    share = alpha / 255
+    np.testing.assert_allclose(pixels, COLOURS * share + 255 * (1 - share), atol=1)
+    assert "laid on white" in done
+    grey, _ = decode(lambda: stored(Image.fromarray(np.concatenate([COLOURS[..., :1], alpha], 2), "LA")))
+    np.testing.assert_allclose(grey, COLOURS[..., :1] * share + 255 * (1 - share), atol=1)
+
+
+def test_an_opaque_alpha_changes_nothing() -> None:
+    opaque = np.full((4, 6, 1), 255, np.uint8)
+    for array in (COLOURS, COLOURS[..., :1]):
+        pixels, done = decode(partial(stored, Image.fromarray(np.concatenate([array, opaque], 2))))
+        np.testing.assert_array_equal(pixels, array)
+        assert done == ""
+
+
+def test_a_palette_with_a_transparent_colour_is_laid_on_white() -> None:
+    palette = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), "P")
+    palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    assert decode(lambda: stored(palette))[0].tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
+    assert decode(lambda: stored(palette, transparency=1))[0].tolist() == [[[10, 20, 30], [255] * 3, [70, 80, 90]]]
+
+
+def test_cmyk_becomes_rgb() -> None:
+    flat = Image.new("RGB", (8, 8), (200, 100, 50))
+    pixels, done = decode(lambda: stored(flat.convert("CMYK"), "JPEG", quality=100))
+    np.testing.assert_allclose(pixels, np.broadcast_to([200, 100, 50], (8, 8, 3)), atol=3)
+    assert "CMYK" in done
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_upright(orientation: int) -> None:
+    """Orientations as the EXIF standard describes them: what the rows and columns that are stored stand for."""
+    turned = {
+        1: COLOURS,
+        2: COLOURS[:, ::-1],
+        3: COLOURS[::-1, ::-1],
+        4: COLOURS[::-1],
+        5: COLOURS.transpose(1, 0, 2),
+        6: COLOURS.transpose(1, 0, 2)[:, ::-1],
+        7: COLOURS.transpose(1, 0, 2)[::-1, ::-1],
+        8: COLOURS.transpose(1, 0, 2)[::-1],
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode(lambda: stored(Image.fromarray(COLOURS), exif=exif))[0], turned[orientation])
+
+
+def test_other_modes_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(Undecodable, match="its colour mode F"):
+        decode(lambda: Image.open(tmp_path / "float.tif"))
+    with pytest.raises(BadInput, match=r"Cannot decode the image .*float\.tif: its colour mode F"):
+        load_image(tmp_path / "float.tif")
+
+
+def test_what_was_done_is_said_and_counted(tmp_path: Path) -> None:
+    for index in range(3):
+        Image.fromarray(np.full((2, 2), 257 * index, np.uint16)).save(tmp_path / f"{index}.png")
+    Image.fromarray(np.zeros((2, 2, 4), np.uint8)).save(tmp_path / "clear.png")
+    images = load(tmp_path)
+    assert images.pixels[:][:, :, 0, 0].tolist() == [[0] * 3, [1] * 3, [2] * 3, [255] * 3]
+    said = " ".join(images.notes)
+    for text in ("3 of 4 images had 16 bits", "1 of 4 images had transparent parts", "3 of 4 images were grey and became RGB"):
+        assert text in said
+
+
+def test_broken_files_are_an_error_or_left_out(folder: Path) -> None:
+    whole = load(folder)
+    (folder / "cat" / "10.png").write_bytes(b"broken")
+    (folder / "cat" / "zz.png").write_bytes((folder / "cat" / "1.png").read_bytes()[:60])
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "dog" / "float.tif")
+    with pytest.raises(
+        BadInput, match=r"Cannot decode the image .*cat/10\.png.* the first of 3 that are broken, of 15; .*--skip-broken"
+    ):
+        load(folder)
+    left = load(folder, ReadOptions(skip_broken=True))
+    assert left.fingerprint == whole.fingerprint
+    assert [line.split(":")[0].rsplit("/", 1)[1] for line in left.skipped] == ["10.png", "zz.png", "float.tif"]
+
+
+def test_a_set_of_nothing_but_broken_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"broken")
+    with pytest.raises(BadInput, match=r"All 1 images of .* are broken; the first is .*a\.png"):
+        load(tmp_path, ReadOptions(skip_broken=True))
