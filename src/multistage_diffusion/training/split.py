@@ -28,12 +28,7 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images | Non
     if not isinstance(images.pixels, torch.Tensor):
         raise BadInput("--held-out needs images in memory; this file is read in parts.")
     order = torch.randperm(len(images), generator=generator(seed, Stream.SPLIT))
-    return _part(images, order[aside:]), _part(images, order[:aside])
-
-
-def _part(images: Images, rows: torch.Tensor) -> Images:
-    labels = None if images.labels is None else images.labels[rows]
-    return Images(images.pixels[rows], labels, images.classes, images.source)
+    return images.at(order[aside:]), images.at(order[:aside])
 
 
 def over_fitting(records: Sequence[Record]) -> list[str]:
