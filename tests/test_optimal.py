@@ -151,7 +151,7 @@ images = load(sys.argv[1])
 denoiser, sigmas = PairDenoiser(images.pixels), torch.tensor([0.1], dtype=torch.float64)
 noise = torch.randn(2, *images.shape, dtype=torch.float64)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29), resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), resource.RLIM_INFINITY))
 try:
     bytearray(len(images) * images.pixels.shape[1:].numel())
 except MemoryError:
@@ -161,9 +161,9 @@ except MemoryError:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of address space")
 def test_a_data_set_larger_than_the_address_space_is_streamed(tmp_path: Path) -> None:
-    """600 MB of images, black but for one, in a process that may not map as much as that."""
+    """1.3 GB of images, black but for one, in a process that may not map as much as that."""
     path = tmp_path / "images.npy"
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, (800, 512, 512, 3))  # a file with holes: little is written
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, (1600, 512, 512, 3))  # a file with holes: little is written
     array[5] = 200
     del array
     found = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)

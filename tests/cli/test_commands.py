@@ -114,7 +114,7 @@ def test_plan_shows_the_price_and_keeps_a_budget(run: Run, stages: Path) -> None
         assert name in printed
     code, printed, _ = run("plan", "small", "--budget", "0.9x", "--budget-for", "heun")
     assert code == 0
-    assert "at most 0.9x the unified network's cost in heun: --decoder-widths 40 24 16" in printed
+    assert "at most 0.9x the unified network's cost in heun: --decoder-widths 32 24 24" in printed
     assert_refused(run("plan", "small", "--budget", "much"), "multiple of the unified network's cost")
     assert_refused(run("plan", "small", "--decoder-widths", 8, 8), "3 stages")
 

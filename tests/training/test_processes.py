@@ -43,10 +43,21 @@ def torchrun() -> list[str]:
     return ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
 
 
+RARE = ["--shares", "0.5", "0.4965", "0.0035", "--clip-norm", "0.1", "--accumulate", "3"]
+
+
 @pytest.mark.parametrize(
-    "more", [[], ["--accumulate", "3"], ["--shares", "0.5", "0.4965", "0.0035", "--clip-norm", "0.1"]], ids=str
+    ("more", "how"),
+    [
+        ([], []),
+        (RARE, []),
+        (RARE, ["--shard"]),
+        pytest.param(["--accumulate", "3"], [], marks=pytest.mark.slow),
+        pytest.param([], ["--shard"], marks=pytest.mark.slow),
+        pytest.param(["--accumulate", "3"], ["--shard"], marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("how", [[], ["--shard"]], ids=str)
 def test_two_processes_train_like_one(tmp_path: Path, start: list[str], more: list[str], how: list[str]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     run([*start, *more, "--out", str(one)])
@@ -60,7 +71,7 @@ def test_two_processes_train_like_one(tmp_path: Path, start: list[str], more: li
     assert min(record.share[2] for record in read_records(one)) == 0  # there were records without any sample of the last stage
 
 
-@pytest.mark.parametrize("how", [[], ["--shard"]], ids=str)
+@pytest.mark.parametrize("how", [pytest.param([], marks=pytest.mark.slow), ["--shard"]], ids=str)
 def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way(tmp_path: Path, start: list[str], how: list[str]) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run([*start, "--out", str(whole)])
@@ -71,7 +82,7 @@ def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way(tmp_path: Path,
     assert [record.images for record in read_records(parts)] == [24, 36, 48, 60, 72, 96]
 
 
-@pytest.mark.parametrize("how", [[], ["--shard"]], ids=str)
+@pytest.mark.parametrize("how", [pytest.param([], marks=pytest.mark.slow), ["--shard"]], ids=str)
 def test_two_processes_keep_the_averages_of_one(tmp_path: Path, start: list[str], how: list[str]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     averages = ["--posthoc-ema", "0.05", "0.1", "--snapshot-images", "24", "--ema-clock", "own"]
