@@ -55,6 +55,8 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and self.zeros):
             return x
+        if torch.compiler.is_compiling():  # compilers draw fast, and know torch's own
+            return nn.functional.dropout(x, self.zeros / 65536)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
         draws = bits.view(torch.int16)[: x.numel()].as_strided(x.shape, torch.empty_like(x).stride())
         return x * (draws >= self.zeros - 32768).to(x.dtype).mul_(65536 / (65536 - self.zeros))

@@ -23,7 +23,7 @@ def compile_parts(network: StagedUNet) -> None:
 
 
 def _for_any_number(forward: Callable[..., Any]) -> Callable[..., Any]:
-    compiled = torch.compile(forward)
+    compiled = torch.compile(forward, dynamic=False)  # but for what is marked below
 
     def call(*inputs: Tensor | Features | None) -> Any:
         given = list(_tensors(inputs))
