@@ -1,7 +1,9 @@
 """Images in a column: parquet and arrow files, and Hugging Face data sets on disk or from the hub."""
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -121,13 +123,26 @@ def list_hub(name: str, options: ReadOptions) -> Listing:
     import datasets
 
     try:
-        found = datasets.load_dataset(name)
+        with _without_retries_shown():
+            found = datasets.load_dataset(name)
     except Exception as error:  # of the network, the hub, its files: whatever it is, the name did not lead to a data set
         raise BadInput(
             f"There is no folder or file {name}, and no data set of that name could be loaded from the Hugging Face hub: "
             f"{' '.join(str(error).split()).removesuffix('.')}."
         ) from error
     return _of_dataset(found, name, options)
+
+
+@contextmanager
+def _without_retries_shown() -> Iterator[None]:
+    """Keeps the hub's client from a line for each of its attempts; the error at the end says enough."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _read(source: str, read: Any) -> Any:
