@@ -1,5 +1,6 @@
 """Compiled encoders and decoders compute the same, and are compiled once for all numbers of samples."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.training import read_records, train
 from multistage_diffusion.training.compiled import compile_parts
-from tests.conftest import run_on
+from tests.conftest import MODEL, TINY, run_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # torch warns of itself
 
@@ -36,7 +37,9 @@ def gradients(denoiser: NetworkDenoiser, x: torch.Tensor, sigma: torch.Tensor) -
 
 
 def test_a_compiled_run_learns_the_same(few_digits: Images, tmp_path: Path) -> None:
-    list(train(run_on(few_digits, images=48), few_digits, tmp_path / "written"))
-    list(train(run_on(few_digits, images=48, compile=True), few_digits, tmp_path / "compiled"))
+    model = replace(MODEL, network=replace(TINY, dropout=0.0))  # compilers draw it otherwise
+    for name in ("written", "compiled"):
+        config = replace(run_on(few_digits, images=48, compile=name == "compiled"), model=model)
+        list(train(config, few_digits, tmp_path / name))
     for a, b in zip(read_records(tmp_path / "written"), read_records(tmp_path / "compiled"), strict=True):
-        assert a.probe_loss == pytest.approx(b.probe_loss, rel=0.02)
+        assert a.probe_loss == pytest.approx(b.probe_loss, rel=1e-3)
