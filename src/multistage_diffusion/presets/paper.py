@@ -49,6 +49,7 @@ EDM_CIFAR10 = Preset(
         augment=0.12,
         record_images=50_000,
         checkpoint_images=2_500_000,
+        snapshot_images=2_500_000,
     ),
 )
 
@@ -78,6 +79,7 @@ DPM_CIFAR10 = Preset(
         ema_rampup=0.077,
         record_images=12_800,
         checkpoint_images=1_280_000,
+        snapshot_images=640_000,
     ),
 )
 
@@ -113,6 +115,7 @@ LDM_256 = Preset(
         ema_rampup=0.077,
         record_images=4_800,
         checkpoint_images=480_000,
+        snapshot_images=96_000,
     ),
 )
 

@@ -23,6 +23,7 @@ DIGITS = Preset(
         flip=False,
         record_images=5_000,
         checkpoint_images=50_000,
+        snapshot_images=5_000,
     ),
 )
 
@@ -33,7 +34,13 @@ SMALL_IMAGES = Preset(
     boundaries=(2.51, 7.40),
     network=NetworkConfig(decoder_widths=SMALL_WIDTHS, channel_mult=(1, 2, 2), blocks=2, attention_resolutions=(8,)),
     training=TrainingConfig(
-        images=1_000_000, batch_size=64, learning_rate=1e-3, warmup_images=5_000, record_images=2_000, precision="bf16"
+        images=1_000_000,
+        batch_size=64,
+        learning_rate=1e-3,
+        warmup_images=5_000,
+        record_images=2_000,
+        snapshot_images=20_000,
+        precision="bf16",
     ),
 )
 
