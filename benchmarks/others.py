@@ -190,7 +190,7 @@ def closest(build: Callable[[int], nn.Module], shape: Sequence[int], target: int
 def our_steps(settings: Settings) -> Step:
     """Steps of the unified twin, in the layout that the package chooses."""
     config = configuration(settings.preset)
-    steps = Steps(replace(config, model=unified(config.model)), torch.bfloat16, settings.batch_size)
+    steps = Steps(replace(config, model=unified(config.model)), torch.bfloat16)
     return partial(steps, SCHEDULES[config.model.schedule].sigma(0.5).expand(settings.batch_size))
 
 

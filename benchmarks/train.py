@@ -1,17 +1,17 @@
 """Speed of training steps: forward, backward, Adam and averaged weights.
 
-    python benchmarks/train.py [--preset edm-cifar10] [--batch-size 16] [--repeats 3] [--compile]
+    python benchmarks/train.py [--preset edm-cifar10] [--batch-sizes 16] [--repeats 3] [--compile]
 
 Everything is measured in one run, on the GPU if there is one: steps of each stage and of the unified twin, mixed batches and
 single-stage batches in the same shares, bf16 and float32, as written and compiled, and the machine's own rate for a bf16 3x3
-convolution of 256 channels at 32x32, the best of several batches and layouts. Medians, as a table in Markdown; the report is
-``train.md``.
+convolution of 256 channels at 32x32, the best of several batches and layouts. Medians, as a table in Markdown, on a GPU with the
+memory that torch allocated at most; the report is ``train.md``.
 """
 
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,7 +35,7 @@ class Settings:
     """What is measured."""
 
     preset: str = "edm-cifar10"
-    batch_size: int = 16
+    batch_sizes: tuple[int, ...] = (16,)
     repeats: int = 3
     """Timings of which the median is taken, after one that is not counted."""
     compile: bool = False
@@ -78,18 +78,18 @@ def configuration(name: str) -> RunConfig:
 class Steps:
     """A network and the steps of its training."""
 
-    def __init__(self, config: RunConfig, dtype: torch.dtype, batch: int, compiled: bool = False) -> None:
-        denoiser = lay_out(build_denoiser(config.model).to(DEVICE))
+    def __init__(self, config: RunConfig, dtype: torch.dtype, compiled: bool = False) -> None:
+        denoiser = build_denoiser(config.model).to(DEVICE)
         denoiser.dtype = dtype
-        self.state = State.begin(denoiser, config.training)
+        self.state, self.shape = State.begin(lay_out(denoiser), config.training), config.model.shape
         if compiled:
             compile_parts(denoiser.network)
-        self.y, self.noise = (torch.randn(batch, *config.model.shape, device=DEVICE) for _ in range(2))
-        self.y, self.noise = (tensor.to(memory_format=fastest_layout(denoiser)) for tensor in (self.y, self.noise))
 
     def __call__(self, sigma: torch.Tensor) -> None:
+        layout = fastest_layout(self.state.denoiser)
+        y, noise = (torch.randn(len(sigma), *self.shape, device=DEVICE).to(memory_format=layout) for _ in range(2))
         self.state.optimizer.zero_grad(set_to_none=True)
-        self.state.denoiser.loss(self.y, sigma, self.noise).mean().backward()
+        self.state.denoiser.loss(y, sigma, noise).mean().backward()
         part_norms(self.state.denoiser.network)
         self.state.optimizer.step()
         self.state.count([1] * len(self.state.denoiser.stages))
@@ -102,11 +102,6 @@ def levels(config: RunConfig, shares: Sequence[float], batch: int, seed: int = 0
     return drawn.draw(batch, torch.Generator().manual_seed(seed))
 
 
-def row(name: str, seconds: float, macs: float, batch: int, rate: float) -> str:
-    """A line of the table."""
-    return f"| {name} | {batch / seconds:.2f} | {macs * batch / seconds / 1e9:.0f} | {macs * batch / seconds / rate:.2f} |"
-
-
 class Table:
     """Measures and prints line by line."""
 
@@ -115,34 +110,52 @@ class Table:
         self.costs = [cost.training_macs for cost in stage_costs(self.config.model)]
         self.rate = convolution_rate(settings.repeats)
 
-    def stages(self, steps: Steps, name: str, stages: Sequence[int]) -> list[float]:
-        """Seconds of a batch in each of some stages."""
-        batch, times = self.settings.batch_size, []
-        for stage in stages:
-            sigma = levels(self.config, [float(k == stage) for k in range(len(self.costs))], batch)
-            times.append(median(lambda sigma=sigma: steps(sigma), self.settings.repeats))  # type: ignore[misc]
-            print(row(f"{name}, stage {stage + 1}", times[-1], self.costs[stage], batch, self.rate), flush=True)
-        return times
+    def line(self, name: str, steps: Steps, batches: Sequence[torch.Tensor], macs: float) -> float:
+        """Measures and prints a line of the table; returns mean of the medians of several batches in seconds."""
+        if DEVICE.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        times = [median(lambda sigma=sigma: steps(sigma), self.settings.repeats) for sigma in batches]  # type: ignore[misc]
+        seconds, batch = statistics.mean(times), len(batches[0])
+        memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if DEVICE.type == "cuda" else ""
+        rate = macs * batch / seconds
+        print(f"| {name} | {batch} | {batch / seconds:.2f} | {rate / 1e9:.0f} | {rate / self.rate:.2f} | {memory} |", flush=True)
+        return seconds
 
-    def mixed(self, steps: Steps, name: str, alone: Sequence[float]) -> str:
+    def stage(self, steps: Steps, name: str, stage: int, batch: int) -> float:
+        """Seconds of a batch in a stage."""
+        sigma = levels(self.config, [float(k == stage) for k in range(len(self.costs))], batch)
+        return self.line(f"{name}, stage {stage + 1}", steps, [sigma], self.costs[stage])
+
+    def mixed(self, steps: Steps, name: str, alone: Sequence[float], batch: int) -> str:
         """Batches with equal shares, whose counts differ from one to the next, against single-stage ones; returns a sentence."""
-        batch, stages = self.settings.batch_size, steps.state.denoiser.stages
+        stages = steps.state.denoiser.stages
         batches = [levels(self.config, [1.0] * len(alone), batch, seed) for seed in range(4)]
         counts = [stages.index(sigma).bincount(minlength=len(alone)).tolist() for sigma in batches]
-        seconds = [median(lambda sigma=sigma: steps(sigma), self.settings.repeats) for sigma in batches]  # type: ignore[misc]
         shares = [sum(column) / (batch * len(batches)) for column in zip(*counts, strict=True)]
         macs, apart = (sum(s * value for s, value in zip(shares, values, strict=True)) for values in (self.costs, alone))
-        together = statistics.mean(seconds)
-        print(row(f"{name}, mixed {' '.join(map(str, counts))}", together, macs, batch, self.rate), flush=True)
-        return f"{name}: mixed batches against single-stage ones in the same shares: {together / apart - 1:+.1%} time"
+        together = self.line(f"{name}, mixed {' '.join(map(str, counts))}", steps, batches, macs)
+        return f"{name}, {batch}: mixed batches against single-stage ones in the same shares: {together / apart - 1:+.1%} time"
 
     def twin(self, name: str, compiled: bool) -> None:
         """The unified twin."""
         config = replace(self.config, model=unified(self.config.model))
-        steps, batch = Steps(config, torch.bfloat16, self.settings.batch_size, compiled), self.settings.batch_size
-        sigma = SCHEDULES[config.model.schedule].sigma(0.5).expand(batch)
-        seconds = median(lambda: steps(sigma), self.settings.repeats)
-        print(row(name, seconds, stage_costs(config.model)[0].training_macs, batch, self.rate), flush=True)
+        steps, macs = Steps(config, torch.bfloat16, compiled), stage_costs(config.model)[0].training_macs
+        for batch in self.settings.batch_sizes:
+            self.line(name, steps, [SCHEDULES[config.model.schedule].sigma(0.5).expand(batch)], macs)
+
+    def network(self, name: str, compiled: bool) -> Iterator[str]:
+        """Every stage, mixed batches and the twin, in bf16, and for comparison a stage in float32; yields sentences."""
+        steps, middle = Steps(self.config, torch.bfloat16, compiled), {}
+        for batch in self.settings.batch_sizes:
+            times = [self.stage(steps, name, stage, batch) for stage in range(len(self.costs))]
+            middle[batch] = times[1]
+            yield self.mixed(steps, name, times, batch)
+        del steps
+        self.twin(f"{name}, unified twin", compiled)
+        if not compiled:
+            steps, batch = Steps(self.config, torch.float32), self.settings.batch_sizes[0]
+            ratio = self.stage(steps, "float32", 1, batch) / middle[batch]
+            yield f"float32 against bf16, stage 2, {batch}: {ratio:.2f} times the time"
 
 
 def main(settings: Settings) -> None:
@@ -151,18 +164,12 @@ def main(settings: Settings) -> None:
     where = (
         torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{platform.processor()}, {torch.get_num_threads()} threads"
     )
-    print(f"{where}, torch {torch.__version__}; {settings.preset}, batch {settings.batch_size}, medians of {settings.repeats}")
+    print(f"{where}, torch {torch.__version__}; {settings.preset}, medians of {settings.repeats}")
     print(f"bf16 convolution: {table.rate / 1e9:.0f} GMAC/s\n")
-    print("| steps | images/s | GMAC/s | of the convolution's rate |\n|---|---|---|---|")
-    sentences = []
-    for compiled, name in ((False, "bf16"), (True, "bf16, compiled"))[: 1 + settings.compile]:
-        steps = Steps(table.config, torch.bfloat16, settings.batch_size, compiled)
-        times = table.stages(steps, name, range(len(table.costs)))
-        sentences.append(table.mixed(steps, name, times))
-        table.twin(f"{name}, unified twin", compiled)
-        if not compiled:
-            (plain,) = table.stages(Steps(table.config, torch.float32, settings.batch_size), "float32", [1])
-        sentences.append(f"{name} against float32, stage 2: {plain / times[1]:.2f} times as fast")
+    print("| steps | batch | images/s | GMAC/s | of the convolution's rate | peak memory, GB |\n|---|---|---|---|---|---|")
+    sentences = list(table.network("bf16", compiled=False))
+    if settings.compile:
+        sentences += table.network("bf16, compiled", compiled=True)
     print("\n" + "\n".join(sentences))
 
 
