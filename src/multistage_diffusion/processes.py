@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["count", "float64_device", "greatest", "joined", "leading", "number", "same", "total", "wait"]
+__all__ = ["count", "float64_device", "greatest", "join", "joined", "leading", "number", "same", "total", "wait"]
 
 Value = TypeVar("Value")
 
@@ -39,24 +39,40 @@ def wait() -> None:
 
 def float64_device() -> torch.device:
     """The GPU of this process, or the processor if there is none that computes in float64."""
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
-@contextmanager
-def joined(device: torch.device) -> Iterator[None]:
-    """Joins the other processes, if this one was started as one of several, and leaves them at the end."""
+def join(device: torch.device) -> None:
+    """Joins the other processes, if this one was started as one of several and they have not joined yet.
+
+    When torch's launcher starts the processes of one machine again, its store still holds the addresses of the dead ones; each
+    attempt therefore has a part of the store to itself. (Between machines attempts are not numbered alike, and stores are new.)
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if one_machine else "0"
+    own = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=own, rank=rank, world_size=size)
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Joins the other processes, unless they have joined, and leaves them at the end."""
+    if dist.is_initialized():
+        yield
+        return
+    join(device)
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def greatest(value: Tensor) -> Tensor:

@@ -125,12 +125,16 @@ def test_accelerate_launch_trains_like_one_process(tmp_path: Path, start: list[s
 
 def test_after_a_killed_process_torchrun_goes_on_from_the_last_checkpoint(tmp_path: Path, start: list[str]) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    longer = ["--images", "1920", "--checkpoint-images", "96"]
+    longer = ["--images", "960", "--checkpoint-images", "96"]
     run([*torchrun(), *start, *longer, "--out", str(whole)])
     command = [sys.executable, *torchrun(), "--max-restarts", "3", *start, *longer, "--out", str(parts)]
-    process = subprocess.Popen(command, text=True, stdout=-1, stderr=-1)
-    kill_one(process, parts)
-    out, err = process.communicate(timeout=100)
+    with subprocess.Popen(command, text=True, stdout=-1, stderr=-1, start_new_session=True) as process:
+        try:
+            kill_one(process, parts)
+            out, err = process.communicate(timeout=100)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     assert process.returncode == 0, err
     assert "continuing from the checkpoint at" in out
     for name, tensor in load_model(whole / "model.safetensors").denoiser.network.state_dict().items():

@@ -39,9 +39,9 @@ def measure_speed(config: RunConfig, device: torch.device | str = "cpu", seconds
         device: where to compute.
         seconds: about how long each of the measurements may take, a few for each stage.
     """
-    denoiser = lay_out(build_denoiser(config.model).to(device))
+    denoiser = build_denoiser(config.model).to(device)
     denoiser.dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-    state = State.begin(denoiser, config.training)
+    state = State.begin(lay_out(denoiser), config.training)
     training, sampling = [], []
     for stage in range(len(denoiser.stages)):
         batches = [_batch(config, stage, size, device, fastest_layout(denoiser)) for size in (1, config.training.batch_size)]

@@ -84,11 +84,11 @@ class _Loop:
         self.schedule, self.levels = SCHEDULES[config.model.schedule], Levels.of(config)
         set_precision(self.recipe.precision)
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
-        denoiser = lay_out(build_denoiser(config.model).to(self.device))
+        denoiser = build_denoiser(config.model).to(self.device)
         if init is not None:
             begin_with(denoiser, config, init)
         denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
-        self.layout, self.state = fastest_layout(denoiser), State.begin(denoiser, self.recipe)
+        self.layout, self.state = fastest_layout(denoiser), State.begin(lay_out(denoiser), self.recipe)
         self.sharded = self.recipe.shard and processes.count() > 1
         self.health, self.exchange = Health(self.device), Exchange(denoiser.parameters())
         check_run(out, config, images)

@@ -15,7 +15,12 @@ __all__ = ["placed_like", "shard", "whole"]
 
 
 def shard(network: StagedUNet) -> None:
-    """Splits each parameter; gradients are added up over the processes when they are computed."""
+    """Splits each parameter; gradients are added up over the processes when they are computed.
+
+    Only what lies contiguously in memory can be split, so weights go back from channels-last.
+    """
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()
     for part in (*network.encoders, *network.decoders):
         fully_shard(part, reshard_after_forward=True)
         part.set_gradient_divide_factor(1.0)

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import Model
 from multistage_diffusion.config import RunConfig, TrackerName, to_json
 from multistage_diffusion.denoiser import build_denoiser
@@ -30,6 +31,7 @@ def start_trackers(names: tuple[TrackerName, ...], out: Path, config: RunConfig)
     Raises:
         BadInput: if a tracker is not installed.
     """
+    processes.join(processes.float64_device())
     if not names:
         return Accelerator()
     for name in names:
