@@ -58,7 +58,7 @@ class Recipe:
 
     widths: tuple[int, ...] = (32,)
     shares: Literal["natural", "uniform"] | tuple[float, ...] = "natural"
-    batches: str = "mixed"
+    batches: Literal["mixed", "single-stage"] = "mixed"
     warm: bool = False
 
 
@@ -165,7 +165,7 @@ def main(settings: Settings) -> None:
     """Runs what is missing and reports."""
     images, held_out = halved(load(settings.train)), halved(load(settings.test))
     probe = Probe.draw(held_out, STAGES, SCHEDULES["vp"], conditional=False, seed=0, per_stage=512)
-    results = {}
+    results: dict[str, list[list[tuple[float, list[float]]]]] = {}
     for name in settings.only or RECIPES:
         results[name] = []
         for seed in settings.seeds:
