@@ -90,7 +90,15 @@ def test_the_losses_that_are_recorded_stay_the_plain_ones(few_digits: Images, tm
 
 def test_in_training_the_curve_comes_near_the_losses(few_digits: Images, tmp_path: Path) -> None:
     """With the network as it is at the start, whose weighted loss is about 1, 2 and 3 in the stages."""
-    config = run_on(few_digits, freeze=("0:",) * 4, learning_rate=3e-3, images=2400, record_images=2400, checkpoint_images=2400, learned_weight=True)
+    config = run_on(
+        few_digits,
+        freeze=("0:",) * 4,
+        learning_rate=3e-3,
+        images=2400,
+        record_images=2400,
+        checkpoint_images=2400,
+        learned_weight=True,
+    )
     list(train(replace(config, training=replace(config.training, shares="uniform", flip=False)), few_digits, tmp_path))
     written = read_json(tmp_path / "uncertainty.json")
     sigma, losses = (torch.tensor(written["probe"][name], dtype=torch.float64) for name in ("sigma", "loss"))

@@ -101,25 +101,27 @@ def _limits(training: Sequence[float], records: Sequence[Record], stage: int) ->
     return float(least / 1.5), float(seen.max() * 1.5)
 
 
-def learned_figure(learned: dict[str, Any], boundaries: Sequence[float]) -> str:
-    """The learned loss over the noise level, beside losses on the probe, with the stages.
+def learned_figure(learned: dict[str, Any], boundaries: Sequence[float], training: Sequence[float | None]) -> str:
+    """The learned loss over the noise level, beside losses of training and on the probe, with the stages.
 
     Args:
         learned: contents of a run's ``uncertainty.json``.
         boundaries: noise levels between the stages.
+        training: mean loss of the training batches in each stage, None where there is none.
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes, low, high = figure.subplots(), learned["sigma"][0], learned["sigma"][-1]
+    axes, edges = figure.subplots(), [learned["sigma"][0], *boundaries, learned["sigma"][-1]]
     axes.plot(learned["sigma"], learned["loss"], color="#111111", label="learned, exp u(sigma)")
     sigma, losses = np.array(learned["probe"]["sigma"]), np.array(learned["probe"]["loss"])
-    stage = np.searchsorted(boundaries, sigma, side="right")
-    for number in range(len(boundaries) + 1):
-        colour = COLOURS[number % len(COLOURS)]
-        level, mean = (_in_bins(values[stage == number]) for values in (np.log(sigma), losses))
-        axes.plot(np.exp(level), mean, "o", ms=5, color=colour, label="measured on the probe" if number == 0 else None)
-        _mark_stage(axes, number, [low, *boundaries, high])
-    axes.set(xscale="log", xlabel="noise level sigma", xlim=(low, high), yscale="log", ylabel="weighted loss")
-    axes.legend(frameon=False, fontsize=8)
+    stage_of = np.searchsorted(boundaries, sigma, side="right")
+    for stage, loss in enumerate(training):
+        colour = COLOURS[stage % len(COLOURS)]
+        level, mean = (_in_bins(values[stage_of == stage]) for values in (np.log(sigma), losses))
+        axes.plot(np.exp(level), mean, "o", ms=5, color=colour, label="averaged weights, probe")
+        axes.plot(edges[stage : stage + 2], [np.nan if loss is None else loss] * 2, color=colour, label="training batches, mean")
+        _mark_stage(axes, stage, edges)
+    axes.set(xscale="log", xlabel="noise level sigma", xlim=(edges[0], edges[-1]), yscale="log", ylabel="weighted loss")
+    axes.legend(*(entries[:3] for entries in axes.get_legend_handles_labels()), frameon=False, fontsize=8)
     return _svg(figure)
 
 

@@ -86,7 +86,7 @@ def _section(run: Path) -> Section:
         remarks=_remarks(records),
         stages_svg=_stages_svg(run / "stages.json"),
         loss_svg=loss_figure(records) if records else None,
-        learned_svg=learned_figure(learned, config.model.boundaries) if learned else None,
+        learned_svg=learned_figure(learned, config.model.boundaries, records[-1].loss) if learned and records else None,
         learned_at=learned["images"] if learned else None,
         samples=_inline(run / "samples.png"),
         sampled_at=read_json(note)["trained_images"] if (note := run / "samples" / "samples.json").exists() else None,
