@@ -90,7 +90,7 @@ class Steps:
         y, noise = (torch.randn(len(sigma), *self.shape, device=DEVICE).to(memory_format=layout) for _ in range(2))
         self.state.optimizer.zero_grad(set_to_none=True)
         self.state.denoiser.loss(y, sigma, noise).mean().backward()
-        part_norms(self.state.denoiser.network)
+        part_norms(self.state.modules())
         self.state.optimizer.step()
         self.state.count([1] * len(self.state.denoiser.stages))
 

@@ -11,7 +11,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["WIDEST_AVERAGE", "DataInfo", "ModelConfig", "NetworkConfig", "RunConfig", "TrainingConfig", "from_json", "to_json"]
+__all__ = [
+    "WIDEST_AVERAGE",
+    "DataInfo",
+    "ModelConfig",
+    "NetworkConfig",
+    "RunConfig",
+    "TrainingConfig",
+    "from_json",
+    "interval",
+    "to_json",
+]
 
 ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
 PreconditioningName = Literal["edm", "vp", "ddpm"]
@@ -144,6 +154,14 @@ class TrainingConfig:
     """Largest norm of the gradient; 0 for no limit."""
     warmup_images: int = 10_000
     """The learning rate rises linearly over the first so many images."""
+    learning_rates: tuple[float, ...] = ()
+    """A rate for each part instead: the encoder (or each of several), then each decoder."""
+    warmups: tuple[int, ...] = ()
+    """A warm-up for each part instead, from when it begins to learn."""
+    freeze: tuple[str, ...] = ()
+    """When each part keeps its weights: 50000 for the first so many images, 20000:50000 for an interval, 0 for never."""
+    learned_weight: bool = False
+    """Learn by how much to divide the loss at each noise level, so that all count alike (EDM2); the report shows it."""
     ema_half_life: int = 50_000
     """Half-life of the averaged weights, in images."""
     ema_rampup: float = 0.05
@@ -196,6 +214,11 @@ class TrainingConfig:
         for name in ("seed", "warmup_images", "weight_decay", "clip_norm", "keep_every", "grid_images"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise BadInput(f"The setting {name} must not be negative, not {getattr(self, name)}.")
+        for name, given in (("learning_rates", self.learning_rates), ("warmups", self.warmups)):
+            if any(not (0 < value < math.inf or (value == 0 and name == "warmups")) for value in given):
+                raise BadInput(f"The setting {name} needs a positive number for each part, not {list(given)}.")
+        for text in self.freeze:
+            interval(text)
         if isinstance(self.shares, tuple) and (not self.shares or min(self.shares) <= 0 or not math.isfinite(sum(self.shares))):
             raise BadInput(f"The setting shares needs a positive number for each stage, not {list(self.shares)}.")
         widths = self.posthoc_ema
@@ -209,6 +232,22 @@ class TrainingConfig:
             raise BadInput(f"The setting held_out is a share of the images below 1, not {self.held_out}.")
         if not 0 <= self.augment <= 1:
             raise BadInput(f"The setting augment is a probability, not {self.augment}.")
+
+
+def interval(text: str) -> tuple[int, float]:
+    """The images from which and until which a part is frozen: ``50000`` is ``0:50000``, and ``20000:`` has no end.
+
+    Raises:
+        BadInput: if the text is no interval.
+    """
+    try:
+        start, stop = ("0", text) if text.isdecimal() else text.split(":")
+        begin, end = int(start), int(stop) if stop else math.inf
+    except ValueError:
+        begin, end = 0, -1
+    if not 0 <= begin <= end:
+        raise BadInput(f"The setting freeze takes numbers of images such as 50000, 20000:50000 or 20000:, not {text!r}.")
+    return begin, end
 
 
 @dataclass(frozen=True, kw_only=True)

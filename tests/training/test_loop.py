@@ -16,8 +16,8 @@ from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.training import Record, read_records, train
 from multistage_diffusion.training.averages import ema_decay
 from multistage_diffusion.training.check import check_run
-from multistage_diffusion.training.loop import learning_rate
-from tests.conftest import TRAINING, run_on
+from multistage_diffusion.training.rates import Rates
+from tests.conftest import run_on
 
 GOLDEN_LOSSES = [
     [1.105622, 2.122833, 0],
@@ -184,9 +184,9 @@ def test_the_average_forgets_the_start_of_a_short_run() -> None:
     assert ema_decay(config, 0, 0) == 1
 
 
-def test_learning_rate_ramps_linearly_to_a_constant() -> None:
-    config = replace(TRAINING, learning_rate=1.0, warmup_images=32)
-    assert [learning_rate(config, images) for images in (0, 8, 16, 24, 32, 800)] == [0.25, 0.5, 0.75, 1, 1, 1]
+def test_learning_rate_ramps_linearly_to_a_constant(few_digits: Images) -> None:
+    rates = Rates(run_on(few_digits, learning_rate=1.0, warmup_images=32))
+    assert [rates.at(images) for images in (0, 8, 16, 24, 32, 800)] == [[rate] * 4 for rate in (0.25, 0.5, 0.75, 1, 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +195,7 @@ def test_learning_rate_ramps_linearly_to_a_constant() -> None:
         {"optimizer": "adamw", "weight_decay": 0.1, "clip_norm": 0.5},
         {"shares": "uniform", "batches": "single-stage"},
         {"shares": (0.2, 0.2, 0.6), "importance": True},
+        {"learned_weight": True, "optimizer": "adamw", "weight_decay": 0.1},
     ],
     ids=str,
 )

@@ -43,6 +43,7 @@ def torchrun() -> list[str]:
     return ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
 
 
+FROZEN = ["--freeze", "48", "0", "0", "12:60", "--learning-rates", "1e-3", "2e-3", "2e-3", "4e-3", "--learned-weight"]
 RARE = ["--shares", "0.5", "0.4965", "0.0035", "--clip-norm", "0.1", "--accumulate", "3"]
 
 
@@ -52,6 +53,8 @@ RARE = ["--shares", "0.5", "0.4965", "0.0035", "--clip-norm", "0.1", "--accumula
         ([], []),
         (RARE, []),
         (RARE, ["--shard"]),
+        ([*RARE, *FROZEN], ["--shard"]),
+        pytest.param([*RARE, *FROZEN], [], marks=pytest.mark.slow),
         pytest.param(["--accumulate", "3"], [], marks=pytest.mark.slow),
         pytest.param([], ["--shard"], marks=pytest.mark.slow),
         pytest.param(["--accumulate", "3"], ["--shard"], marks=pytest.mark.slow),
@@ -68,6 +71,7 @@ def test_two_processes_train_like_one(tmp_path: Path, start: list[str], more: li
         assert a.share == b.share
         assert [loss or 0 for loss in a.loss] == pytest.approx([loss or 0 for loss in b.loss], rel=1e-4)
         assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-4)
+        assert (a.learning_rates, a.macs) == (b.learning_rates, b.macs)
     assert min(record.share[2] for record in read_records(one)) == 0  # there were records without any sample of the last stage
 
 

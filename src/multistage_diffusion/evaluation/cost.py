@@ -14,7 +14,7 @@ from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import StagedUNet
 
-__all__ = ["StageCost", "activation_bytes", "propose_widths", "stage_costs", "total_parameters", "unified"]
+__all__ = ["StageCost", "activation_bytes", "propose_widths", "stage_costs", "total_parameters", "training_macs", "unified"]
 
 WIDTH_STEP = 8
 SCALE_STEPS = 64  # in which proportional widths are tried, for each factor of one
@@ -38,11 +38,25 @@ def unified(config: ModelConfig) -> ModelConfig:
     return replace(config, boundaries=(), network=replace(config.network, encoder_widths=width, decoder_widths=width))
 
 
-def stage_costs(config: ModelConfig) -> list[StageCost]:
-    """Cost in each stage, smallest noise first, counted on torch's meta device."""
+def stage_costs(config: ModelConfig, frozen: Sequence[bool] = ()) -> list[StageCost]:
+    """Cost in each stage, smallest noise first, counted on torch's meta device.
+
+    Args:
+        config: the model.
+        frozen: which encoders, then which decoders are not trained; none, if not given.
+    """
     with torch.device("meta"):
         denoiser = build_denoiser(config)
+    parts = (*denoiser.network.encoders, *denoiser.network.decoders)
+    for part, still in zip(parts, frozen or [False] * len(parts), strict=True):
+        part.requires_grad_(not still)
     return [_cost(denoiser, config, stage) for stage in range(len(denoiser.stages))]
+
+
+@lru_cache(maxsize=16)
+def training_macs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[int, ...]:
+    """Multiply-accumulates for one image in each stage, forward and backward; arguments as for ``stage_costs``."""
+    return tuple(cost.training_macs for cost in stage_costs(config, frozen))
 
 
 def total_parameters(config: ModelConfig) -> int:
@@ -56,7 +70,8 @@ def _cost(denoiser: NetworkDenoiser, config: ModelConfig, stage: int) -> StageCo
     with FlopCounterMode(display=False) as counter:
         output = _forward(network, config, stage, batch=1, device="meta")
         forward = counter.get_total_flops() // 2
-        output.sum().backward()
+        if output.requires_grad:
+            output.sum().backward()
     encoder = network.encoders[stage if len(network.encoders) > 1 else 0]
     parameters = sum(p.numel() for part in (encoder, network.decoders[stage]) for p in part.parameters())
     return StageCost(parameters, forward, counter.get_total_flops() // 2)

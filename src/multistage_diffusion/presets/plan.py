@@ -8,6 +8,7 @@ from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.presets.preset import Preset
 from multistage_diffusion.stages import Stages
+from multistage_diffusion.training.rates import Rates
 
 __all__ = ["choose_stages", "plan_run", "preset_model"]
 
@@ -52,7 +53,8 @@ def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunCo
         path: where the data was read from.
 
     Raises:
-        BadInput: if the data are latents, stages and decoders differ in number, or a conditional model lacks labels.
+        BadInput: if the data are latents, stages and decoders differ in number, a conditional model lacks labels, or a
+            setting has not a number for each part of the network.
     """
     if images.latent:
         raise BadInput(f"{path} holds latents; stages can be found for them, but networks are trained on images so far.")
@@ -69,4 +71,6 @@ def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunCo
     sigma_data = round(images.standard_deviation, 4) if preset.sigma_data is None else preset.sigma_data
     model = preset_model(preset, stages, images.shape, len(images.classes) if preset.conditional else 0, sigma_data)
     data = DataInfo(path=path, fingerprint=images.fingerprint, images=len(images))
-    return RunConfig(model=model, training=preset.training, data=data)
+    config = RunConfig(model=model, training=preset.training, data=data)
+    Rates(config)  # finds settings that have not a number for each part
+    return config

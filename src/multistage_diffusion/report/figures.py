@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from multistage_diffusion.training.records import Record
 
-__all__ = ["loss_figure", "stages_figure"]
+__all__ = ["learned_figure", "loss_figure", "stages_figure"]
 
+BIN = 8  # losses in a point
 COLOURS = ("#0b6e99", "#d9730d", "#6b4f9e", "#3f8f4f", "#b8405e", "#7a6a2b")
 
 
@@ -35,10 +36,7 @@ def stages_figure(stages: dict[str, Any]) -> str:
     else:
         _agreement(figure, axes, stages)
     for stage in range(len(edges) - 1):
-        colour = COLOURS[stage % len(COLOURS)]
-        axes.axvspan(edges[stage], edges[stage + 1], color=colour, alpha=0.0 if "cosines" in curves else 0.12, lw=0)
-        middle = np.log(edges[stage] * edges[stage + 1] / sigma[0] ** 2) / np.log(sigma[-1] / sigma[0]) / 2
-        axes.text(middle, 1.03, f"stage {stage + 1}", ha="center", color=colour, transform=axes.transAxes)
+        _mark_stage(axes, stage, edges, shade=0.0 if "cosines" in curves else 0.12)
     for low, high in stages.get("ci95", []):
         axes.axvspan(low, high, color="#333333", alpha=0.35, lw=0)
     axes.set(xscale="log", xlabel="noise level sigma", xlim=(sigma[0], sigma[-1]))
@@ -101,6 +99,43 @@ def _limits(training: Sequence[float], records: Sequence[Record], stage: int) ->
         return 1e-3, 1.0
     least = min(seen.min(), max(records[-1].optimal_loss[stage], seen.min() / 100))
     return float(least / 1.5), float(seen.max() * 1.5)
+
+
+def learned_figure(learned: dict[str, Any], boundaries: Sequence[float], training: Sequence[float | None]) -> str:
+    """The learned loss over the noise level, beside losses of training and on the probe, with the stages.
+
+    Args:
+        learned: contents of a run's ``uncertainty.json``.
+        boundaries: noise levels between the stages.
+        training: mean loss of the training batches in each stage, None where there is none.
+    """
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes, edges = figure.subplots(), [learned["sigma"][0], *boundaries, learned["sigma"][-1]]
+    axes.plot(learned["sigma"], learned["loss"], color="#111111", label="learned, exp u(sigma)")
+    sigma, losses = np.array(learned["probe"]["sigma"]), np.array(learned["probe"]["loss"])
+    stage_of = np.searchsorted(boundaries, sigma, side="right")
+    for stage, loss in enumerate(training):
+        colour = COLOURS[stage % len(COLOURS)]
+        level, mean = (_in_bins(values[stage_of == stage]) for values in (np.log(sigma), losses))
+        axes.plot(np.exp(level), mean, "o", ms=5, color=colour, label="averaged weights, probe")
+        axes.plot(edges[stage : stage + 2], [np.nan if loss is None else loss] * 2, color=colour, label="training batches, mean")
+        _mark_stage(axes, stage, edges)
+    axes.set(xscale="log", xlabel="noise level sigma", xlim=(edges[0], edges[-1]), yscale="log", ylabel="weighted loss")
+    axes.legend(*(entries[:3] for entries in axes.get_legend_handles_labels()), frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _in_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of some neighbouring values at a time."""
+    return np.array([part.mean() for part in np.array_split(values, max(1, len(values) // BIN)) if len(part)])
+
+
+def _mark_stage(axes: Axes, stage: int, edges: Sequence[float], shade: float = 0.12) -> None:
+    """The span of a stage and its name above it, on an axis that is logarithmic from the first edge to the last."""
+    start, stop, colour = edges[stage], edges[stage + 1], COLOURS[stage % len(COLOURS)]
+    axes.axvspan(start, stop, color=colour, alpha=shade, lw=0)
+    middle = np.log(start * stop / edges[0] ** 2) / np.log(edges[-1] / edges[0]) / 2
+    axes.text(middle, 1.03, f"stage {stage + 1}", ha="center", color=colour, transform=axes.transAxes)
 
 
 def _svg(figure: Figure) -> str:

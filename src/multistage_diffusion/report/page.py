@@ -15,11 +15,12 @@ from multistage_diffusion.config import RunConfig, from_json, to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import StageCost, stage_costs, total_parameters
 from multistage_diffusion.files import read_json
-from multistage_diffusion.report.figures import loss_figure, stages_figure
+from multistage_diffusion.report.figures import learned_figure, loss_figure, stages_figure
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.draws import stage_shares
 from multistage_diffusion.training.records import Record, read_records
 from multistage_diffusion.training.split import over_fitting
+from multistage_diffusion.training.uncertainty import read_curve
 
 __all__ = ["render"]
 
@@ -50,6 +51,8 @@ class Section:
     remarks: list[str]
     stages_svg: str | None
     loss_svg: str | None
+    learned_svg: str | None
+    learned_at: int | None
     samples: str | None
     sampled_at: int | None
     evaluations: list[dict[str, Any]]
@@ -71,7 +74,7 @@ def _section(run: Path) -> Section:
     if not (run / "config.json").exists():
         raise BadInput(f"{run} holds no run: there is no config.json in it (multistage train makes one).")
     config = from_json(RunConfig, read_json(run / "config.json"))
-    records = read_records(run)
+    records, learned = read_records(run), read_curve(run)
     rows = _rows(config, records[-1] if records else None)
     return Section(
         name=str(run),
@@ -83,6 +86,8 @@ def _section(run: Path) -> Section:
         remarks=_remarks(records),
         stages_svg=_stages_svg(run / "stages.json"),
         loss_svg=loss_figure(records) if records else None,
+        learned_svg=learned_figure(learned, config.model.boundaries, records[-1].loss) if learned and records else None,
+        learned_at=learned["images"] if learned else None,
         samples=_inline(run / "samples.png"),
         sampled_at=read_json(note)["trained_images"] if (note := run / "samples" / "samples.json").exists() else None,
         evaluations=_evaluations(run),

@@ -11,10 +11,10 @@ from collections.abc import Hashable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 from multistage_diffusion import processes
-from multistage_diffusion.networks.unet import StagedUNet
 from multistage_diffusion.training.sharding import whole
 
 __all__ = ["Exchange", "part_norms"]
@@ -26,11 +26,11 @@ class Exchange:
     """Adds gradients over the processes.
 
     Args:
-        parameters: of the network, the same in every process.
+        parameters: what is trained, the same in every process. Gradients of what is split (FSDP) are sums already.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self.known = list(parameters)
+        self.known = [p for p in parameters if not isinstance(p, DTensor)]
         self.used: dict[Hashable, list[nn.Parameter]] = {}
 
     @torch.no_grad()
@@ -40,7 +40,7 @@ class Exchange:
         Args:
             kind: what decides which parameters are used, the same in every process; asked for once for each.
         """
-        if processes.count() == 1:
+        if processes.count() == 1 or not self.known:
             return
         if kind not in self.used:
             self.used[kind] = self._used_anywhere()
@@ -69,10 +69,10 @@ def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         yield bucket
 
 
-def part_norms(network: StagedUNet) -> Tensor:
-    """The norm of the gradient of each encoder, then of each decoder; 0 where there is none."""
+def part_norms(parts: Iterable[nn.Module]) -> Tensor:
+    """The norm of the gradient of each encoder, decoder or other part; 0 where there is none."""
     norms = []
-    for part in (*network.encoders, *network.decoders):
+    for part in parts:
         gradients = [p.grad for p in part.parameters() if p.grad is not None]
         zero = next(part.parameters()).new_zeros(())
         norms.append(whole(get_total_norm(gradients)) if gradients else whole(zero))

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import Model, load_model, save_model
-from multistage_diffusion.config import PrecisionName, RunConfig, TrainingConfig, to_json
+from multistage_diffusion.config import PrecisionName, RunConfig, to_json
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
-from multistage_diffusion.evaluation.cost import stage_costs
+from multistage_diffusion.evaluation.cost import training_macs
 from multistage_diffusion.files import write_json
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.training.batches import Batch, Draws, draw, share_out
@@ -22,18 +22,15 @@ from multistage_diffusion.training.draws import Levels, Stream, seed_globally
 from multistage_diffusion.training.gradients import Exchange, part_norms
 from multistage_diffusion.training.health import PATIENCE, Diverged, Health, poison
 from multistage_diffusion.training.probe import Probe
+from multistage_diffusion.training.rates import Rates
 from multistage_diffusion.training.records import Record, append_record, keep_records
 from multistage_diffusion.training.snapshots import keep_snapshots, save_snapshot
 from multistage_diffusion.training.split import split
 from multistage_diffusion.training.state import State, load_latest, save_checkpoint, whole_weights
-from multistage_diffusion.training.watch import draw_grid, memory_in_use, start_trackers, track
+from multistage_diffusion.training.uncertainty import write_curve
+from multistage_diffusion.training.watch import draw_grids, memory_in_use, start_trackers, track
 
-__all__ = ["learning_rate", "train"]
-
-
-def learning_rate(config: TrainingConfig, images: int) -> float:
-    """The learning rate of the batch that begins after ``images`` images: a linear ramp to a constant."""
-    return config.learning_rate * min(1.0, (images + config.batch_size) / max(config.warmup_images, 1))
+__all__ = ["train"]
 
 
 def train(
@@ -81,7 +78,7 @@ class _Loop:
         self.config, self.recipe, self.out = config, config.training, out
         self.accelerator = start_trackers(config.training.track, out, config)
         self.device = self.accelerator.device
-        self.schedule, self.levels = SCHEDULES[config.model.schedule], Levels.of(config)
+        self.schedule, self.levels, self.rates = SCHEDULES[config.model.schedule], Levels.of(config), Rates(config)
         set_precision(self.recipe.precision)
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
         denoiser = build_denoiser(config.model).to(self.device)
@@ -90,7 +87,7 @@ class _Loop:
         denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
         self.layout, self.state = fastest_layout(denoiser), State.begin(lay_out(denoiser), self.recipe)
         self.sharded = self.recipe.shard and processes.count() > 1
-        self.health, self.exchange = Health(self.device), Exchange(denoiser.parameters())
+        self.health, self.exchange = Health(self.device), Exchange(p for _, p in self.state.named_parameters())
         check_run(out, config, images)
         self.shares = share_out(self.recipe.batch_size, processes.count(), self.recipe.accumulate)
         self._resume()
@@ -100,7 +97,6 @@ class _Loop:
         self.probe = self._probe(self.images)
         self.held_out = self._probe(held_out) if held_out else None
         self.optimal_loss, self.zero_loss = self.probe.optimal_loss(self.images, denoiser), self.probe.zero_loss(denoiser)
-        self.macs = [cost.training_macs for cost in stage_costs(config.model)]
         self.clock, self.timed_images, self.timed_seconds = time.monotonic(), 0, 0.0
 
     def _probe(self, images: Images) -> Probe:
@@ -130,25 +126,25 @@ class _Loop:
         state, recipe = self.state, self.recipe
         draws = draw(self.config, self.images, self.levels, state.images)
         seed_globally(recipe.seed, Stream.DROPOUT, state.images, processes.number())
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, state.images)
+        self.rates.apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)
         for part in self.shares:
             self._backward(draws, part)
-        stage = state.denoiser.stages.index(draws.sigma)
-        if not self.sharded:
-            self.exchange.add(frozenset(stage.tolist()))
+        stage, frozen = state.denoiser.stages.index(draws.sigma), self.rates.frozen(state.images)
+        self.exchange.add((frozenset(stage.tolist()), frozen))
         self._update()
-        state.count(stage.bincount(minlength=len(state.denoiser.stages)).tolist())
+        counts = stage.bincount(minlength=len(state.denoiser.stages)).tolist()
+        state.macs += sum(n * cost for n, cost in zip(counts, training_macs(self.config.model, frozen), strict=True))
+        state.count(counts)
         self.timed_images += recipe.batch_size
 
     def _update(self) -> None:
         """A step of the optimiser, or none if the gradient is not finite."""
-        state, norms = self.state, part_norms(self.state.denoiser.network)
-        norm = torch.linalg.vector_norm(norms)
+        state, every = self.state, part_norms(self.state.modules())
+        norms = every[: len(state.sums.norm)]  # without that of the learned weight
         if self.recipe.clip_norm:
-            nn.utils.clip_grads_with_norm_(state.denoiser.parameters(), self.recipe.clip_norm, norm)
-        bad = self.health.failed(norm, state.images // self.recipe.batch_size)
+            nn.utils.clip_grads_with_norm_(state.denoiser.parameters(), self.recipe.clip_norm, torch.linalg.vector_norm(norms))
+        bad = self.health.failed(torch.linalg.vector_norm(every), state.images // self.recipe.batch_size)
         state.optimizer.found_inf = bad  # type: ignore[attr-defined]  # fused optimisers leave the step out then
         state.optimizer.step()
         state.sums.norm += norms.nan_to_num(0, 0, 0) * (1 - bad)
@@ -160,12 +156,19 @@ class _Loop:
         batch = self._load(draws, *part[processes.number()])
         also = self._stages(draws, part) if self.sharded else ()
         losses = self._losses(batch, also)
-        weighted = losses * self.levels.weights(batch.sigma).to(losses, non_blocking=True) if self.recipe.importance else losses
-        poison(weighted.sum() / self.recipe.batch_size).backward()
+        objective = poison(self._weighted(losses, batch.sigma).sum() / self.recipe.batch_size)
+        if objective.requires_grad:  # else all parts that were used are frozen
+            objective.backward()
         stage = self.state.denoiser.stages.index(batch.sigma).to(self.device, non_blocking=True)
         sums, finite = self.state.sums, losses.detach().isfinite()
         sums.loss.index_add_(0, stage, losses.detach().where(finite, 0).to(sums.loss.dtype))
         sums.count.index_add_(0, stage, finite.to(sums.count.dtype))
+
+    def _weighted(self, losses: Tensor, sigma: Tensor) -> Tensor:
+        """What is minimised, for each sample."""
+        if self.state.uncertainty is not None:
+            losses = self.state.uncertainty.balance(losses, sigma)
+        return losses * self.levels.weights(sigma).to(losses, non_blocking=True) if self.recipe.importance else losses
 
     def _load(self, draws: Draws, start: int, stop: int) -> Batch:
         return draws.load(start, stop, self.images, self.config.model.classes > 0, self.device, self.layout)
@@ -207,7 +210,7 @@ class _Loop:
             f"{what} was not finite in {PATIENCE} steps in a row, which were left out. The first was the batch after {seen} "
             f"images; its largest loss, {losses[worst]:.3g}, is in stage {int(stages.index(draws.sigma[sample])) + 1}, of image "
             f"{int(draws.chosen[sample])} at sigma {float(draws.sigma[sample]):.4g}. Earlier checkpoints are kept; train in "
-            f"another --out with a lower learning rate (now {self.recipe.learning_rate:g})."
+            f"another --out with a lower learning rate (now {self.rates})."
         )
 
     def record(self) -> Record:
@@ -216,15 +219,16 @@ class _Loop:
         state, sums = self.state, self.state.sums
         loss, count, norm, taken = (value.tolist() for value in (sums.loss, sums.count, sums.norm, sums.taken))
         self._tick(training=True)
-        state.macs += sum(n * cost for n, cost in zip(count, self.macs, strict=True))
+        begun, probed = state.images - self.recipe.batch_size, self.probe.network_losses(state.averages.main, self.device)
         speed = self.timed_images / self.timed_seconds
         record = Record(
             images=state.images,
             loss=[total / n if n else None for total, n in zip(loss, count, strict=True)],
             share=[n / max(1, sum(count)) for n in count],
-            probe_loss=self.probe.network_loss(state.averages.main, self.device),
+            probe_loss=self.probe.per_stage(probed),
             optimal_loss=self.optimal_loss,
-            learning_rate=learning_rate(self.recipe, state.images - self.recipe.batch_size),
+            learning_rate=max(self.rates.at(begun)),
+            learning_rates=self.rates.differing(begun),
             images_per_second=speed,
             seconds=round(state.seconds, 3),
             gradient_norm=[total / max(1, taken[0]) for total in norm],
@@ -239,6 +243,8 @@ class _Loop:
         self.timed_images, self.timed_seconds = 0, 0.0
         if processes.leading():
             append_record(self.out, record)
+            if state.uncertainty is not None:
+                write_curve(self.out, state.uncertainty, state.images, self.probe.sigma, probed)
         if self.recipe.track:
             track(self.accelerator, record)
         self._tick(training=False)
@@ -247,12 +253,7 @@ class _Loop:
     def grids(self) -> None:
         """Draws samples with the weights as they are and with the averaged ones."""
         self._tick(training=True)
-        raw, averaged = whole_weights(self.state.denoiser), whole_weights(self.state.averages.main)
-        if processes.leading():
-            for name, weights in (("raw", raw), ("averaged", averaged)):
-                path = self.out / "grids" / f"{self.state.images:012d}-{name}.png"
-                draw_grid(path, self.config, weights, self.device)
-        processes.wait()
+        draw_grids(self.out, self.config, self.state, self.device)
         self._tick(training=False)
 
     def snapshot(self) -> None:

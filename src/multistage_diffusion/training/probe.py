@@ -45,19 +45,23 @@ class Probe:
     def noisy(self) -> Tensor:
         return self.clean + self.sigma.float()[:, None, None, None] * self.noise
 
-    @torch.no_grad()
     def network_loss(self, denoiser: NetworkDenoiser, device: torch.device) -> list[float]:
         """Mean weighted loss of the network in each stage."""
+        return self.per_stage(self.network_losses(denoiser, device))
+
+    @torch.no_grad()
+    def network_losses(self, denoiser: NetworkDenoiser, device: torch.device) -> Tensor:
+        """Weighted loss of the network on each image, in the order of ``sigma``."""
         denoised = []
         for part in torch.arange(len(self.sigma)).split(PART):
             labels = None if self.labels is None else self.labels[part].to(device)
             denoised.append(denoiser(self.noisy[part].to(device), self.sigma[part], labels).cpu())
-        return self._per_stage(torch.cat(denoised), denoiser)
+        return self._losses(torch.cat(denoised), denoiser)
 
     def zero_loss(self, denoiser: NetworkDenoiser) -> list[float]:
         """Mean weighted loss in each stage of a network whose output is zero."""
         skip = denoiser.preconditioning.c_skip(self.sigma).float()[:, None, None, None]
-        return self._per_stage(skip * self.noisy, denoiser)
+        return self.per_stage(self._losses(skip * self.noisy, denoiser))
 
     def optimal_loss(self, images: Images, denoiser: NetworkDenoiser) -> list[float]:
         """Mean weighted loss of the optimal denoiser in each stage: the least any denoiser can have on this data set.
@@ -65,15 +69,18 @@ class Probe:
         For a conditional network the optimal denoiser of each class is meant.
         """
         if self.labels is None or images.labels is None:
-            return self._per_stage(OptimalDenoiser(images.pixels)(self.noisy, self.sigma), denoiser)
+            return self.per_stage(self._losses(OptimalDenoiser(images.pixels)(self.noisy, self.sigma), denoiser))
         denoised = torch.empty_like(self.clean)
         for label in self.labels.unique():
             here = self.labels == label
             best: Denoiser = OptimalDenoiser(images.pixels[images.labels == label])
             denoised[here] = best(self.noisy[here], self.sigma[here])
-        return self._per_stage(denoised, denoiser)
+        return self.per_stage(self._losses(denoised, denoiser))
 
-    def _per_stage(self, denoised: Tensor, denoiser: NetworkDenoiser) -> list[float]:
-        losses = weighted_error(denoised, self.clean, self.sigma, denoiser.preconditioning)
+    def _losses(self, denoised: Tensor, denoiser: NetworkDenoiser) -> Tensor:
+        return weighted_error(denoised, self.clean, self.sigma, denoiser.preconditioning)
+
+    def per_stage(self, losses: Tensor) -> list[float]:
+        """The mean of the losses in each stage."""
         means: list[float] = losses.unflatten(0, (self.stages, -1)).mean(1).tolist()
         return means

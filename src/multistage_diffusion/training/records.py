@@ -28,10 +28,13 @@ class Record:
     optimal_loss: list[float]
     """Loss of the optimal denoiser on the same images, noise and levels."""
     learning_rate: float
+    """Of the last batch; the largest, if parts differ."""
     images_per_second: float
     """Speed of training since the last record of this sitting, without records and checkpoints."""
     seconds: float
     """Time spent, over all sittings."""
+    learning_rates: list[float] = field(default_factory=list)
+    """Of each encoder, then of each decoder, 0 while frozen; empty if all are the same."""
     gradient_norm: list[float] = field(default_factory=list)
     """Mean norm of the gradient of each encoder, then of each decoder, over the steps since the last record."""
     skipped: int = 0

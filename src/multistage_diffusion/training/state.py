@@ -22,9 +22,11 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import flush_folder
 from multistage_diffusion.training.averages import Averages
 from multistage_diffusion.training.sharding import placed_like, shard, whole
+from multistage_diffusion.training.uncertainty import Uncertainty
 
 __all__ = ["State", "Sums", "checkpoints", "images_seen", "load_latest", "save_checkpoint", "whole_weights"]
 
+LEARNED_WEIGHT = "uncertainty"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 log = logging.getLogger(__name__)
@@ -67,12 +69,14 @@ class State:
     optimizer: torch.optim.Optimizer
     averages: Averages
     sums: Sums
+    uncertainty: Uncertainty | None = None
+    """The learned weight of the loss, if there is one."""
     images: int = 0
     """Images seen."""
     seconds: float = field(default=0.0)
     """Time spent, over all sittings."""
     macs: float = 0.0
-    """Multiply-accumulates spent up to the last record."""
+    """Multiply-accumulates spent."""
 
     @staticmethod
     def begin(denoiser: NetworkDenoiser, config: TrainingConfig) -> "State":
@@ -82,14 +86,34 @@ class State:
             for network in (denoiser.network, *averages.networks()):
                 shard(network)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        decay = config.weight_decay
-        optimizer = kind(denoiser.parameters(), config.learning_rate, betas=(0.9, 0.999), weight_decay=decay, fused=True)
-        return State(denoiser, optimizer, averages, Sums.zero(denoiser, next(denoiser.parameters()).device))
+        device = next(denoiser.parameters()).device
+        uncertainty = Uncertainty().to(device) if config.learned_weight else None
+        groups = [
+            {"params": list(module.parameters()), "weight_decay": 0.0 if module is uncertainty else config.weight_decay}
+            for module in _modules(denoiser, uncertainty)
+        ]
+        optimizer = kind(groups, config.learning_rate, betas=(0.9, 0.999), fused=True)
+        return State(denoiser, optimizer, averages, Sums.zero(denoiser, device), uncertainty)
+
+    def modules(self) -> list[nn.Module]:
+        """All that is trained: each encoder, each decoder, and the learned weight if there is one."""
+        return _modules(self.denoiser, self.uncertainty)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The same, parameter by parameter, under the names of checkpoints."""
+        yield from self.denoiser.network.named_parameters()
+        if self.uncertainty is not None:
+            yield LEARNED_WEIGHT, self.uncertainty.weight
 
     def count(self, counts: Sequence[int]) -> None:
         """Counts the images of a batch, by stage and over all processes, and takes the weights after it into the averages."""
         self.images += sum(counts)
         self.averages.update(self.denoiser.network, counts)
+
+
+def _modules(denoiser: NetworkDenoiser, uncertainty: Uncertainty | None) -> list[nn.Module]:
+    parts = [*denoiser.network.encoders, *denoiser.network.decoders]
+    return parts if uncertainty is None else [*parts, uncertainty]
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -177,7 +201,10 @@ def load_checkpoint(checkpoint: Path, state: State) -> None:
     tensors, progress = read_tensors(checkpoint / "training.safetensors")
     averaged, _ = read_tensors(checkpoint / "model.safetensors")
     try:
-        _load_weights(state.denoiser.network, _under("net.", tensors))
+        weights = _under("net.", tensors)
+        if state.uncertainty is not None:
+            state.uncertainty.weight.data.copy_(weights.pop(LEARNED_WEIGHT))
+        _load_weights(state.denoiser.network, weights)
         _load_weights(state.averages.main.network, averaged)
         for index, network in enumerate(state.averages.power):
             _load_weights(network, _under(f"average.{index}.", tensors))
@@ -207,14 +234,14 @@ def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
     yield from ((f"sum.{name}", value) for name, value in vars(state.sums).items())
     yield "seen", state.averages.seen
     yield from ((f"average.{name}", tensor) for name, tensor in state.averages.tensors())
-    for name, parameter in state.denoiser.network.named_parameters():
+    for name, parameter in state.named_parameters():
         yield f"net.{name}", parameter
         for moment, value in state.optimizer.state.get(parameter, {}).items():
             yield f"{moment}.{name}", value
 
 
 def _load_moments(state: State, tensors: dict[str, Tensor]) -> None:
-    for name, parameter in state.denoiser.network.named_parameters():
+    for name, parameter in state.named_parameters():
         if f"step.{name}" in tensors:  # a decoder that has had no sample yet has no moments
             moments = {m: placed_like(parameter, tensors[f"{m}.{name}"]).detach() for m in MOMENTS}
             step = tensors[f"step.{name}"].to(parameter.device)

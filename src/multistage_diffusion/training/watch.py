@@ -19,8 +19,9 @@ from multistage_diffusion.denoiser import build_denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.generation import SampleOptions, generate, grid_image, save_png
 from multistage_diffusion.training.records import Record
+from multistage_diffusion.training.state import State, whole_weights
 
-__all__ = ["draw_grid", "memory_in_use", "start_trackers", "track"]
+__all__ = ["draw_grids", "memory_in_use", "start_trackers", "track"]
 
 GRID = 16
 
@@ -64,7 +65,16 @@ def track(accelerator: Accelerator, record: Record) -> None:
     accelerator.log(values, step=record.images)
 
 
-def draw_grid(path: Path, config: RunConfig, weights: Mapping[str, Tensor], device: torch.device) -> None:
+def draw_grids(run: Path, config: RunConfig, state: State, device: torch.device) -> None:
+    """Draws samples with the weights as they are and with the averaged ones. All processes call it, the first one draws."""
+    raw, averaged = whole_weights(state.denoiser), whole_weights(state.averages.main)
+    if processes.leading():
+        for name, weights in (("raw", raw), ("averaged", averaged)):
+            _draw_grid(run / "grids" / f"{state.images:012d}-{name}.png", config, weights, device)
+    processes.wait()
+
+
+def _draw_grid(path: Path, config: RunConfig, weights: Mapping[str, Tensor], device: torch.device) -> None:
     """Samples from fixed seeds as one picture."""
     denoiser = build_denoiser(config.model).eval()
     denoiser.network.load_state_dict(weights)
