@@ -25,8 +25,8 @@ from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.training.averages import Averages
 from multistage_diffusion.training.batches import draw
 from multistage_diffusion.training.draws import Levels, Stream, seed_globally, stage_shares
-from multistage_diffusion.training.loop import learning_rate
 from multistage_diffusion.training.probe import Probe
+from multistage_diffusion.training.rates import Rates
 from multistage_diffusion.training.state import State
 
 POINTS = 6
@@ -72,7 +72,7 @@ class Run:
         denoiser = state.denoiser
         draws = draw(self.config, self.images, self.levels, state.images)
         batch = draws.load(0, recipe.batch_size, self.images, False, CPU, fastest_layout(denoiser))
-        state.optimizer.param_groups[0]["lr"] = learning_rate(recipe, state.images)
+        Rates(self.config).apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)
         denoiser.loss(batch.y, batch.sigma, batch.noise).mean().backward()
         state.optimizer.step()

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import read_metadata, read_tensors, save_tensors
 from multistage_diffusion.config import RunConfig, from_json, to_json
+from multistage_diffusion.denoiser import build_denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.training.profiles import Array, Profiles, combine, exponent
 from multistage_diffusion.training.sharding import whole
@@ -87,13 +89,19 @@ class Snapshots:
     def average(self, gammas: Sequence[float]) -> dict[str, Tensor]:
         """Weights averaged with an exponent for each part, float32; sums are in float64, and one file is held at a time."""
         factors = [self.factors(part, np.array([gamma]))[0][..., 0] for part, gamma in enumerate(gammas)]
+        constant = self._constant()
         total: dict[str, Tensor] = {}
         for index, file in enumerate(self.files):
             for key, tensor in read_tensors(file)[0].items():
                 width, name = key.split(".", 1)
                 term = float(factors[self._part(name)][index, int(width)]) * tensor.double()
-                total[name] = total[name] + term if name in total else term
+                total[name] = tensor if name in constant else total[name] + term if name in total else term
         return {name: tensor.float() for name, tensor in total.items()}
+
+    def _constant(self) -> set[str]:
+        """What is stored with the weights but not trained."""
+        with torch.device("meta"):
+            return {name for name, _ in build_denoiser(self.config.model).network.named_buffers()}
 
     def _part(self, name: str) -> int:
         """The number of the encoder or decoder that a weight belongs to."""

@@ -234,6 +234,8 @@ def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
     yield from ((f"sum.{name}", value) for name, value in vars(state.sums).items())
     yield "seen", state.averages.seen
     yield from ((f"average.{name}", tensor) for name, tensor in state.averages.tensors())
+    kept = state.denoiser.network.state_dict()
+    yield from ((f"net.{name}", buffer) for name, buffer in state.denoiser.network.named_buffers() if name in kept)
     for name, parameter in state.named_parameters():
         yield f"net.{name}", parameter
         for moment, value in state.optimizer.state.get(parameter, {}).items():
