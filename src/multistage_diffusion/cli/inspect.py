@@ -21,7 +21,7 @@ from multistage_diffusion.files import read_json, write_atomically, write_json
 from multistage_diffusion.generation import save_png
 from multistage_diffusion.inspection import Findings, draw, find, survey
 from multistage_diffusion.inspection.commands import name_of, reading_arguments
-from multistage_diffusion.inspection.propose import SIDES, Size, enlarged
+from multistage_diffusion.inspection.propose import Size, enlarged
 from multistage_diffusion.schedule import VP
 
 __all__ = ["Inspect"]
@@ -30,6 +30,8 @@ RESULT, SHEET, BROKEN, DUPLICATES = "inspection.json", "contact-sheet.png", "bro
 MOST_ROWS = 8
 MOST_CLASSES = 24
 BAR = 30
+COMPARED = (32, 64, 128, 256)  # squares
+MADE = {"palette": "become RGB", "black and white": "become grey"}
 CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 
@@ -93,7 +95,8 @@ def _title(found: Findings, data: str) -> str:
     options = found.survey.options
     if not options.size:
         return f"{len(found.survey.shown)} of the {len(found.survey.names):,} images of {data}"
-    return f"some images of {data}: what {options.fit} keeps in a frame, and as --size and each --fit would give them"
+    size = " ".join(reading_arguments(ReadOptions(size=options.size)))
+    return f"some images of {data}: in a frame what {options.fit} keeps, beside it what {size} and each --fit make of them"
 
 
 def _broken_lines(found: Findings) -> list[str]:
@@ -110,7 +113,7 @@ def _show(found: Findings, data: str) -> None:
     _show_sizes(found)
     say("")
     total = len(seen.names)
-    rows = [[mode, *_share(count, total), done or "nothing"] for (mode, done), count in seen.modes.most_common()]
+    rows = [[mode, *_share(count, total), done or MADE.get(mode, "nothing")] for (mode, done), count in seen.modes.most_common()]
     table(["stored as", "images", "share", "what is done"], rows, texts=["what is done"])
     if seen.shape[0] == 3 and any(mode.startswith(("grey", "16-bit grey", "black")) for mode, _ in seen.modes):
         say("grey images become RGB, as others are coloured")
@@ -144,15 +147,15 @@ def _show_sizes(found: Findings) -> None:
     )
     say("")
     read = seen.options.height_and_width
-    sizes = sorted({(side, side) for side in SIDES} | ({read} if read else set()))
-    headings = ["--size", "images it enlarges", "share", "area center-crop keeps"]
-    table(headings, [_size_row(seen.sizes, size, "  <- as read below" if size == read else "") for size in sizes])
+    sizes = sorted({*((side, side) for side in COMPARED), *([read] if read else [])})
+    headings = ["--size", "images it enlarges", "share", "area center-crop keeps", ""]
+    table(headings, [[*_size_row(seen.sizes, size), "<- read so" if size == read else ""] for size in sizes], texts=[""])
 
 
-def _size_row(sizes: Counter[Size], size: Size, mark: str) -> list[str]:
+def _size_row(sizes: Counter[Size], size: Size) -> list[str]:
     kept = [min(h / size[0], w / size[1]) ** 2 * size[0] * size[1] / (h * w) for h, w in sizes.elements()]
     shown = str(size[0]) if size[0] == size[1] else f"{size[0]} {size[1]}"
-    return [shown, *_share(enlarged(sizes, size), sizes.total()), f"{statistics.mean(kept):.0%} in the mean{mark}"]
+    return [shown, *_share(enlarged(sizes, size), sizes.total()), f"{statistics.mean(kept):.0%}"]
 
 
 def _show_labels(found: Findings) -> None:
@@ -204,6 +207,10 @@ def _show_proposal(found: Findings, without_size: bool) -> None:
     rows.append(["boundaries of these images", _boundaries(found)])
     say("")
     table(["proposed", ""], rows, texts=[""])
+    if not isinstance(found.stages, Clustering):
+        say(f"No boundaries of their own: {found.stages}")
+    if len(seen.part) < len(seen.names):
+        say("A part has a first boundary that lies too high; cluster takes all images.")
     for remark in proposal.remarks:
         say(remark)
     say("\nnext:")
@@ -214,7 +221,7 @@ def _show_proposal(found: Findings, without_size: bool) -> None:
 def _boundaries(found: Findings) -> str:
     stages = found.stages
     if not isinstance(stages, Clustering):
-        return f"none: {stages}"
+        return "none"
     parts = [f"{b:.4g} ({low:.4g} to {high:.4g})" for b, (low, high) in zip(stages.stages.boundaries, stages.ci95, strict=True)]
     times = ", ".join(f"{float(VP().to_clock(b)):.3f}" for b in stages.stages.boundaries)
     part = f"{len(found.survey.part):,} of {len(found.survey.names):,} images"

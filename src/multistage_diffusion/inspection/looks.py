@@ -11,7 +11,7 @@ from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.listing import Entry, Label, Listing
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Broken", "Look", "evenly", "looks"]
+__all__ = ["Broken", "Look", "evenly", "looks", "orientation"]
 
 MODES = {"1": "black and white", "L": "grey", "LA": "grey, alpha", "P": "palette", "PA": "palette, alpha", "RGBA": "RGB, alpha"}
 PICTURED = 64
@@ -72,18 +72,25 @@ def _of_array(images: Images) -> Iterator[Look]:
 
 
 def _look(entry: Entry) -> Look | Broken:
-    modes = []
+    stored: list[tuple[str, str]] = []
 
     def opened() -> Image.Image:
         image = entry.open()
-        modes.append(_mode(image))
+        stored.append((_mode(image), "turned upright, as their EXIF data says" if orientation(image) > 1 else ""))
         return image
 
     try:
         pixels, done = decode(opened)
     except Undecodable as error:
         return Broken(entry.where, str(error))
-    return Look(entry.name, entry.where, entry.label, np.ascontiguousarray(pixels), modes[0], done)
+    mode, turned = stored[0]
+    words = "; ".join(word for word in (done, turned) if word)
+    return Look(entry.name, entry.where, entry.label, np.ascontiguousarray(pixels), mode, words)
+
+
+def orientation(image: Image.Image) -> int:
+    """The orientation its EXIF data gives, 1 for upright; from 5 on height and width change places."""
+    return int(image.getexif().get(0x0112, 1))
 
 
 def _mode(image: Image.Image) -> str:

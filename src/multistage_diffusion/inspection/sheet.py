@@ -16,7 +16,7 @@ __all__ = ["Shown", "draw", "show"]
 
 CELL = 128  # longest side of an image
 GAP, LINE, MARGIN = 6, 16, 12
-PAIRS, GRID = 20, 8  # rows of images that were fitted; columns of a grid of images as they are
+ACROSS, LINES = 8, 8  # cells in a line; lines
 FRAME, INK, FAINT = "#e8590c", "#111111", "#666666"
 TITLE, SMALL = 15, 11
 
@@ -47,8 +47,8 @@ def show(look: Look, size: tuple[int, int] | None, fits: Sequence[Fit]) -> Shown
     original = _in_cell(look.pixels)
     for fit in fits[:1]:
         original = _framed(original, look.size, own, fit)
-    label = "" if look.label is None else str(look.label)
-    return Shown(f"{label}  {PurePosixPath(look.name).name}".strip(), original, look.size, fitting)
+    words = [str(look.label) if look.label is not None else "", PurePosixPath(look.name).name]
+    return Shown(": ".join(word for word in words if word), original, look.size, fitting)
 
 
 def _in_cell(pixels: Pixels) -> Image.Image:
@@ -75,52 +75,65 @@ def _framed(image: Image.Image, shape: tuple[int, int], size: tuple[int, int], f
 
 
 def draw(shown: Sequence[Shown], title: str) -> Image.Image:
-    """One picture: originals beside what networks see where there is such, else a grid of the images."""
-    fits = list(shown[0].fits)
-    rows = _thinned(shown, PAIRS) if fits else shown
-    blocks = max(1, 4 // (1 + len(fits))) * 2 if fits else min(GRID, len(rows))
-    blocks = min(blocks, len(rows))
-    cell = _cell(rows)
-    width = len(fits) * (cell[0] + GAP) + cell[0]
-    step = (width + (3 * GAP if fits else GAP), cell[1] + LINE + GAP)
-    above = MARGIN + TITLE + GAP + (LINE if fits else 0)
-    lines = -(-len(rows) // blocks)
-    least = round(ImageFont.load_default(TITLE).getlength(title))
-    whole = (2 * MARGIN + max(least, blocks * step[0] - (step[0] - width)), above + lines * step[1] + MARGIN - GAP)
-    canvas = Image.new("RGB", whole, "white")
+    """One picture: originals beside what networks see where there is such, else a grid of the images.
+
+    Args:
+        shown: the images; where there are too many, some of them, spread evenly.
+        title: the line above them.
+    """
+    columns = ("original", *shown[0].fits) if shown[0].fits else ("",)
+    blocks = min(ACROSS // len(columns), len(shown))
+    rows = [shown[index] for index in _spread(len(shown), LINES * blocks)]
+    lines = [rows[start : start + blocks] for start in range(0, len(rows), blocks)]
+    cell = max(image.width for one in rows for image in _images(one)) + GAP
+    block = cell * len(columns) + (2 * GAP if len(columns) > 1 else 0)
+    top = MARGIN + TITLE + GAP + (LINE if len(columns) > 1 else 0)
+    canvas = Image.new("RGB", _page(title, block * blocks, top + sum(map(_height, lines))), "white")
     pen = ImageDraw.Draw(canvas)
     pen.text((MARGIN, MARGIN - 4), title, INK, ImageFont.load_default(TITLE))
-    for block in range(blocks if fits else 0):
-        for column, name in enumerate(("original", *fits)):
-            place = (MARGIN + block * step[0] + column * (cell[0] + GAP), above - LINE + 1)
-            pen.text(place, name, INK, ImageFont.load_default(SMALL))
-    for index, one in enumerate(rows):
-        left, top = MARGIN + index % blocks * step[0], above + index // blocks * step[1]
-        for column, image in enumerate((one.original, *one.fits.values())):
-            canvas.paste(image, (left + column * (cell[0] + GAP), top))
-        words = f"{one.caption}  {one.size[0]}x{one.size[1]}" if fits else one.caption
-        pen.text((left, top + cell[1]), _shortened(words, width), FAINT, ImageFont.load_default(SMALL))
+    for number, name in enumerate(columns * blocks):
+        left = MARGIN + number // len(columns) * block + number % len(columns) * cell
+        pen.text((left, top - LINE + 1), name, INK, ImageFont.load_default(SMALL))
+    for line in lines:
+        for number, one in enumerate(line):
+            _put(canvas, one, (MARGIN + number * block, top), cell, _height(line) - LINE - GAP)
+        top += _height(line)
     return canvas
 
 
-def _thinned(shown: Sequence[Shown], count: int) -> list[Shown]:
-    """At most so many of them, spread evenly."""
-    count = min(count, len(shown))
-    return [shown[index * len(shown) // count] for index in range(count)]
+def _spread(count: int, wanted: int) -> list[int]:
+    """At most so many of the numbers from 0, spread evenly."""
+    wanted = min(count, wanted)
+    return [index * count // wanted for index in range(wanted)]
 
 
-def _cell(shown: Sequence[Shown]) -> tuple[int, int]:
-    """Width and height that hold every image."""
-    images = [image for one in shown for image in (one.original, *one.fits.values())]
-    return max(image.width for image in images), max(image.height for image in images)
+def _images(one: Shown) -> list[Image.Image]:
+    return [one.original, *one.fits.values()]
+
+
+def _height(line: Sequence[Shown]) -> int:
+    return max(image.height for one in line for image in _images(one)) + LINE + GAP
+
+
+def _page(title: str, width: int, height: int) -> tuple[int, int]:
+    least = round(ImageFont.load_default(TITLE).getlength(title))
+    return 2 * MARGIN + max(least, width - GAP), height + MARGIN - GAP
+
+
+def _put(canvas: Image.Image, one: Shown, place: tuple[int, int], cell: int, height: int) -> None:
+    """An image, or the images of a row, and the caption under them."""
+    left, top = place
+    for column, image in enumerate(_images(one)):
+        canvas.paste(image, (left + column * cell, top))
+    words = f"{one.caption}  {one.size[0]}x{one.size[1]}" if one.fits else one.caption
+    words = _shortened(words, cell * len(_images(one)) - GAP)
+    ImageDraw.Draw(canvas).text((left, top + height), words, FAINT, ImageFont.load_default(SMALL))
 
 
 def _shortened(words: str, width: int) -> str:
     """A text that is no wider than this, its middle left out if need be."""
-    font = ImageFont.load_default(SMALL)
-    if font.getlength(words) <= width:
-        return words
-    half = next(
-        half for half in range(len(words) // 2, -1, -1) if font.getlength(f"{words[:half]}..{words[-half:]}") <= width or not half
-    )
-    return f"{words[:half]}..{words[len(words) - half :]}"
+    font, shorter = ImageFont.load_default(SMALL), words
+    while font.getlength(shorter) > width and len(shorter) > 3:
+        half = (len(shorter) - 3) // 2
+        shorter = f"{words[:half]}..{words[-half:]}" if half else ".."
+    return shorter

@@ -18,7 +18,7 @@ from multistage_diffusion.data.options import Fit, ReadOptions
 from multistage_diffusion.data.sources import list_images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.inspection.duplicates import digest, thumbnail
-from multistage_diffusion.inspection.looks import Broken, Look, evenly, looks
+from multistage_diffusion.inspection.looks import Broken, Look, evenly, looks, orientation
 from multistage_diffusion.inspection.propose import Size, propose_size
 from multistage_diffusion.inspection.sheet import Shown, show
 from multistage_diffusion.inspection.statistics import Histogram
@@ -27,7 +27,7 @@ __all__ = ["Survey", "Watch", "survey"]
 
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
 FITS: tuple[Fit, ...] = ("center-crop", "resize", "pad")
-PART_IMAGES, PART_BYTES = 4096, 16 << 20  # kept for the closed form
+PART_BYTES = 160 << 20  # of images kept for the closed form: all of CIFAR-10
 ROTATED = 5  # EXIF orientations from here on exchange height and width
 
 
@@ -75,9 +75,13 @@ class Survey:
         pixels = look.pixels if size is None else fitted(look.pixels, size, self.options.fit)
         self.histogram.add(pixels)
         if evenly(number, self.expected):
-            self.shown.append(show(look, size, self._fits()))
-        if evenly(number, self.expected, min(PART_IMAGES, PART_BYTES // pixels.size)):
+            self.shown.append(show(replace(look, label=self._class(look.label)), size, self._fits()))
+        if evenly(number, self.expected, PART_BYTES // pixels.size):
             self.part.append(pixels)
+
+    def _class(self, label: Label) -> Label:
+        """The name of a class where only its number is given."""
+        return self.classes[label] if isinstance(label, int) and 0 <= label < len(self.classes) else label
 
     def _fits(self) -> tuple[Fit, ...]:
         """The ways to bring images to size, the chosen one first; none where they keep theirs."""
@@ -146,6 +150,6 @@ def _header_size(opened: Callable[[], Any]) -> Size:
     try:
         with opened() as image:
             width, height = image.size
-            return (width, height) if image.getexif().get(0x0112, 1) >= ROTATED else (height, width)
+            return (width, height) if orientation(image) >= ROTATED else (height, width)
     except DAMAGE:
         return 0, 0
