@@ -24,7 +24,7 @@ __all__ = ["Pair", "copies", "digest", "near_duplicates", "thumbnail"]
 GREY_LEVELS = 4.0  # root mean square difference of two thumbnails; JPEG of quality 30 and halving give up to 2.5 on CIFAR-10
 OF_CONTRAST = 0.12  # the same as a share of the standard deviation of a thumbnail; 99 % of such copies are below 0.1
 BITS = 14
-ROWS, CANDIDATES = 512, 1 << 20  # compared and confirmed at a time
+ROWS, CANDIDATES = 128, 1 << 17  # compared and confirmed at a time
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def _search(thumbnails: Pixels) -> Iterator[tuple[int, int, bool]]:
         rows = np.arange(start, min(len(mean), start + ROWS))
         others = start + np.flatnonzero(free[start : np.searchsorted(mean, mean[rows[-1]] + GREY_LEVELS, "right")])
         for (mirrored, view), hashed in zip(views, hashes, strict=True):
-            others = others[free[others]]
-            for a, b in _confirmed(thumbnails, view, *_candidates(hashes[0], hashed, rows, others)):
-                if free[b]:
-                    free[b] = False
-                    yield int(a), int(b), mirrored
+            first, second = _candidates(hashes[0], hashed, rows, others)
+            for chunk in range(0, len(first), CANDIDATES):
+                a, b = _confirmed(thumbnails, view, free, first[chunk : chunk + CANDIDATES], second[chunk : chunk + CANDIDATES])
+                free[b] = False
+                yield from ((int(one), int(other), mirrored) for one, other in zip(a, b, strict=True))
 
 
 def _hashes(thumbnails: Pixels) -> NDArray[np.uint64]:
@@ -102,10 +102,13 @@ def _candidates(
     return rows[first], others[second]
 
 
-def _confirmed(thumbnails: Pixels, views: Pixels, first: NDArray[np.intp], second: NDArray[np.intp]) -> Iterator[tuple[int, int]]:
-    for start in range(0, len(first), CANDIDATES):
-        a, b = first[start : start + CANDIDATES], second[start : start + CANDIDATES]
-        ours, theirs = thumbnails[a].astype(np.float32), views[b].astype(np.float32)
-        distance = np.sqrt(np.square(ours - theirs).mean((1, 2)))
-        near = distance <= np.minimum(GREY_LEVELS, OF_CONTRAST * ours.std((1, 2)))
-        yield from zip(a[near].tolist(), b[near].tolist(), strict=True)
+def _confirmed(
+    thumbnails: Pixels, views: Pixels, free: NDArray[np.bool_], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The pairs that are near enough, one for each second image that is still free."""
+    first, second = first[free[second]], second[free[second]]
+    ours, theirs = thumbnails[first].astype(np.float32), views[second].astype(np.float32)
+    contrast = np.maximum(ours.std((1, 2)), theirs.std((1, 2)))
+    near = np.sqrt(np.square(ours - theirs).mean((1, 2))) <= np.minimum(GREY_LEVELS, OF_CONTRAST * contrast)
+    others, place = np.unique(second[near], return_index=True)
+    return first[near][place], others

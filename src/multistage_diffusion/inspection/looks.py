@@ -90,7 +90,8 @@ def _look(entry: Entry) -> Look | Broken:
 
 def orientation(image: Image.Image) -> int:
     """The orientation its EXIF data gives, 1 for upright; from 5 on height and width change places."""
-    return int(image.getexif().get(0x0112, 1))
+    late = image.format == "PNG" and "exif" not in image.info  # Pillow would decode all of it to look at its end
+    return 1 if late else int(image.getexif().get(0x0112, 1))
 
 
 def _mode(image: Image.Image) -> str:

@@ -1,5 +1,6 @@
 """Pictures of images as they are stored and as networks see them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -19,6 +20,7 @@ GAP, LINE, MARGIN = 6, 16, 12
 ACROSS, LINES = 8, 8  # cells in a line; lines
 FRAME, INK, FAINT = "#e8590c", "#111111", "#666666"
 TITLE, SMALL = 15, 11
+LEAST = 640  # a title may make a picture so wide
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def draw(shown: Sequence[Shown], title: str) -> Image.Image:
     top = MARGIN + TITLE + GAP + (LINE if len(columns) > 1 else 0)
     canvas = Image.new("RGB", _page(title, block * blocks, top + sum(map(_height, lines))), "white")
     pen = ImageDraw.Draw(canvas)
-    pen.text((MARGIN, MARGIN - 4), title, INK, ImageFont.load_default(TITLE))
+    pen.text((MARGIN, MARGIN - 4), _shortened(title, canvas.width - 2 * MARGIN, TITLE), INK, ImageFont.load_default(TITLE))
     for number, name in enumerate(columns * blocks):
         left = MARGIN + number // len(columns) * block + number % len(columns) * cell
         pen.text((left, top - LINE + 1), name, INK, ImageFont.load_default(SMALL))
@@ -116,7 +118,7 @@ def _height(line: Sequence[Shown]) -> int:
 
 
 def _page(title: str, width: int, height: int) -> tuple[int, int]:
-    least = round(ImageFont.load_default(TITLE).getlength(title))
+    least = min(LEAST, math.ceil(ImageFont.load_default(TITLE).getlength(title)))
     return 2 * MARGIN + max(least, width - GAP), height + MARGIN - GAP
 
 
@@ -130,9 +132,9 @@ def _put(canvas: Image.Image, one: Shown, place: tuple[int, int], cell: int, hei
     ImageDraw.Draw(canvas).text((left, top + height), words, FAINT, ImageFont.load_default(SMALL))
 
 
-def _shortened(words: str, width: int) -> str:
+def _shortened(words: str, width: int, height: int = SMALL) -> str:
     """A text that is no wider than this, its middle left out if need be."""
-    font, shorter = ImageFont.load_default(SMALL), words
+    font, shorter = ImageFont.load_default(height), words
     while font.getlength(shorter) > width and len(shorter) > 3:
         half = (len(shorter) - 3) // 2
         shorter = f"{words[:half]}..{words[-half:]}" if half else ".."
