@@ -9,6 +9,7 @@ import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from inspect import cleandoc
 from typing import Annotated, Any, Union
 
 import tyro
@@ -100,7 +101,8 @@ def _commands() -> type[Command]:
     trainings = {name: Train(data=tyro.MISSING, out=tyro.MISSING, preset=preset) for name, preset in PRESETS.items()}
     plan = _nested("plan", Plan.__doc__ or "", plans, ABOUT_PRESETS)
     train = _nested("train", Train.__doc__ or "", trainings, ABOUT_PRESETS)
-    data = _nested("data", "Look at a data set.", {"inspect": Inspect(data=tyro.MISSING)}, {"inspect": Inspect.__doc__ or ""})
+    inspect = {"inspect": Inspect(data=tyro.MISSING)}
+    data = _nested("data", "Look at a data set.", inspect, {"inspect": cleandoc(Inspect.__doc__ or "")})
     others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower(), prefix_name=False)] for kind in OTHERS]
     union: type[Command] = Union[data, others[0], plan, train, *others[1:]]  # type: ignore[assignment]
     return union
