@@ -121,6 +121,12 @@ def test_labels_that_a_run_would_refuse_are_a_problem(mixed: Path, tmp_path: Pat
     assert found.labels == {"cat": 1}
 
 
+def test_images_of_one_colour_are_a_problem(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / name)
+    assert inspected(tmp_path, ReadOptions()).problems == ["all values are the same, so there is nothing to learn"]
+
+
 def test_rare_classes_are_named(mixed: Path) -> None:
     for number in range(11):
         Image.new("RGB", (32, 32), (number, 0, 0)).save(mixed / "dog" / f"more{number}.png")

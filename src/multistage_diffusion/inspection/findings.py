@@ -46,7 +46,8 @@ class Findings:
         broken = f"{count} of {of} images {'is' if count == 1 else 'are'} broken; cluster and train refuse them"
         mend = "mend or remove them, or give --skip-broken"
         refused = bool(count) and not survey.options.skip_broken
-        return [*([f"{broken}: {mend}"] if refused else []), *([self.label_problem] if self.label_problem else [])]
+        flat = "" if round(survey.histogram.sigma_data, 4) else "all values are the same, so there is nothing to learn"
+        return [problem for problem in (f"{broken}: {mend}" if refused else "", self.label_problem, flat) if problem]
 
     def duplicate_lines(self) -> list[str]:
         """A line for each group of copies and each near-duplicate."""

@@ -21,7 +21,8 @@ LIKE = 1.1  # ratios of width to height that count as equal
 MOST_LIKE = 0.9  # share of the images that must be so for a size that is not square
 MOST_ATTENTION = 32
 PAPER_IMAGES = 20_000  # with fewer, networks of a hundred million parameters learn them by heart
-LARGE = 192
+HELD_OUT_IMAGES = 100  # with fewer, a twentieth says nothing
+LARGE = 192  # pixels of the shorter side
 PAIRS = 64
 
 
@@ -102,7 +103,7 @@ def _remarks(shape: tuple[int, int, int], images: int, shortest: float) -> tuple
             f"{images:,} images need a small network: the paper's of 129 million parameters would learn them by heart."
         )
         remarks.append("--held-out 0.05 sets images aside and says when that begins.")
-    elif TINY < max(shape[1:]) <= SIDES[0]:
+    if images >= PAPER_IMAGES and TINY < max(shape[1:]) <= SIDES[0]:
         remarks.append(f"{images:,} images are enough for the paper's network (edm-cifar10, 129 million parameters) on a GPU.")
     if shortest >= LARGE:
         latents = "64x64 latents of an autoencoder; multistage cluster reads such latents, training takes images so far"
