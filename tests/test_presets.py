@@ -8,7 +8,7 @@ import torch
 
 from multistage_diffusion.config import ModelConfig
 from multistage_diffusion.data import Images
-from multistage_diffusion.denoiser import build_denoiser
+from multistage_diffusion.denoiser import PRECONDITIONINGS, build_denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.cost import stage_costs, total_parameters
 from multistage_diffusion.presets import ABOUT_PRESETS, PRESETS, Preset, choose_stages, plan_run, preset_model
@@ -106,3 +106,18 @@ def test_augmentation_needs_a_network_that_knows_of_it() -> None:
     preset = replace(small, training=replace(small.training, augment=0.1))
     with pytest.raises(BadInput, match="--augment-channels 9"):
         plan_run(preset, images, Stages((1.0, 2.0)), "x")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_sigma_data_is_measured_and_used_where_the_preset_leaves_it_open(name: str) -> None:
+    """At sigma = sigma_data EDM's preconditioning keeps half of the noisy image; the noise-predicting ones keep all of it."""
+    preset = PRESETS[name]
+    pixels = torch.arange(4 * 3 * 8 * 8).remainder(200).to(torch.uint8).reshape(4, 3, 8, 8)
+    images = Images(pixels, torch.arange(4) % 2, ("a", "b"))
+    measured = (images.pixels[:].double() / 127.5 - 1).std(correction=0).item()
+    config = plan_run(preset, images, choose_stages(preset, None), "x").model
+    assert config.sigma_data == pytest.approx(preset.sigma_data or measured, abs=5e-5)
+    assert (preset.sigma_data is None) != name.startswith("edm-")  # EDM's own recipes keep EDM's 0.5
+    assert plan_run(replace(preset, sigma_data=0.3), images, choose_stages(preset, None), "x").model.sigma_data == 0.3
+    kept = PRECONDITIONINGS[config.preconditioning](config.sigma_data).c_skip(torch.tensor(config.sigma_data))
+    assert float(kept) == pytest.approx(0.5 if config.preconditioning == "edm" else 1.0)

@@ -215,6 +215,7 @@ def test_demo_does_the_whole_job(run: Run, tmp_path: Path) -> None:
     "arguments",
     [
         ["cluster", "--data", "digits"],
+        ["data", "inspect", "digits"],
         ["train", "digits", "--data", "digits", "--out", "run", "--decoder-widths", "8"],
         ["evaluate", "somewhere", "--data", "digits"],
         ["report", "somewhere"],

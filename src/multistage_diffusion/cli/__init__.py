@@ -9,6 +9,7 @@ import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from inspect import cleandoc
 from typing import Annotated, Any, Union
 
 import tyro
@@ -18,6 +19,7 @@ from multistage_diffusion.cli.convert import Convert
 from multistage_diffusion.cli.demo import Demo
 from multistage_diffusion.cli.ema import Ema
 from multistage_diffusion.cli.evaluate import Evaluate
+from multistage_diffusion.cli.inspect import Inspect
 from multistage_diffusion.cli.plan import Plan
 from multistage_diffusion.cli.report import Report
 from multistage_diffusion.cli.sample import Sample
@@ -44,7 +46,7 @@ DISK_ERRORS = {
 }
 
 OTHERS = (Cluster, Sample, Evaluate, Report, Ema, Convert, Demo)
-Command = Cluster | Plan | Train | Sample | Evaluate | Report | Ema | Convert | Demo
+Command = Cluster | Inspect | Plan | Train | Sample | Evaluate | Report | Ema | Convert | Demo
 ABOUT = "Diffusion models with one shared encoder and one decoder for each stage of noise."
 
 
@@ -94,16 +96,19 @@ def _one_line(box: str) -> str:
 
 
 def _commands() -> type[Command]:
-    """The commands as a union of subcommands, which is what tyro reads; ``plan`` and ``train`` are unions of presets in turn."""
+    """The commands as a union, which is what tyro reads; ``data``, ``plan`` and ``train`` have subcommands in turn."""
     plans = {name: Plan(preset=preset) for name, preset in PRESETS.items()}
     trainings = {name: Train(data=tyro.MISSING, out=tyro.MISSING, preset=preset) for name, preset in PRESETS.items()}
-    plan, train = _of_presets("plan", Plan, plans), _of_presets("train", Train, trainings)
+    plan = _nested("plan", Plan.__doc__ or "", plans, ABOUT_PRESETS)
+    train = _nested("train", Train.__doc__ or "", trainings, ABOUT_PRESETS)
+    inspect = {"inspect": Inspect(data=tyro.MISSING)}
+    data = _nested("data", "Look at a data set.", inspect, {"inspect": cleandoc(Inspect.__doc__ or "")})
     others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower(), prefix_name=False)] for kind in OTHERS]
-    union: type[Command] = Union[others[0], plan, train, *others[1:]]  # type: ignore[assignment]
+    union: type[Command] = Union[data, others[0], plan, train, *others[1:]]  # type: ignore[assignment]
     return union
 
 
-def _of_presets(name: str, kind: type[Command], defaults: Mapping[str, Command]) -> Any:
-    """A command with a subcommand for each preset."""
-    presets = tyro.extras.subcommand_type_from_defaults(defaults, ABOUT_PRESETS, prefix_names=False)
-    return Annotated[presets, tyro.conf.subcommand(name, description=kind.__doc__, prefix_name=False)]
+def _nested(name: str, about: str, defaults: Mapping[str, Command], descriptions: Mapping[str, str]) -> Any:
+    """A command with subcommands, such as one for each preset."""
+    inner = tyro.extras.subcommand_type_from_defaults(defaults, descriptions, prefix_names=False)
+    return Annotated[inner, tyro.conf.subcommand(name, description=about, prefix_name=False)]

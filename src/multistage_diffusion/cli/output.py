@@ -29,13 +29,19 @@ def show_plan(settings: object) -> None:
     say(json.dumps(settings, indent=1))
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output, from the first of several processes."""
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str] = ()) -> None:
+    """A table on standard output, from the first of several processes.
+
+    Args:
+        headings: of the columns; the first one holds names.
+        rows: the cells.
+        texts: headings of other columns that hold no numbers.
+    """
     if not leading():
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+        shown.add_column(heading, justify="left" if index == 0 or heading in texts else "right", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
     console = Console()

@@ -9,6 +9,7 @@ import tyro
 
 from multistage_diffusion.checkpoint import Model, find_model, load_model
 from multistage_diffusion.cli.output import claim, show_plan, table
+from multistage_diffusion.cli.preview import show_preview
 from multistage_diffusion.cli.progress import say, stop_on_signal, track, warn
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.config import RunConfig, to_json
@@ -42,7 +43,8 @@ class Train:
     init: Path | None = None
     """A model file or run to begin with, of the same network (multistage convert makes one of a unified network)."""
     dry_run: bool = False
-    """Print the resolved configuration and the cost of the network and stop."""
+    """Print the resolved configuration and the cost of the network and stop. With --size, RUN/preview.png shows what is cut
+    away or stretched."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes]
 
@@ -55,7 +57,9 @@ class Train:
         if self.dry_run:
             show_plan(to_json(config))
             _show_cost(config)
+            show_preview(self.out, config, images, self.reading, dry_run=True)
             return 0
+        show_preview(self.out, config, images, self.reading, dry_run=False)
         return train_run(config, images, self.out, self.stages, load_model(init) if init else None)
 
 

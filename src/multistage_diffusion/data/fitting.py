@@ -6,7 +6,7 @@ from PIL import Image
 from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.options import Fit
 
-__all__ = ["fitted"]
+__all__ = ["fitted", "kept"]
 
 REDUCING_GAP = 3.0  # large images are first averaged over whole pixels, down to this many times the size that is wanted
 
@@ -60,3 +60,18 @@ def _padded(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     missing = [want - have for have, want in zip(pixels.shape[:2], size, strict=True)]
     sides = [(count // 2, count - count // 2) for count in missing]
     return np.pad(pixels, [*sides, (0, 0)], mode="reflect")
+
+
+def kept(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> tuple[float, float, float, float]:
+    """The part of an image that ``fitted`` keeps, in its own pixels: left, top, right, bottom.
+
+    Args:
+        shape: height and width of the image.
+        size, fit: as for ``fitted``.
+    """
+    height, width = shape
+    if fit != "center-crop":
+        return 0, 0, width, height
+    scale = max(size[0] / height, size[1] / width)
+    above, aside = (height - size[0] / scale) / 2, (width - size[1] / scale) / 2
+    return aside, above, width - aside, height - above

@@ -13,7 +13,7 @@ from multistage_diffusion.training.state import images_seen
 
 __all__ = ["begin_with", "check_run"]
 
-WELCOME = ("stages.json", "stages.svg")  # what may lie in the folder of a new run
+WELCOME = ("stages.json", "stages.svg", "preview.png")  # what may lie in the folder of a new run
 
 
 def check_run(out: Path, config: RunConfig, images: Images) -> None:

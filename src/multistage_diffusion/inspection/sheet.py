@@ -1,0 +1,141 @@
+"""Pictures of images as they are stored and as networks see them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from multistage_diffusion.data.decoding import Pixels
+from multistage_diffusion.data.fitting import fitted, kept
+from multistage_diffusion.data.options import Fit
+from multistage_diffusion.inspection.looks import Look
+
+__all__ = ["Shown", "draw", "show"]
+
+CELL = 128  # longest side of an image
+GAP, LINE, MARGIN = 6, 16, 12
+ACROSS, LINES = 8, 8  # cells in a line; lines
+FRAME, INK, FAINT = "#e8590c", "#111111", "#666666"
+TITLE, SMALL = 15, 11
+LEAST = 640  # a title may make a picture so wide
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a picture needs of an image."""
+
+    caption: str
+    original: Image.Image
+    """The image, at most ``CELL`` pixels a side."""
+    size: tuple[int, int]
+    """Height and width it had."""
+    fits: dict[Fit, Image.Image] = field(default_factory=dict)
+    """What a network sees, for each way to bring the image to size, at most ``CELL`` pixels a side."""
+
+
+def show(look: Look, size: tuple[int, int] | None, fits: Sequence[Fit]) -> Shown:
+    """An image for a picture.
+
+    Args:
+        look: the image.
+        size: height and width networks see; None for its own.
+        fits: ways to bring it there that are to be shown; the first one's frame is drawn.
+    """
+    own = look.size if size is None else size
+    fitting = {fit: _in_cell(fitted(look.pixels, own, fit)) for fit in fits}
+    original = _in_cell(look.pixels)
+    for fit in fits[:1]:
+        original = _framed(original, look.size, own, fit)
+    words = [str(look.label) if look.label is not None else "", PurePosixPath(look.name).name]
+    return Shown(": ".join(word for word in words if word), original, look.size, fitting)
+
+
+def _in_cell(pixels: Pixels) -> Image.Image:
+    """Enlarged by a whole number, or made smaller, to fit into a cell."""
+    plain = pixels if pixels.shape[2] == 3 else np.repeat(pixels.mean(2, keepdims=True).round().astype(np.uint8), 3, axis=2)
+    image = Image.fromarray(np.ascontiguousarray(plain))
+    longest = max(image.size)
+    if longest <= CELL:
+        factor = CELL // longest
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    width, height = (max(1, round(side * CELL / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _framed(image: Image.Image, shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> Image.Image:
+    """What is kept in a frame, the rest faint."""
+    scale = image.width / shape[1]
+    left, top, right, bottom = (round(edge * scale) for edge in kept(shape, size, fit))
+    box = (left, top, max(left + 1, right), max(top + 1, bottom))
+    faint = Image.blend(image, Image.new("RGB", image.size, "white"), 0.55)
+    faint.paste(image.crop(box), box[:2])
+    ImageDraw.Draw(faint).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=FRAME, width=2)
+    return faint
+
+
+def draw(shown: Sequence[Shown], title: str) -> Image.Image:
+    """One picture: originals beside what networks see where there is such, else a grid of the images.
+
+    Args:
+        shown: the images; where there are too many, some of them, spread evenly.
+        title: the line above them.
+    """
+    columns = ("original", *shown[0].fits) if shown[0].fits else ("",)
+    blocks = min(ACROSS // len(columns), len(shown))
+    rows = [shown[index] for index in _spread(len(shown), LINES * blocks)]
+    lines = [rows[start : start + blocks] for start in range(0, len(rows), blocks)]
+    cell = max(image.width for one in rows for image in _images(one)) + GAP
+    block = cell * len(columns) + (2 * GAP if len(columns) > 1 else 0)
+    top = MARGIN + TITLE + GAP + (LINE if len(columns) > 1 else 0)
+    canvas = Image.new("RGB", _page(title, block * blocks, top + sum(map(_height, lines))), "white")
+    pen = ImageDraw.Draw(canvas)
+    pen.text((MARGIN, MARGIN - 4), _shortened(title, canvas.width - 2 * MARGIN, TITLE), INK, ImageFont.load_default(TITLE))
+    for number, name in enumerate(columns * blocks):
+        left = MARGIN + number // len(columns) * block + number % len(columns) * cell
+        pen.text((left, top - LINE + 1), name, INK, ImageFont.load_default(SMALL))
+    for line in lines:
+        for number, one in enumerate(line):
+            _put(canvas, one, (MARGIN + number * block, top), cell, _height(line) - LINE - GAP)
+        top += _height(line)
+    return canvas
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """At most so many of the numbers from 0, spread evenly."""
+    wanted = min(count, wanted)
+    return [index * count // wanted for index in range(wanted)]
+
+
+def _images(one: Shown) -> list[Image.Image]:
+    return [one.original, *one.fits.values()]
+
+
+def _height(line: Sequence[Shown]) -> int:
+    return max(image.height for one in line for image in _images(one)) + LINE + GAP
+
+
+def _page(title: str, width: int, height: int) -> tuple[int, int]:
+    least = min(LEAST, math.ceil(ImageFont.load_default(TITLE).getlength(title)))
+    return 2 * MARGIN + max(least, width - GAP), height + MARGIN - GAP
+
+
+def _put(canvas: Image.Image, one: Shown, place: tuple[int, int], cell: int, height: int) -> None:
+    """An image, or the images of a row, and the caption under them."""
+    left, top = place
+    for column, image in enumerate(_images(one)):
+        canvas.paste(image, (left + column * cell, top))
+    words = f"{one.caption}  {one.size[0]}x{one.size[1]}" if one.fits else one.caption
+    words = _shortened(words, cell * len(_images(one)) - GAP)
+    ImageDraw.Draw(canvas).text((left, top + height), words, FAINT, ImageFont.load_default(SMALL))
+
+
+def _shortened(words: str, width: int, height: int = SMALL) -> str:
+    """A text that is no wider than this, its middle left out if need be."""
+    font, shorter = ImageFont.load_default(height), words
+    while font.getlength(shorter) > width and len(shorter) > 3:
+        half = (len(shorter) - 3) // 2
+        shorter = f"{words[:half]}..{words[-half:]}" if half else ".."
+    return shorter
