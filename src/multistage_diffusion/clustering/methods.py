@@ -225,5 +225,6 @@ def _check(cut: tuple[float, ...], options: ClusterOptions) -> None:
     if not all(low < high for low, high in pairwise(edges)):
         raise BadInput(
             f"The first and last stage overlap or fill everything (quantiles {', '.join(f'{c:.3f}' for c in cut)}): "
-            f"raise alpha (now {options.alpha}), lower eta (now {options.eta:g}) or use the schedule vp."
+            f"raise alpha (now {options.alpha}), lower eta (now {options.eta:g}), use the schedule vp, or train with the "
+            "boundaries of a preset, without --stages."
         )
