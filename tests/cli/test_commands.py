@@ -374,7 +374,7 @@ def test_a_file_in_place_of_the_run_is_refused(run: Run, tmp_path: Path, folder:
 
 def test_a_setting_out_of_range_is_refused(run: Run, folder: Path) -> None:
     command = ["train", "small", "--data", folder, "--out", "run"]
-    assert_refused(run(*command, "--batch-size", "0"), "batch_size must be positive")
+    assert_refused(run(*command, "--batch-size", "0"), "multistage: The setting batch_size must be positive")
     assert_refused(run("cluster", "--data", folder, "--alpha", "2"), "alpha")
     assert_refused(run("sample", "run", "--steps", "0"), "at least 1 step")
 

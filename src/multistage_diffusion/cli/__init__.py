@@ -92,7 +92,7 @@ def parse(arguments: Sequence[str] | None) -> Command:
 def _one_line(box: str) -> str:
     """The text of tyro's error box without its frame."""
     lines = [line.strip(" |│╭╮╰╯─-+") for line in box.splitlines()]
-    return re.sub(r"Error parsing \S*__\S*: ", "", " ".join(line for line in lines if line))
+    return re.sub(r"(Value error )?Error parsing \S*__\S*: ", "", " ".join(line for line in lines if line))
 
 
 def _commands() -> type[Command]:
