@@ -11,6 +11,7 @@ memory that torch allocated at most; the report is ``train.md``.
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -102,6 +103,17 @@ def levels(config: RunConfig, shares: Sequence[float], batch: int, seed: int = 0
     return drawn.draw(batch, torch.Generator().manual_seed(seed))
 
 
+def convolution_share(steps: Steps, sigma: torch.Tensor) -> float:
+    """The part of a step's time that convolutions and their gradients take."""
+    with torch.profiler.profile(acc_events=True) as profile:
+        seconds_of(lambda: steps(sigma))
+    times: Counter[bool] = Counter()
+    for event in profile.key_averages():
+        time = event.self_device_time_total if DEVICE.type == "cuda" else event.self_cpu_time_total
+        times["convolution" in event.key] += time
+    return times[True] / times.total()
+
+
 class Table:
     """Measures and prints line by line."""
 
@@ -150,6 +162,9 @@ class Table:
             times = [self.stage(steps, name, stage, batch) for stage in range(len(self.costs))]
             middle[batch] = times[1]
             yield self.mixed(steps, name, times, batch)
+            share = convolution_share(steps, levels(self.config, [0.0, 1.0, 0.0], batch))
+            reached = self.costs[1] * batch / (share * times[1]) / self.rate
+            yield f"{name}, {batch}: convolutions take {share:.0%} of stage 2 and reach {reached:.2f} of the best one's rate"
         del steps
         self.twin(f"{name}, unified twin", compiled)
         if not compiled:
