@@ -34,7 +34,6 @@ from multistage_diffusion.training.state import checkpoints
 mpl.use("svg")
 STAGES = Stages((2.51, 7.40))
 POINTS = 6
-WARM_PART = 0.25  # of the budget goes to the unified network that a warm start begins with
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,8 @@ class Recipe:
     widths: tuple[int, ...] = (32,)
     shares: Literal["natural", "uniform"] | tuple[float, ...] = "natural"
     batches: Literal["mixed", "single-stage"] = "mixed"
-    warm: bool = False
+    warm: float = 0.0
+    """Part of the budget that goes to the unified network of a warm start."""
 
 
 RECIPES = {
@@ -70,9 +70,11 @@ RECIPES = {
     "48/32/16, natural": Recipe((48, 32, 16)),
     "40/32/24, natural": Recipe((40, 32, 24)),
     "40/24/24, natural": Recipe((40, 24, 24)),
-    "40/24/24, natural, warm start": Recipe((40, 24, 24), warm=True),
-    "40/32/32, natural, warm start": Recipe((40, 32, 32), warm=True),
-    "40/32/32, 0.36/0.34/0.30, warm start": Recipe((40, 32, 32), (0.36, 0.34, 0.30), warm=True),
+    "40/24/24, natural, warm start": Recipe((40, 24, 24), warm=0.25),
+    "40/24/24, natural, warm start at half": Recipe((40, 24, 24), warm=0.5),
+    "40/32/32, natural, warm start": Recipe((40, 32, 32), warm=0.25),
+    "40/32/32, natural, warm start at half": Recipe((40, 32, 32), warm=0.5),
+    "40/32/32, 0.36/0.34/0.30, warm start": Recipe((40, 32, 32), (0.36, 0.34, 0.30), warm=0.25),
 }
 
 
@@ -110,13 +112,13 @@ def run(recipe: Recipe, images: Images, settings: Settings, seed: int, out: Path
     """Trains, and returns the MACs that were spent before."""
     part, init = 1.0, None
     if recipe.warm:
-        unified = configuration(Recipe(shares=recipe.shares), images, settings, seed, WARM_PART)
+        unified = configuration(Recipe(shares=recipe.shares), images, settings, seed, recipe.warm)
         first = out.with_name(f"{out.name} (first part)")
         for _ in train(unified, images, first):
             pass
         base = load_model(first / "model.safetensors")
         denoiser, model = warm_start(base.denoiser, base.config.model, STAGES, recipe.widths)
-        part, init = 1 - WARM_PART, Model(denoiser, replace(base.config, model=model), base.images)
+        part, init = 1 - recipe.warm, Model(denoiser, replace(base.config, model=model), base.images)
     for record in train(configuration(recipe, images, settings, seed, part), images, out, init=init):
         print(f"{out.name}: {record.images} images, {record.images_per_second:.0f}/s", flush=True)
     return (1 - part) * settings.budget * 1e12
