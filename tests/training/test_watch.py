@@ -11,7 +11,7 @@ from PIL import Image
 
 from multistage_diffusion.data import Images
 from multistage_diffusion.data.images import to_unit_range
-from multistage_diffusion.data.mapped import MappedRows
+from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import stage_costs
@@ -45,7 +45,7 @@ def test_a_file_read_in_parts_is_not_split(tmp_path: Path, few_digits: Images) -
 
     np.save(tmp_path / "set.npy", few_digits.pixels[:][:, 0].numpy())
     with pytest.raises(BadInput, match="read in parts"):
-        split(Images(MappedRows(tmp_path / "set.npy")), 0.2, 0)
+        split(Images(MappedRows([MappedFile(tmp_path / "set.npy")])), 0.2, 0)
 
 
 def test_images_set_aside_are_never_trained_on(few_digits: Images, tmp_path: Path) -> None:

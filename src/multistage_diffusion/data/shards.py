@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from multistage_diffusion.data.archives import from_bytes
 from multistage_diffusion.data.decoding import is_image
 from multistage_diffusion.data.labels import of_subfolders
-from multistage_diffusion.data.listing import Entry, Label, Listing
-from multistage_diffusion.data.tars import tar_files
+from multistage_diffusion.data.listing import Entry, Label, Listing, stamps
+from multistage_diffusion.data.tars import tar_files, tar_names
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["holds_samples", "list_shards"]
@@ -37,7 +37,14 @@ def list_shards(paths: Sequence[Path], source: str, label_key: str | None) -> Li
         source: what they are called together.
         label_key: key of a sample's JSON that holds its label; without it its ``.cls``, else ``label`` or ``cls`` of its JSON.
     """
-    return Listing((entry for path in paths for entry in _entries(path, label_key)), source)
+
+    def entries() -> Iterator[Entry]:
+        return (entry for path in paths for entry in _entries(path, label_key))
+
+    def count() -> int:
+        return sum(is_image(name) for path in paths for name in tar_names(path))
+
+    return Listing(entries, source, count, partial(stamps, paths))
 
 
 def _key(name: str) -> str:
