@@ -150,7 +150,7 @@ def report(name: str, config: RunConfig, images: Images, seconds: float) -> Iter
     """Lines of the table of steps, by the number of batches that are read ahead."""
     for ahead in (0, 1, 2, MOST_AHEAD):
         share, speed = steps(config, images, ahead, seconds)
-        read = alone(config, images, ahead, 5)
+        read = alone(config, images, ahead, 3)
         yield f"| {name} | {config.training.batch_size} | {ahead} | {share:.2%} | {speed:.0f} | {read:.0f} |"
 
 

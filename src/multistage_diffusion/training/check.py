@@ -41,9 +41,14 @@ def check_run(out: Path, config: RunConfig, images: Images) -> None:
 def _read_otherwise(old: RunConfig, new: RunConfig) -> str:
     """How the images of a run were read otherwise than now, in words, if that was recorded."""
     now = new.data.reading
-    other = {name: value for name, value in old.data.reading.items() if name in now and now[name] != value}
-    said = ", ".join(f"--{name.replace('_', '-')} {value} there, {now[name]} here" for name, value in other.items())
+    both = ((name, value, now[name]) for name, value in old.data.reading.items() if name in now)
+    said = ", ".join(f"--{name.replace('_', '-')} {_typed(a)} there, {_typed(b)} here" for name, a, b in both if a != b)
     return said and f" ({said})"
+
+
+def _typed(value: object) -> str:
+    """An option's value as it is typed."""
+    return (" ".join(map(str, value)) if isinstance(value, list) else str(value or "")) or "none"
 
 
 def _welcome(name: str) -> bool:

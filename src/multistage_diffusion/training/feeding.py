@@ -59,9 +59,8 @@ class Feed:
         if not self.ahead:
             return self._read(seen)
         step, end = self.config.training.batch_size, self.config.training.images
-        for position in range(seen, min(seen + (self.ahead + 1) * step, max(end, seen + step)), step):
-            if position not in self.coming:
-                self.coming[position] = self.pool.submit(self._read, position)
+        positions = range(seen, min(seen + (self.ahead + 1) * step, max(end, seen + step)), step)
+        self.coming = {at: self.coming.get(at) or self.pool.submit(self._read, at) for at in positions}
         return self.coming.pop(seen).result()
 
     def _read(self, seen: int) -> tuple[Draws, list[Samples]]:
