@@ -20,6 +20,7 @@ from PIL import Image
 from multistage_diffusion.cli import main
 from multistage_diffusion.data import Images, ReadOptions, cache, load
 from multistage_diffusion.data.decoding import Pixels
+from multistage_diffusion.data.sources import list_images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.training.split import split
@@ -62,7 +63,7 @@ def never(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]
     yield from ()
 
 
-def read_some(folder: Path, options: ReadOptions, count: int) -> None:
+def read_some(folder: Path | str, options: ReadOptions, count: int) -> None:
     """A build that ends after so many images, as one that is killed."""
 
     def some(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]:
@@ -269,3 +270,41 @@ def test_the_files_say_what_they_are(folder: Path, tmp_path: Path) -> None:
     assert [np.load(path).shape for path in sorted(kept.glob("*.npy"))] == [(5, 3, 8, 8), (5, 3, 8, 8), (2, 3, 8, 8)]
     (index,) = kept.glob("index-*.json")
     assert json.loads(index.read_text())["fingerprint"] == load(folder).fingerprint
+
+
+def test_cached_shards_of_samples_are_the_decoded_ones(tmp_path: Path) -> None:
+    rng, source = np.random.default_rng(0), str(tmp_path / "{0..1}.tar")
+    for shard in range(2):
+        part = tmp_path / f"part{shard}"
+        part.mkdir()
+        for index in range(7):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            image.save(part / f"{index}.png")
+            image.save(part / f"{index}.mask.png")
+            (part / f"{index}.cls").write_text(str(index % 3))
+        tarred(part, tmp_path / f"{shard}.tar", "w")
+    kept = ReadOptions(cache=tmp_path / "cache")
+    read_some(source, kept, 6)
+    assert_same(load(source, kept), load(source))
+    assert list_images(source).count() == 14  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved", "arrow"])
+def test_a_table_is_known_by_its_files_and_by_those_it_points_to(folder: Path, tmp_path: Path, kind: str) -> None:
+    import datasets
+
+    files = [str(file) for file in sorted(folder.rglob("*.png"))]
+    cells = {"image": [{"path": file, "bytes": None} for file in files], "label": [int("dog" in file) for file in files]}
+    struct = datasets.Image() if kind != "parquet" else {"path": datasets.Value("string"), "bytes": datasets.Value("binary")}
+    table = datasets.Dataset.from_dict(cells, datasets.Features(image=struct, label=datasets.ClassLabel(names=["cat", "dog"])))
+    target = tmp_path / f"set.{kind}"
+    if kind == "parquet":
+        table.to_parquet(target)
+    else:
+        table.save_to_disk(tmp_path / "set.saved")
+    source = next((tmp_path / "set.saved").glob("*.arrow")) if kind == "arrow" else target
+    kept = ReadOptions(cache=tmp_path / "cache")
+    assert_same(load(source, kept), load(source))
+    assert_same(load(source, kept, never), load(source))
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(files[3])
+    assert_same(load(source, kept), load(source))

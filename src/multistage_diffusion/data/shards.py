@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
@@ -41,8 +41,9 @@ def list_shards(paths: Sequence[Path], source: str, label_key: str | None) -> Li
     def entries() -> Iterator[Entry]:
         return (entry for path in paths for entry in _entries(path, label_key))
 
+    @cache
     def count() -> int:
-        return sum(is_image(name) for path in paths for name in tar_names(path))
+        return sum(_is_sample(name) for path in paths for name in tar_names(path))
 
     return Listing(entries, source, count, partial(stamps, paths))
 
@@ -53,10 +54,15 @@ def _key(name: str) -> str:
     return str(path.with_name(path.name.split(".")[0] or path.name))
 
 
+def _is_sample(name: str) -> bool:
+    """Whether a file is the image of a sample, and not one beside it such as ``key.mask.png``."""
+    return is_image(name) and f"{_key(name)}{PurePosixPath(name).suffix}" == name
+
+
 def _entries(path: Path, label_key: str | None) -> Iterator[Entry]:
     for key, files in groupby(tar_files(path), lambda file: _key(file[0])):
         sample = dict(files)
-        images = [name for name in sample if is_image(name) and f"{key}{PurePosixPath(name).suffix}" == name]
+        images = [name for name in sample if _is_sample(name)]
         if len(images) > 1:
             raise BadInput(f"{path}/{key} has several images: {', '.join(images)}; a sample needs one.")
         for name in images:
