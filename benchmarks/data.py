@@ -37,6 +37,7 @@ from multistage_diffusion.training.feeding import MOST_AHEAD, Feed
 from multistage_diffusion.training.state import State
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+AHEAD = (0, min(MOST_AHEAD, cores()))  # not, and as a run does
 SIDE = 256
 # A network with next to nothing to compute: no step of a real one is as short
 LEAST = NetworkConfig(encoder_widths=(8,), decoder_widths=(8, 8, 8), channel_mult=(1, 1, 1), blocks=1)
@@ -127,13 +128,18 @@ class Steps:
         return waited, time.perf_counter() - start
 
 
-def steps(config: RunConfig, images: Images, ahead: int, seconds: float) -> tuple[float, float]:
-    """Share of the time that steps wait, and images a second, by the medians after three that are not counted."""
-    step, times, end = Steps(config, images, ahead), list[tuple[float, float]](), time.perf_counter() + seconds
-    while len(times) < 8 or time.perf_counter() < end:
-        times.append(step())
-    waited, whole = (statistics.median(column) for column in zip(*times[3:], strict=True))
-    return waited / whole, config.training.batch_size / whole
+def steps(config: RunConfig, images: Images, seconds: float) -> Iterator[tuple[int, float, float]]:
+    """Share of the time that steps wait, and images a second, without and with reading ahead; they take turns of ten steps,
+    of which the last six count."""
+    several = {ahead: Steps(config, images, ahead) for ahead in AHEAD}
+    times: dict[int, list[tuple[float, float]]] = {ahead: [] for ahead in AHEAD}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < 6:
+        for ahead, step in several.items():
+            times[ahead] += [step() for _ in range(10)][4:]
+    for ahead in AHEAD:
+        waited, whole = (statistics.median(column) for column in zip(*times[ahead], strict=True))
+        yield ahead, waited / whole, config.training.batch_size / whole
 
 
 def alone(config: RunConfig, images: Images, ahead: int, seconds: float) -> float:
@@ -148,8 +154,7 @@ def alone(config: RunConfig, images: Images, ahead: int, seconds: float) -> floa
 
 def report(name: str, config: RunConfig, images: Images, seconds: float) -> Iterator[str]:
     """Lines of the table of steps, by the number of batches that are read ahead."""
-    for ahead in (0, 1, 2, MOST_AHEAD):
-        share, speed = steps(config, images, ahead, seconds)
+    for ahead, share, speed in steps(config, images, seconds):
         read = alone(config, images, ahead, 3)
         yield f"| {name} | {config.training.batch_size} | {ahead} | {share:.2%} | {speed:.0f} | {read:.0f} |"
 

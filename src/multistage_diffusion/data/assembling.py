@@ -46,13 +46,14 @@ def first_size(listing: Listing, options: ReadOptions) -> int:
 
 
 def _decode(options: ReadOptions, entry: Entry) -> tuple[Entry, Pixels | None, str]:
-    """An image brought to size and what was done to it, or why there is none."""
+    """An image brought to size, ``[C, H, W]``, and what was done to it, or why there is none."""
     try:
         pixels, done = decode(entry.open)
     except Undecodable as error:
         return entry, None, f"{entry.where}: {error}"
     size = options.height_and_width
-    return entry, pixels if size is None else fitted(pixels, size, options.fit), done
+    sized = pixels if size is None else fitted(pixels, size, options.fit)
+    return entry, np.ascontiguousarray(sized.transpose(2, 0, 1)), done
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Found:
         Raises:
             BadInput: if it has another size than the first.
         """
-        height, width, channels = pixels.shape
+        channels, height, width = pixels.shape
         self.first = self.first or (where, height, width)
         if (height, width) != self.first[1:]:
             raise BadInput(
@@ -133,7 +134,7 @@ class Reading:
         self.kept = list[_Kept]()
 
     def images(self, watch: Watch) -> Iterator[Pixels]:
-        """The images that can be decoded, ``[H, W, C]``, brought to size; ``found`` is up to the image that came last."""
+        """The images that can be decoded, ``[C, H, W]``, brought to size; ``found`` is up to the image that came last."""
         return watch(self._decoded(), self.listing.count(), self.found.entries)
 
     def _decoded(self) -> Iterator[Pixels]:
@@ -203,15 +204,14 @@ class Stack:
         self.count = 0
 
     def add(self, pixels: Pixels) -> None:
-        """Adds an image, ``[H, W, C]``."""
-        height, width, channels = pixels.shape
+        """Adds an image, ``[C, H, W]``."""
         if self.count == 0:
-            self.rows = np.empty((len(self.rows), channels, height, width), np.uint8)
-        if channels > self.rows.shape[1]:
-            self.rows = np.repeat(self.rows, channels, axis=1)
+            self.rows = np.empty((len(self.rows), *pixels.shape), np.uint8)
+        if len(pixels) > self.rows.shape[1]:
+            self.rows = np.repeat(self.rows, len(pixels), axis=1)
         if self.count == len(self.rows):
             self.rows = np.concatenate([self.rows, np.empty_like(self.rows)])
-        self.rows[self.count] = pixels.transpose(2, 0, 1)
+        self.rows[self.count] = pixels
         self.count += 1
 
     def pixels(self) -> Pixels:

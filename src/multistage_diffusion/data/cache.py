@@ -12,7 +12,9 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -120,10 +122,12 @@ class Cache:
             half_written.unlink()
         path = self.folder / "shards.json"
         state = from_json(_Shards, read_json(path)) if path.exists() else _Shards()
-        writer, reading = _Writer(self.folder, state), Reading(self.listing, self.options, state.found)
-        for pixels in reading.images(watch):
-            writer.add(pixels)
-        writer.flush()
+        reading = Reading(self.listing, self.options, state.found)
+        with ThreadPoolExecutor(1) as thread:
+            writer = _Writer(self.folder, state, thread)
+            for pixels in reading.images(watch):
+                writer.add(pixels)
+            writer.finish()
         if self.listing.identity() != self.identity:
             raise BadInput(f"{self.listing.source} changed while it was decoded; repeat the command, and remove {self.folder}.")
         images = reading.finished(lambda: self._pixels(state))
@@ -167,10 +171,12 @@ def _indexed(images: Images) -> _Index:
 
 
 class _Writer:
-    """Images as shards. Each is whole on the disk before ``shards.json`` counts it."""
+    """Images as shards, written in a thread. Each is whole on the disk before ``shards.json`` counts it."""
 
-    def __init__(self, folder: Path, state: _Shards) -> None:
-        self.folder, self.state, self.stack = folder, state, Stack()
+    def __init__(self, folder: Path, state: _Shards, thread: ThreadPoolExecutor) -> None:
+        self.folder, self.state, self.thread = folder, state, thread
+        self.stack, self.writing = Stack(), Future[None]()
+        self.writing.set_result(None)
 
     def add(self, pixels: Pixels) -> None:
         if self.stack.count == 0:
@@ -180,15 +186,23 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
+        """Begins to write what there is, once what came before is written."""
+        self.writing.result()
+        self.writing = self.thread.submit(self._write, self.stack.pixels(), deepcopy(self.state.found))
+        self.stack = Stack()
+
+    def finish(self) -> None:
         """Writes what there is."""
-        if self.stack.count:
-            file = self.folder / f"{len(self.state.shards):05d}.npy"
-            rows = self.stack.pixels()
+        self.flush()
+        self.writing.result()
+
+    def _write(self, rows: Pixels, found: Found) -> None:
+        file = self.folder / f"{len(self.state.shards):05d}.npy"
+        if len(rows):
             write_atomically(file, _header(rows), rows.data.cast("B"))
             written = file.stat()
             self.state.shards.append(_Shard(written.st_size, written.st_mtime_ns, fingerprint(file)))
-        self.stack = Stack()
-        _write(self.folder / "shards.json", self.state)
+        _write(self.folder / "shards.json", _Shards(found, self.state.shards))
 
 
 def _header(rows: Pixels) -> bytes:

@@ -94,7 +94,9 @@ class Images:
 
     def _of_counts(self) -> float:
         """The standard deviation of bytes, by how often each occurs."""
-        counts = torch.stack([block.flatten().bincount(minlength=256) for block in self.blocks()]).sum(0)
+        counts = torch.zeros(256, dtype=torch.int64)
+        for block in self.blocks():
+            counts += block.flatten().bincount(minlength=256)
         shares = counts.double() / counts.sum()
         values = to_unit_range(torch.arange(256, dtype=torch.uint8), torch.float64)
         return float((shares @ (values - shares @ values).square()) ** 0.5)
