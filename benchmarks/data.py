@@ -130,7 +130,8 @@ class Steps:
 
 def steps(config: RunConfig, images: Images, seconds: float) -> Iterator[tuple[int, float, float]]:
     """Share of the time that steps wait, and images a second, without and with reading ahead; they take turns of ten steps,
-    of which the last six count."""
+    of which the last six count.
+    """
     several = {ahead: Steps(config, images, ahead) for ahead in AHEAD}
     times: dict[int, list[tuple[float, float]]] = {ahead: [] for ahead in AHEAD}
     end = time.perf_counter() + seconds

@@ -52,7 +52,7 @@ class Images:
         return channels, height, width
 
     def at(self, rows: Tensor) -> "Images":
-        """Some of the images, or all in another order: ``rows`` is int64 ``[n]``."""
+        """Some of the images, or all in another order: ``rows`` is int64 ``[n]`` or bool ``[N]``."""
         pixels = self.pixels.at(rows) if isinstance(self.pixels, MappedRows) else self.pixels[rows]
         return replace(self, pixels=pixels, labels=None if self.labels is None else self.labels[rows])
 
