@@ -3,7 +3,7 @@
     python benchmarks/data.py CIFAR FOLDER [--count 50000] [--seconds 20]
 
 CIFAR is whatever ``multistage train --data`` reads, CIFAR-10 in the report. FOLDER is filled with ``count`` JPEG files of 256x256
-(noise of several scales, 20 to 40 kB each) unless it exists; their cache is made beside it and removed first. Everything is
+(noise of several scales, about 25 kB each) unless it exists; their cache is made beside it and removed first. Everything is
 measured in one run, on the GPU if there is one, and printed as tables in Markdown; the report is ``data.md``.
 """
 
@@ -129,7 +129,7 @@ class Steps:
 
 
 def steps(config: RunConfig, images: Images, seconds: float) -> Iterator[tuple[int, float, float]]:
-    """Share of the time that steps wait, and images a second, without and with reading ahead; they take turns of ten steps,
+    """Share of their time that steps wait, and images a second, without and with reading ahead; they take turns of ten steps,
     of which the last six count.
     """
     several = {ahead: Steps(config, images, ahead) for ahead in AHEAD}
@@ -139,8 +139,8 @@ def steps(config: RunConfig, images: Images, seconds: float) -> Iterator[tuple[i
         for ahead, step in several.items():
             times[ahead] += [step() for _ in range(10)][4:]
     for ahead in AHEAD:
-        waited, whole = (statistics.median(column) for column in zip(*times[ahead], strict=True))
-        yield ahead, waited / whole, config.training.batch_size / whole
+        waited, whole = zip(*times[ahead], strict=True)
+        yield ahead, sum(waited) / sum(whole), config.training.batch_size / statistics.median(whole)
 
 
 def alone(config: RunConfig, images: Images, ahead: int, seconds: float) -> float:
@@ -151,6 +151,16 @@ def alone(config: RunConfig, images: Images, ahead: int, seconds: float) -> floa
         feed(batches * config.training.batch_size)
         batches += 1
     return batches * config.training.batch_size / (time.perf_counter() - start)
+
+
+def paused(config: RunConfig, images: Images, ahead: int, speed: float, seconds: float) -> float:
+    """Share of the time that steps wait on a device of so many images a second, which leaves the processor free."""
+    batch, waited, start = config.training.batch_size, list[float](), time.perf_counter()
+    feed = Feed(config, images, Levels.of(config), [(0, batch)], DEVICE, ahead)
+    while time.perf_counter() < start + seconds:
+        waited.append(timed(partial(feed, len(waited) * batch)))
+        time.sleep(batch / speed)
+    return statistics.mean(waited) / (statistics.mean(waited) + batch / speed)
 
 
 def report(name: str, config: RunConfig, images: Images, seconds: float) -> Iterator[str]:
@@ -181,8 +191,14 @@ def main(settings: Settings) -> None:
         print(line, flush=True)
     for line in report("CIFAR-10, next to nothing", configuration(small, LEAST, 64), small, settings.seconds):
         print(line, flush=True)
-    for line in report("256x256, next to nothing", configuration(large, LEAST, 16), large, settings.seconds):
+    for line in report("256x256, next to nothing", configuration(large, LEAST, 4), large, settings.seconds):
         print(line, flush=True)
+    print("\n| steps of a device of its own | batch | images/s | waiting without reading ahead | with |\n|---|---|---|---|---|")
+    for name, images, batch, speeds in (("CIFAR-10", small, 64, (1000, 4000, 8000)), ("256x256", large, 16, (50, 200, 400))):
+        config = configuration(images, None, batch)
+        for speed in speeds:
+            shares = [f"{paused(config, images, ahead, speed, 4):.2%}" for ahead in AHEAD]
+            print(f"| {name} | {batch} | {speed} | {' | '.join(shares)} |", flush=True)
 
 
 if __name__ == "__main__":

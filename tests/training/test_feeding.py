@@ -70,12 +70,14 @@ def test_a_run_has_the_same_weights_whether_it_reads_ahead_or_not(
     config = run_on(few_digits, images=24, accumulate=2)
     for name, ahead in (("none", 0), ("two", 2)):
         monkeypatch.setattr(feeding, "MOST_AHEAD", ahead)
-        list(train(config, few_digits, tmp_path / name))
+        list(train(config, mapped(few_digits, tmp_path), tmp_path / name))
+    list(train(config, few_digits, tmp_path / "memory"))
     for _ in range(3):
         stop = stop_after(1)
         list(train(config, mapped(few_digits, tmp_path), tmp_path / "sittings", lambda stop=stop: next(stop)))  # type: ignore[misc]
     assert_same_weights(tmp_path / "none", tmp_path / "two")
     assert_same_weights(tmp_path / "none", tmp_path / "sittings")
+    assert_same_weights(tmp_path / "none", tmp_path / "memory")
 
 
 def test_an_error_while_reading_ahead_is_raised_where_the_batch_is_wanted(few_digits: Images, tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_an_error_while_reading_ahead_is_raised_where_the_batch_is_wanted(few_di
 
 
 def test_threads_end_with_the_run(few_digits: Images, tmp_path: Path) -> None:
-    running = train(run_on(few_digits, images=80), few_digits, tmp_path)
+    running = train(run_on(few_digits, images=80), mapped(few_digits, tmp_path), tmp_path / "run")
     next(running)
     assert threads()
     running.close()

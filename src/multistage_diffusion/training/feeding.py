@@ -32,7 +32,8 @@ class Feed:
         levels: how noise levels are drawn.
         ranges: the samples of a batch that this process computes, first and last.
         device: where they are computed.
-        ahead: how many batches are read ahead, each by a thread; 0 for none.
+        ahead: how many batches are read ahead, each by a thread; 0 for none. By default some, unless
+            images lie in memory and steps keep the processor busy anyway.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Feed:
     ) -> None:
         self.config, self.levels, self.ranges, self.device = config, levels, ranges, device
         self.images = _near(images, device)
-        self.ahead = min(MOST_AHEAD, cores()) if ahead is None else ahead
+        self.ahead = _ahead(images, device) if ahead is None else ahead
         self.coming = dict[int, Future[tuple[Draws, list[Samples]]]]()
         chosen = partial(torch.cuda.set_device, device) if device.type == "cuda" else None  # threads begin with the first GPU
         self.pool = ThreadPoolExecutor(max(1, self.ahead), "feed", chosen)
@@ -66,6 +67,10 @@ class Feed:
     def _read(self, seen: int) -> tuple[Draws, list[Samples]]:
         draws, conditional = draw(self.config, self.images, self.levels, seen), self.config.model.classes > 0
         return draws, [draws.read(start, stop, self.images, conditional, self.device) for start, stop in self.ranges]
+
+
+def _ahead(images: Images, device: torch.device) -> int:
+    return 0 if device.type == "cpu" and isinstance(images.pixels, Tensor) else min(MOST_AHEAD, cores())
 
 
 def _near(images: Images, device: torch.device) -> Images:
