@@ -71,7 +71,8 @@ class Run:
         state, recipe = self.state, self.config.training
         denoiser = state.denoiser
         draws = draw(self.config, self.images, self.levels, state.images)
-        batch = draws.load(0, recipe.batch_size, self.images, False, CPU, fastest_layout(denoiser))
+        samples = draws.read(0, recipe.batch_size, self.images, False, CPU)
+        batch = draws.place(samples, CPU, fastest_layout(denoiser))
         Rates(self.config).apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)
         denoiser.loss(batch.y, batch.sigma, batch.noise).mean().backward()

@@ -4,7 +4,7 @@ A run is reproduced by its ``RunConfig``; a checkpoint carries one as JSON. Noth
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -257,6 +257,8 @@ class DataInfo:
     path: str
     fingerprint: str
     images: int
+    reading: dict[str, Any] = field(default_factory=dict)
+    """How they were read: the options of ``ReadOptions``; empty where that was not recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)

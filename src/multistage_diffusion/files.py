@@ -12,14 +12,14 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["fingerprint", "flush_folder", "read_json", "write_atomically", "write_json"]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes to a temporary name beside ``path``, flushes to disk, renames. Creates the folder if need be."""
+def write_atomically(path: Path, *content: bytes | memoryview) -> None:
+    """Writes parts to a temporary name beside ``path``, flushes to disk, renames. Creates the folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)

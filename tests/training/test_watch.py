@@ -11,7 +11,6 @@ from PIL import Image
 
 from multistage_diffusion.data import Images
 from multistage_diffusion.data.images import to_unit_range
-from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import stage_costs
@@ -38,14 +37,6 @@ def test_a_split_is_a_partition_that_depends_on_the_seed_alone(few_digits: Image
 def test_a_split_without_images_is_refused(few_digits: Images, share: float) -> None:
     with pytest.raises(BadInput, match="choose another --held-out"):
         split(few_digits, share, 0)
-
-
-def test_a_file_read_in_parts_is_not_split(tmp_path: Path, few_digits: Images) -> None:
-    import numpy as np
-
-    np.save(tmp_path / "set.npy", few_digits.pixels[:][:, 0].numpy())
-    with pytest.raises(BadInput, match="read in parts"):
-        split(Images(MappedRows(tmp_path / "set.npy")), 0.2, 0)
 
 
 def test_images_set_aside_are_never_trained_on(few_digits: Images, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ __all__ = ["say", "stop_on_signal", "track", "warn"]
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_UPDATES = 0.1
 
 
 def say(text: str) -> None:
@@ -64,11 +65,15 @@ def track(
 @contextmanager
 def _bar(console: Console, label: str, total: int, start: int) -> Iterator[Callable[[int, str], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-    begun, done = time.monotonic(), start
+    begun, done, last = time.monotonic(), start, 0.0
 
     def advance(amount: int, note: str) -> None:
-        nonlocal done
+        nonlocal done, last
         done += amount
+        now = time.monotonic()
+        if now - last < SECONDS_BETWEEN_UPDATES and done < total:
+            return
+        last = now
         progress.update(task, completed=done, note=f"{_left(begun, start, done, total)} left  {note}")
 
     with Progress(*columns, console=console) as progress:

@@ -1,21 +1,32 @@
 """Reading a data set for a command, and saying what was done to its images."""
 
-from multistage_diffusion.cli.progress import warn
+from collections.abc import Iterator
+
+from multistage_diffusion.cli.progress import track, warn
 from multistage_diffusion.data import Images, ReadOptions, load
+from multistage_diffusion.data.decoding import Pixels
 
 __all__ = ["most_of", "read"]
 
 MOST_NAMED = 10
+FEW = 1000  # images that are decoded before a person would read of it
 
 
 def read(data: str, options: ReadOptions) -> Images:
     """The images, with a line on standard error for whatever was done to them and for each that was left out."""
-    images = load(data, options)
+    images = load(data, options, _shown)
     for note in images.notes:
         warn(f"{data}: {note}")
     for line in most_of([f"left out {skipped}" for skipped in images.skipped]):
         warn(line)
     return images
+
+
+def _shown(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]:
+    """Shows how far decoding has come."""
+    if total - before < FEW:
+        return images
+    return track(images, "images decoded", total, lambda _: 1, start=before)
 
 
 def most_of(lines: list[str]) -> list[str]:

@@ -50,7 +50,7 @@ class Train:
 
     def run(self) -> int:
         images = read(self.data, self.reading)
-        config = plan_run(self.preset, images, choose_stages(self.preset, self.stages), self.data)
+        config = plan_run(self.preset, images, choose_stages(self.preset, self.stages), self.data, self.reading)
         init = find_model(self.init) if self.init else None
         config = replace(config, init=fingerprint(init) if init else "")
         _warn(config, self.stages)

@@ -4,13 +4,14 @@ import io
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from zipfile import BadZipFile, ZipFile
 
 from PIL import Image
 
 from multistage_diffusion.data.decoding import SUFFIXES, is_image
 from multistage_diffusion.data.labels import LABELS_INSIDE, labels_for, read_labels_inside
-from multistage_diffusion.data.listing import Entry, Label, Listing
+from multistage_diffusion.data.listing import Entry, Label, Listing, stamps
 from multistage_diffusion.data.tars import tar_files, tar_names
 from multistage_diffusion.errors import BadInput
 
@@ -40,7 +41,8 @@ def list_folder(root: Path) -> Listing:
         Entry(name, str(files[name]), partial(Image.open, files[name]), label)
         for name, label in zip(names, labels_for(names, given), strict=True)
     ]
-    return Listing(entries, str(root), len(names), notes=_notes(given, str(inside)))
+    stamped = partial(stamps, [*(files[name] for name in names), *([inside] if given is not None else [])])
+    return Listing(lambda: entries, str(root), partial(len, names), stamped, notes=_notes(given, str(inside)))
 
 
 def _in_order(names: Mapping[str, object] | list[str], where: str) -> list[str]:
@@ -72,18 +74,22 @@ def list_zip(path: Path) -> Listing:
         raise BadInput(f"Cannot read {path}: {error}.") from error
     names = _in_order([name for name in files if is_image(name)], str(path))
     given = None if inside is None else read_labels_inside(inside, f"{path}/{LABELS_INSIDE}")
-    entries = _zip_entries(path, dict(zip(names, labels_for(names, given), strict=True)))
-    return Listing(entries, str(path), len(names), notes=_notes(given, f"{path}/{LABELS_INSIDE}"))
+    entries = partial(_zip_entries, path, dict(zip(names, labels_for(names, given), strict=True)))
+    return Listing(
+        entries, str(path), partial(len, names), partial(stamps, [path]), notes=_notes(given, f"{path}/{LABELS_INSIDE}")
+    )
 
 
 def _zip_entries(path: Path, labels: Mapping[str, Label]) -> Iterator[Entry]:
-    with ZipFile(path) as archive:
-        for name, label in labels.items():
-            yield Entry(name, f"{path}/{name}", partial(_from_zip, archive, name), label)
+    archive, lock = ZipFile(path), Lock()  # open until its last image was read
+    for name, label in labels.items():
+        yield Entry(name, f"{path}/{name}", partial(_from_zip, archive, lock, name), label)
 
 
-def _from_zip(archive: ZipFile, name: str) -> Image.Image:
-    return from_bytes(archive.read(name))
+def _from_zip(archive: ZipFile, lock: Lock, name: str) -> Image.Image:
+    with lock:
+        content = archive.read(name)
+    return from_bytes(content)
 
 
 def list_tar(path: Path) -> Listing:
@@ -98,8 +104,9 @@ def list_tar(path: Path) -> Listing:
         next((content for name, content in tar_files(path) if name == LABELS_INSIDE), None) if LABELS_INSIDE in files else None
     )
     given = None if inside is None else read_labels_inside(inside, f"{path}/{LABELS_INSIDE}")
-    entries = _tar_entries(path, dict(zip(names, labels_for(names, given), strict=True)))
-    return Listing(entries, str(path), len(names), by_name=True, notes=_notes(given, f"{path}/{LABELS_INSIDE}"))
+    entries = partial(_tar_entries, path, dict(zip(names, labels_for(names, given), strict=True)))
+    notes = _notes(given, f"{path}/{LABELS_INSIDE}")
+    return Listing(entries, str(path), partial(len, names), partial(stamps, [path]), by_name=True, notes=notes)
 
 
 def _tar_entries(path: Path, labels: Mapping[str, Label]) -> Iterator[Entry]:

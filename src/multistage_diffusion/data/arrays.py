@@ -13,8 +13,9 @@ from torch import Tensor
 from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.fitting import fitted
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.data.mapped import MappedRows
+from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.parallel import in_order
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["load_digits", "load_npy", "load_npz", "resized"]
@@ -32,7 +33,7 @@ def load_digits() -> Images:
 
 def load_npy(path: Path) -> Images:
     """Images or latents that are read in parts."""
-    return Images(MappedRows(path), source=str(path))
+    return Images(MappedRows([MappedFile(path)]), source=str(path))
 
 
 def load_npz(path: Path) -> Images:
@@ -86,7 +87,11 @@ def resized(images: Images, options: ReadOptions) -> Images:
     if images.latent:
         raise BadInput(f"{images.source} holds latents, which cannot be resized; leave out --size.")
     pixels = torch.empty(len(images), images.shape[0], *size, dtype=torch.uint8)
-    for row in range(len(images)):
+
+    def fit(row: int) -> None:
         array = images.pixels[row].permute(1, 2, 0).numpy()
-        pixels[row] = torch.from_numpy(fitted(array, size, options.fit).copy()).permute(2, 0, 1)
+        pixels.numpy()[row] = fitted(array, size, options.fit).transpose(2, 0, 1)
+
+    for _ in in_order(fit, range(len(images))):
+        pass
     return replace(images, pixels=pixels)

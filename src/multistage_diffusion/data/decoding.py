@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
@@ -61,6 +61,8 @@ def decode(opened: Callable[[], Image.Image]) -> tuple[Pixels, str]:
         with opened() as image:
             image.load()
             return _as_bytes(image)
+    except UnidentifiedImageError as error:
+        raise Undecodable("its format cannot be identified") from error
     except DAMAGE as error:
         raise Undecodable(" ".join(str(error).split()).removesuffix(".") or type(error).__name__) from error
 

@@ -52,8 +52,9 @@ class Images:
         return channels, height, width
 
     def at(self, rows: Tensor) -> "Images":
-        """Some of the images, or all in another order: ``rows`` is int64 ``[n]``."""
-        return replace(self, pixels=self.pixels[rows], labels=None if self.labels is None else self.labels[rows])
+        """Some of the images, or all in another order: ``rows`` is int64 ``[n]`` or bool ``[N]``."""
+        pixels = self.pixels.at(rows) if isinstance(self.pixels, MappedRows) else self.pixels[rows]
+        return replace(self, pixels=pixels, labels=None if self.labels is None else self.labels[rows])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -85,9 +86,20 @@ class Images:
     @cached_property
     def standard_deviation(self) -> float:
         """Standard deviation over all values in the range networks work in: EDM's ``sigma_data``."""
+        if not self.latent:
+            return self._of_counts()
         mean = self.mean.mean()
         squares = sum((to_unit_range(block, torch.float64) - mean).square().sum() for block in self.blocks())
         return float((squares / (len(self) * math.prod(self.shape))) ** 0.5)
+
+    def _of_counts(self) -> float:
+        """The standard deviation of bytes, by how often each occurs."""
+        counts = torch.zeros(256, dtype=torch.int64)
+        for block in self.blocks():
+            counts += block.flatten().bincount(minlength=256)
+        shares = counts.double() / counts.sum()
+        values = to_unit_range(torch.arange(256, dtype=torch.uint8), torch.float64)
+        return float((shares @ (values - shares @ values).square()) ** 0.5)
 
 
 def to_unit_range(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

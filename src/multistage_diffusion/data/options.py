@@ -32,6 +32,8 @@ class ReadOptions:
     """Part of a Hugging Face data set, such as test. Default: train, or the only one."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded, and name them, instead of stopping."""
+    cache: Path | None = None
+    """Folder to keep decoded images in. Default: ~/.cache/multistage-diffusion for more than 1 GiB, else memory."""
 
     def __post_init__(self) -> None:
         if len(self.size) > 2 or any(side < 1 for side in self.size):

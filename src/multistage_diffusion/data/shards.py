@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from multistage_diffusion.data.archives import from_bytes
 from multistage_diffusion.data.decoding import is_image
 from multistage_diffusion.data.labels import of_subfolders
-from multistage_diffusion.data.listing import Entry, Label, Listing
-from multistage_diffusion.data.tars import tar_files
+from multistage_diffusion.data.listing import Entry, Label, Listing, stamps
+from multistage_diffusion.data.tars import tar_files, tar_names
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["holds_samples", "list_shards"]
@@ -37,7 +37,15 @@ def list_shards(paths: Sequence[Path], source: str, label_key: str | None) -> Li
         source: what they are called together.
         label_key: key of a sample's JSON that holds its label; without it its ``.cls``, else ``label`` or ``cls`` of its JSON.
     """
-    return Listing((entry for path in paths for entry in _entries(path, label_key)), source)
+
+    def entries() -> Iterator[Entry]:
+        return (entry for path in paths for entry in _entries(path, label_key))
+
+    @cache
+    def count() -> int:
+        return sum(_is_sample(name) for path in paths for name in tar_names(path))
+
+    return Listing(entries, source, count, partial(stamps, paths))
 
 
 def _key(name: str) -> str:
@@ -46,10 +54,15 @@ def _key(name: str) -> str:
     return str(path.with_name(path.name.split(".")[0] or path.name))
 
 
+def _is_sample(name: str) -> bool:
+    """Whether a file is the image of a sample, and not one beside it such as ``key.mask.png``."""
+    return is_image(name) and f"{_key(name)}{PurePosixPath(name).suffix}" == name
+
+
 def _entries(path: Path, label_key: str | None) -> Iterator[Entry]:
     for key, files in groupby(tar_files(path), lambda file: _key(file[0])):
         sample = dict(files)
-        images = [name for name in sample if is_image(name) and f"{key}{PurePosixPath(name).suffix}" == name]
+        images = [name for name in sample if _is_sample(name)]
         if len(images) > 1:
             raise BadInput(f"{path}/{key} has several images: {', '.join(images)}; a sample needs one.")
         for name in images:

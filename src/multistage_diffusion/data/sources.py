@@ -9,7 +9,8 @@ from pathlib import Path
 
 from multistage_diffusion.data.archives import list_folder, list_tar, list_zip
 from multistage_diffusion.data.arrays import load_digits, load_npy, load_npz, resized
-from multistage_diffusion.data.assembling import assemble
+from multistage_diffusion.data.assembling import Watch, assemble
+from multistage_diffusion.data.cache import Cache
 from multistage_diffusion.data.decoding import is_image
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.listing import Listing
@@ -27,8 +28,8 @@ READ = (".zip", *TARS, ".npz", ".npy", ".parquet", ".arrow")
 DEFAULT = ReadOptions()
 
 
-def load(source: Path | str, options: ReadOptions = DEFAULT) -> Images:
-    """Reads and decodes a whole data set.
+def load(source: Path | str, options: ReadOptions = DEFAULT, watch: Watch = lambda images, *_: images) -> Images:
+    """Reads and decodes a whole data set, or takes it from the cache of decoded images, where large ones are kept.
 
     Args:
         source: ``digits`` for the 1,797 handwritten digits of scikit-learn (8x8, grey); a folder of images, or a ``.zip`` or
@@ -39,12 +40,16 @@ def load(source: Path | str, options: ReadOptions = DEFAULT) -> Images:
             ``.parquet`` file with a Hugging Face image column, a folder of such files, or what ``save_to_disk`` wrote; or the
             name of a data set on the Hugging Face hub.
         options: size, labels and what to do about broken images.
+        watch: passes decoded images through and shows how far they have come.
 
     Raises:
         BadInput: if there is nothing there, a file cannot be read, or sizes differ and none is asked for.
     """
     found = list_images(source, options)
-    return assemble(found, options) if isinstance(found, Listing) else resized(found, options)
+    if isinstance(found, Images):
+        return resized(found, options)
+    cache = Cache(found, options)
+    return cache.load(watch) if cache.wanted() else assemble(found, options, watch)
 
 
 def list_images(source: Path | str, options: ReadOptions = DEFAULT) -> Listing | Images:

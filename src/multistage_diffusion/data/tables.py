@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from multistage_diffusion.data.archives import from_bytes
-from multistage_diffusion.data.listing import Entry, Label, Listing
+from multistage_diffusion.data.listing import Entry, Label, Listing, stamps
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.errors import BadInput
 
@@ -32,9 +32,13 @@ class _Table:
     """Rows with named columns."""
 
     features: Mapping[str, Any]
-    rows: Iterable[Mapping[str, Any]]
+    rows: Callable[[], Iterable[Mapping[str, Any]]]
     source: str
     count: int
+    identity: Callable[[], object]
+    """What changes with the table, but for the files its rows point to."""
+    paths: Callable[[], Iterable[str | None]]
+    """The path of each image, which is that of a file if the table only points to it."""
 
 
 def holds_shards(folder: Path) -> bool:
@@ -64,8 +68,12 @@ def list_parquet(paths: Sequence[Path], source: str, options: ReadOptions) -> Li
         raise BadInput(f"Cannot read {source}: {error}.") from error
     image, label = _columns(features, source, options.label_column)
     count = sum(file.metadata.num_rows for file in files)
-    rows = _parquet_rows(source, files, [column for column in (image, label) if column])
-    return _listing(_Table(features, rows, source, count), image, label)
+    rows = partial(_parquet_rows, source, files, [column for column in (image, label) if column])
+    pointers = partial(_parquet_rows, source, files, [f"{image}.path"])
+    table = _Table(
+        features, rows, source, count, partial(stamps, paths), lambda: ((row[image] or {}).get("path") for row in pointers())
+    )
+    return _listing(table, image, label)
 
 
 def _parquet_rows(source: str, files: Sequence[Any], columns: list[str]) -> Iterator[Mapping[str, Any]]:
@@ -169,7 +177,22 @@ def _of_dataset(found: Any, source: str, options: ReadOptions) -> Listing:
     chosen = part.select_columns([column for column in (image, label) if column])
     if isinstance(features[image], datasets.Image):
         chosen = chosen.cast_column(image, datasets.Image(decode=False))
-    return _listing(_Table(features, _rows(source, chosen), source, len(part)), image, label, notes)
+    table = _Table(
+        features, partial(_rows, source, chosen), source, len(part), partial(_stamps, part), partial(_paths, part, image)
+    )
+    return _listing(table, image, label, notes)
+
+
+def _stamps(part: Any) -> list[object]:
+    """The fingerprint that ``datasets`` gives and the files it reads."""
+    return [part._fingerprint, *stamps(Path(file["filename"]) for file in part.cache_files)]
+
+
+def _paths(part: Any, image: str) -> list[str | None]:
+    import pyarrow.compute as pc
+
+    paths: list[str | None] = pc.struct_field(part.data.column(image), "path").to_pylist()
+    return paths
 
 
 def _rows(source: str, part: Any) -> Iterator[Mapping[str, Any]]:
@@ -209,11 +232,17 @@ def _is_image(feature: Any) -> bool:
 
 def _listing(table: _Table, image: str, label: str | None, notes: tuple[str, ...] = ()) -> Listing:
     names = getattr(table.features[label], "names", None) if label else None
-    return Listing(_entries(table, image, label), table.source, table.count, tuple(names or ()), notes=notes)
+    entries, count = partial(_entries, table, image, label), lambda: table.count
+    return Listing(entries, table.source, count, partial(_identity, table, image), tuple(names or ()), notes=notes)
+
+
+def _identity(table: _Table, image: str) -> list[object]:
+    outside = sorted({path for path in table.paths() if path and Path(path).is_file()})
+    return [table.identity(), image, stamps(map(Path, outside))]
 
 
 def _entries(table: _Table, image: str, label: str | None) -> Iterator[Entry]:
-    for number, row in enumerate(table.rows):
+    for number, row in enumerate(table.rows()):
         cell = row[image] or {}
         where = f"{table.source} row {number}"
         yield Entry(cell.get("path") or str(number), where, partial(_open, cell), _label(row, label, where))

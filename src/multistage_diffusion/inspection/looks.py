@@ -9,6 +9,7 @@ from PIL import Image
 from multistage_diffusion.data.decoding import Pixels, Undecodable, decode
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.listing import Entry, Label, Listing
+from multistage_diffusion.data.parallel import in_order
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["Broken", "Look", "evenly", "looks", "orientation"]
@@ -53,7 +54,7 @@ def looks(found: Listing | Images) -> Iterator[Look | Broken]:
     Raises:
         BadInput: if they are latents.
     """
-    return _of_array(found) if isinstance(found, Images) else (_look(entry) for entry in found.entries)
+    return _of_array(found) if isinstance(found, Images) else in_order(_look, found.entries())
 
 
 def evenly(number: int, count: int, wanted: int = PICTURED) -> bool:

@@ -44,9 +44,10 @@ def _originals(source: str, options: ReadOptions, count: int) -> Iterator[Look]:
     if isinstance(found, Images):
         chosen: Images | Listing = found.at(_rows(len(found)))
     else:
-        count = count if isinstance(found.entries, Sequence) else min(count, MOST_PASSED)
-        passed = enumerate(islice(found.entries, count))
-        chosen = replace(found, entries=(entry for number, entry in passed if evenly(number, count)))
+        entries = found.entries()
+        count = count if isinstance(entries, Sequence) else min(count, MOST_PASSED)
+        passed = enumerate(islice(entries, count))
+        chosen = replace(found, entries=lambda: (entry for number, entry in passed if evenly(number, count)))
     yield from (look for look in looks(chosen) if isinstance(look, Look))
 
 

@@ -143,7 +143,7 @@ def _sizes(found: Listing | Images, watch: Watch) -> Counter[Size]:
     """Heights and widths as headers give them; images with a broken header count as 0x0."""
     if isinstance(found, Images):
         return Counter({found.shape[1:]: len(found)})
-    return Counter(_header_size(entry.open) for entry in watch(found.entries, "headers", found.count))
+    return Counter(_header_size(entry.open) for entry in watch(found.entries(), "headers", found.count()))
 
 
 def _header_size(opened: Callable[[], Any]) -> Size:

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from multistage_diffusion.config import DataInfo, ModelConfig, RunConfig
+from multistage_diffusion.config import DataInfo, ModelConfig, RunConfig, to_json
 from multistage_diffusion.data.augment import LABELS
 from multistage_diffusion.data.images import Images
+from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.presets.preset import Preset
 from multistage_diffusion.stages import Stages
@@ -43,7 +44,7 @@ def preset_model(
     )
 
 
-def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunConfig:
+def plan_run(preset: Preset, images: Images, stages: Stages, path: str, reading: ReadOptions | None = None) -> RunConfig:
     """The configuration of a run of a preset on a data set.
 
     Args:
@@ -51,6 +52,7 @@ def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunCo
         images: the data; gives shape, number of classes and, unless the preset says otherwise, ``sigma_data``.
         stages: which decoder serves which noise level.
         path: where the data was read from.
+        reading: how it was read.
 
     Raises:
         BadInput: if the data are latents, stages and decoders differ in number, a conditional model lacks labels, or a
@@ -70,7 +72,8 @@ def plan_run(preset: Preset, images: Images, stages: Stages, path: str) -> RunCo
         raise BadInput(f"{path} has no labels for a conditional model; use --no-conditional.")
     sigma_data = round(images.standard_deviation, 4) if preset.sigma_data is None else preset.sigma_data
     model = preset_model(preset, stages, images.shape, len(images.classes) if preset.conditional else 0, sigma_data)
-    data = DataInfo(path=path, fingerprint=images.fingerprint, images=len(images))
+    options = {} if reading is None else {name: value for name, value in to_json(reading).items() if name != "cache"}
+    data = DataInfo(path=path, fingerprint=images.fingerprint, images=len(images), reading=options)
     config = RunConfig(model=model, training=preset.training, data=data)
     Rates(config)  # finds settings that have not a number for each part
     return config

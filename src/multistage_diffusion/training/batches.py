@@ -16,7 +16,7 @@ from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.training.draws import Levels, Stream, generator, image_indices
 
-__all__ = ["Batch", "Draws", "draw", "share_out"]
+__all__ = ["Batch", "Draws", "Samples", "draw", "share_out"]
 
 
 @dataclass(frozen=True)
@@ -50,31 +50,52 @@ class Draws:
     """Which images are mirrored left-right, bool ``[B]``."""
     augmentation: Augmentation | None
 
-    def load(
-        self, start: int, stop: int, images: Images, conditional: bool, device: torch.device, layout: torch.memory_format
-    ) -> Batch:
-        """Some of the samples, on a device but for their levels; bytes are scaled, mirrored and augmented there."""
-        here = slice(start, stop)
-        pixels = images.pixels[self.chosen[here]].to(device, non_blocking=True)
+    def read(self, start: int, stop: int, images: Images, conditional: bool, device: torch.device) -> "Samples":
+        """Reads the images of some of the samples and draws their noise; what is for a GPU lies in memory that it can reach."""
+        rows, pinned = self.chosen[start:stop], device.type == "cuda"
+        labels = images.labels[rows] if conditional and images.labels is not None else None
+        if isinstance(images.pixels, Tensor) and images.pixels.device.type == "cuda":
+            rows = rows.pin_memory().to(images.pixels.device, non_blocking=True)
+        pixels, noise = images.pixels[rows], self._noise(start, stop, images.shape, pinned)
+        if pinned:
+            pixels = pixels if pixels.is_cuda else pixels.pin_memory()
+            labels = None if labels is None else labels.pin_memory()
+        return Samples(start, stop, pixels, noise, labels)
+
+    def place(self, samples: "Samples", device: torch.device, layout: torch.memory_format) -> Batch:
+        """Samples on a device but for their levels; bytes are scaled, mirrored and augmented there."""
+        here = slice(samples.start, samples.stop)
+        pixels, noise = (values.to(device, non_blocking=True) for values in (samples.pixels, samples.noise))
         y, done_to = mirror(to_unit_range(pixels), self.mirrored[here]), None
         if self.augmentation is not None:
             part = self.augmentation[here]
             y, done_to = part.apply(y), part.labels.to(device, non_blocking=True)
-        noise = self._noise(start, stop, images.shape).to(device, non_blocking=True)
-        labels = (
-            images.labels[self.chosen[here]].to(device, non_blocking=True) if conditional and images.labels is not None else None
-        )
+        labels = None if samples.labels is None else samples.labels.to(device, non_blocking=True)
         return Batch(
             y.contiguous(memory_format=layout), self.sigma[here], noise.contiguous(memory_format=layout), labels, done_to
         )
 
-    def _noise(self, start: int, stop: int, shape: tuple[int, int, int]) -> Tensor:
+    def _noise(self, start: int, stop: int, shape: tuple[int, int, int], pinned: bool) -> Tensor:
         """The noise of each sample is a function of seed and number of images seen, by a generator that counts (Philox)."""
-        noise = np.empty((stop - start, *shape), np.float32)
-        for row, number in zip(noise, range(self.first + start, self.first + stop), strict=True):
+        noise = torch.empty(stop - start, *shape, pin_memory=pinned)
+        for row, number in zip(noise.numpy(), range(self.first + start, self.first + stop), strict=True):
             counting = np.random.Philox(key=(self.seed << 8) + Stream.NOISE, counter=number << 128)
             np.random.Generator(counting).standard_normal(dtype=np.float32, out=row)
-        return torch.from_numpy(noise)
+        return noise
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some samples of a batch as they were read."""
+
+    start: int
+    stop: int
+    pixels: Tensor
+    """Bytes, ``[b, C, H, W]``."""
+    noise: Tensor
+    """float32 like ``pixels``."""
+    labels: Tensor | None
+    """Classes, int64 ``[b]``."""
 
 
 def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:

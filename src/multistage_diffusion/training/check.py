@@ -28,13 +28,27 @@ def check_run(out: Path, config: RunConfig, images: Images) -> None:
     if path.exists():
         old = from_json(RunConfig, read_json(path))
         if old.data.fingerprint != config.data.fingerprint:
-            raise BadInput(f"{out} holds a run on other images, those of {old.data.path}; choose another --out.")
+            there = f"those of {old.data.path}{_read_otherwise(old, config)}"
+            raise BadInput(f"{out} holds a run on other images, {there}; choose another --out.")
         _check_same(out, to_json(_without_length(old)), to_json(_without_length(config)))
     elif out.is_dir() and (other := sorted(path.name for path in out.iterdir() if not _welcome(path.name))):
         raise BadInput(f"{out} holds {other[0]} but no config.json, so it is no run; choose another --out.")
     seen = images_seen(out)
     if seen - config.training.batch_size >= config.training.images:
         raise BadInput(f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it.")
+
+
+def _read_otherwise(old: RunConfig, new: RunConfig) -> str:
+    """How the images of a run were read otherwise than now, in words, if that was recorded."""
+    now = new.data.reading
+    both = ((name, value, now[name]) for name, value in old.data.reading.items() if name in now)
+    said = ", ".join(f"--{name.replace('_', '-')} {_typed(a)} there, {_typed(b)} here" for name, a, b in both if a != b)
+    return said and f" ({said})"
+
+
+def _typed(value: object) -> str:
+    """An option's value as it is typed."""
+    return (" ".join(map(str, value)) if isinstance(value, list) else str(value or "")) or "none"
 
 
 def _welcome(name: str) -> bool:
@@ -46,7 +60,7 @@ def _without_length(config: RunConfig) -> RunConfig:
     """A run without what may change from sitting to sitting."""
     free = {"images": 1, "keep_last": 1, "keep_every": 0, "snapshot_images": 1, "grid_images": 0, "track": ()}
     training = replace(config.training, **free, compile=False, shard=False)  # type: ignore[arg-type]
-    return replace(config, training=training, data=replace(config.data, path=""))
+    return replace(config, training=training, data=replace(config.data, path="", reading={}))
 
 
 def _check_same(out: Path, old: object, new: object, where: str = "") -> None:

@@ -15,10 +15,11 @@ from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_ou
 from multistage_diffusion.evaluation.cost import training_macs
 from multistage_diffusion.files import write_json
 from multistage_diffusion.schedule import SCHEDULES
-from multistage_diffusion.training.batches import Batch, Draws, draw, share_out
+from multistage_diffusion.training.batches import Batch, Draws, Samples, share_out
 from multistage_diffusion.training.check import begin_with, check_run
 from multistage_diffusion.training.compiled import compile_parts
 from multistage_diffusion.training.draws import Levels, Stream, seed_globally
+from multistage_diffusion.training.feeding import Feed
 from multistage_diffusion.training.gradients import Exchange, part_norms
 from multistage_diffusion.training.health import PATIENCE, Diverged, Health, poison
 from multistage_diffusion.training.probe import Probe
@@ -94,6 +95,8 @@ class _Loop:
         if self.recipe.compile:
             compile_parts(denoiser.network)
         self.images, held_out = split(images, self.recipe.held_out, self.recipe.seed)
+        own = [part[processes.number()] for part in self.shares]
+        self.feed = Feed(config, self.images, self.levels, own, self.device)
         self.probe = self._probe(self.images)
         self.held_out = self._probe(held_out) if held_out else None
         self.optimal_loss, self.zero_loss = self.probe.optimal_loss(self.images, denoiser), self.probe.zero_loss(denoiser)
@@ -124,12 +127,12 @@ class _Loop:
     def step(self) -> None:
         """One batch: loss, gradient, Adam, averages. Nothing here waits for the device."""
         state, recipe = self.state, self.recipe
-        draws = draw(self.config, self.images, self.levels, state.images)
+        draws, read = self.feed(state.images)
         seed_globally(recipe.seed, Stream.DROPOUT, state.images, processes.number())
         self.rates.apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)
-        for part in self.shares:
-            self._backward(draws, part)
+        for part, samples in zip(self.shares, read, strict=True):
+            self._backward(draws, part, samples)
         stage, frozen = state.denoiser.stages.index(draws.sigma), self.rates.frozen(state.images)
         self.exchange.add((frozenset(stage.tolist()), frozen))
         self._update()
@@ -151,9 +154,9 @@ class _Loop:
         state.sums.taken += 1 - bad
         state.sums.skipped += bad
 
-    def _backward(self, draws: Draws, part: list[tuple[int, int]]) -> None:
+    def _backward(self, draws: Draws, part: list[tuple[int, int]], samples: Samples) -> None:
         """Adds the gradient of this process's samples of a part in the mean over the batch."""
-        batch = self._load(draws, *part[processes.number()])
+        batch = draws.place(samples, self.device, self.layout)
         also = self._stages(draws, part) if self.sharded else ()
         losses = self._losses(batch, also)
         objective = poison(self._weighted(losses, batch.sigma).sum() / self.recipe.batch_size)
@@ -169,9 +172,6 @@ class _Loop:
         if self.state.uncertainty is not None:
             losses = self.state.uncertainty.balance(losses, sigma)
         return losses * self.levels.weights(sigma).to(losses, non_blocking=True) if self.recipe.importance else losses
-
-    def _load(self, draws: Draws, start: int, stop: int) -> Batch:
-        return draws.load(start, stop, self.images, self.config.model.classes > 0, self.device, self.layout)
 
     def _losses(self, batch: Batch, also: Collection[int]) -> Tensor:
         return self.state.denoiser.loss(batch.y, batch.sigma, batch.noise, batch.labels, batch.augment, also)
@@ -197,12 +197,12 @@ class _Loop:
     def _diverged(self) -> Diverged:
         """Names the sample with the worst loss in the batch that failed first; the weights have not changed since."""
         seen = int(self.health.first) * self.recipe.batch_size
-        draws, stages = draw(self.config, self.images, self.levels, seen), self.state.denoiser.stages
+        ranges, stages = [own for part in self.shares for own in part], self.state.denoiser.stages
+        draws, read = Feed(self.config, self.feed.images, self.levels, ranges, self.device, ahead=0)(seen)
         seed_globally(self.recipe.seed, Stream.DROPOUT, seen, processes.number())
         also = range(len(stages)) if self.sharded else ()
-        ranges = [own for part in self.shares for own in part]
         with torch.no_grad():
-            losses = torch.cat([self._losses(self._load(draws, *own), also) for own in ranges]).cpu()
+            losses = torch.cat([self._losses(draws.place(samples, self.device, self.layout), also) for samples in read]).cpu()
         worst = int(losses.nan_to_num(torch.inf).argmax())
         sample = [index for own in ranges for index in range(*own)][worst]
         what = "The gradient" if losses.isfinite().all() else "The loss"

@@ -73,7 +73,7 @@ class Probe:
         denoised = torch.empty_like(self.clean)
         for label in self.labels.unique():
             here = self.labels == label
-            best: Denoiser = OptimalDenoiser(images.pixels[images.labels == label])
+            best: Denoiser = OptimalDenoiser(images.at(images.labels == label).pixels)
             denoised[here] = best(self.noisy[here], self.sigma[here])
         return self.per_stage(self._losses(denoised, denoiser))
 

@@ -18,15 +18,13 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images | Non
     """The images to train on and those set aside, drawn at random by the seed.
 
     Raises:
-        BadInput: if no image would be left in a part, or the images are in a file that is read in parts.
+        BadInput: if no image would be left in a part.
     """
     if not share:
         return images, None
     aside = round(share * len(images))
     if not 0 < aside < len(images):
         raise BadInput(f"Setting aside {share:g} of {len(images)} images leaves none in one part; choose another --held-out.")
-    if not isinstance(images.pixels, torch.Tensor):
-        raise BadInput("--held-out needs images in memory; this file is read in parts.")
     order = torch.randperm(len(images), generator=generator(seed, Stream.SPLIT))
     return images.at(order[aside:]), images.at(order[:aside])
 
