@@ -16,7 +16,7 @@ from multistage_diffusion.networks import StagedUNet
 from multistage_diffusion.networks.attention import Attention, SpatialTransformer, TokenAttention
 from multistage_diffusion.networks.blocks import PyramidConv, Resampling, ResamplingConv, ResidualBlock
 from multistage_diffusion.networks.embedding import FOURIER_SCALE, NO_LABEL, Embedding
-from multistage_diffusion.networks.layers import Dropout
+from multistage_diffusion.networks.layers import Dropout, GroupNorm
 
 from .conftest import TINY, disturb
 
@@ -187,3 +187,12 @@ def test_dropout_treats_neighbours_apart() -> None:
     zero = (Dropout(0.5)(torch.ones(4096 * 16)) == 0).double().view(-1, 16)
     pairs = (zero.T @ zero) / len(zero)
     assert float((pairs - torch.eye(16) * 0.25 - 0.25).abs().max()) < 0.03
+
+
+def test_a_norm_learns_from_constant_images_in_any_layout() -> None:
+    x, gradients = torch.randn(4, 16, 8, 8), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        norm = GroupNorm(4, 16)
+        norm(x.to(memory_format=layout)).square().sum().backward()
+        gradients.append(norm.weight.grad)
+    torch.testing.assert_close(*gradients)

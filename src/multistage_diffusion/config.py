@@ -166,7 +166,7 @@ class TrainingConfig:
     """Half-life of the averaged weights, in images."""
     ema_rampup: float = 0.05
     """The half-life is at most this fraction of the images seen, so that a short run does not average its random start."""
-    ema_clock: Literal["common", "own"] = "common"
+    ema_clock: Literal["common", "own"] = "own"
     """What half-lives count for a decoder: all images, or those of its own stage alone."""
     posthoc_ema: tuple[float, ...] = ()
     """Keep, besides, averages of these relative widths (0.05 0.1, say), from which multistage ema makes any other."""

@@ -12,6 +12,19 @@ __all__ = ["Dropout", "conv", "group_norm", "linear"]
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
+class GroupNorm(nn.GroupNorm):
+    """Torch's, but on a processor it always computes the gradient of its input, needed or not (below a frozen encoder).
+
+    Without it, the gradient of the weights ends the process where images lie by pixel (torch 2.13).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
+        constant = torch.is_grad_enabled() and not input.requires_grad and input.device.type == "cpu"
+        if constant and not torch.compiler.is_compiling():
+            input = input.detach().requires_grad_()  # noqa: A001
+        return super().forward(input)
+
+
 def group_norm(channels: int, config: NetworkConfig) -> nn.GroupNorm:
     """Group normalisation with the most groups that divide ``channels``.
 
@@ -19,7 +32,7 @@ def group_norm(channels: int, config: NetworkConfig) -> nn.GroupNorm:
     """
     limit = max(1, min(config.groups, channels // config.group_channels))
     groups = next(g for g in range(limit, 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, channels, eps=config.norm_eps)
+    return GroupNorm(groups, channels, eps=config.norm_eps)
 
 
 def _init(layer: Layer, gain: float) -> Layer:
