@@ -60,6 +60,8 @@ class Recipe:
     batches: Literal["mixed", "single-stage"] = "mixed"
     warm: float = 0.0
     """Part of the budget that goes to the unified network of a warm start."""
+    rates: tuple[float, ...] = ()
+    """Learning rates of the encoder and each decoder."""
 
 
 RECIPES = {
@@ -72,6 +74,7 @@ RECIPES = {
     "40/24/24, natural": Recipe((40, 24, 24)),
     "40/24/24, natural, warm start": Recipe((40, 24, 24), warm=0.25),
     "40/24/24, natural, warm start at half": Recipe((40, 24, 24), warm=0.5),
+    "40/24/24, natural, warm start, lower rates": Recipe((40, 24, 24), warm=0.25, rates=(1e-3, 1e-3, 3e-4, 3e-4)),
     "40/32/32, natural, warm start": Recipe((40, 32, 32), warm=0.25),
     "40/32/32, natural, warm start at half": Recipe((40, 32, 32), warm=0.5),
     "40/32/32, 0.36/0.34/0.30, warm start": Recipe((40, 32, 32), (0.36, 0.34, 0.30), warm=0.25),
@@ -92,6 +95,7 @@ def configuration(recipe: Recipe, images: Images, settings: Settings, seed: int,
     model = preset_model(preset, STAGES if several else Stages(()), images.shape, sigma_data=round(images.standard_deviation, 4))
     shared = () if several else STAGES.boundaries
     training = replace(preset.training, seed=seed, shares=recipe.shares, batches=recipe.batches, share_boundaries=shared)
+    training = replace(training, learning_rates=recipe.rates)
     data = DataInfo(path="", fingerprint=images.fingerprint, images=len(images))
     config = RunConfig(model=model, training=training, data=data, init="warm" if recipe.warm else "")
     return replace(config, training=_with_length(training, int(part * settings.budget * 1e12 / macs(config))))
