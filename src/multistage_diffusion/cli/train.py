@@ -27,7 +27,7 @@ from multistage_diffusion.training.state import images_seen
 
 LEAST_SHARE = 1e-4
 
-__all__ = ["Train", "cost_rows", "train_run"]
+__all__ = ["Train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +59,21 @@ class Train:
             _show_cost(config)
             show_preview(self.out, config, images, self.reading, dry_run=True)
             return 0
+        self._prepare(config, images)
+        return _train(config, images, self.out, load_model(init) if init else None)
+
+    def _prepare(self, config: RunConfig, images: Images) -> None:
+        """Shows what is about to be trained on what, once nothing speaks against it."""
+        _show_cost(config)
+        check_run(self.out, config, images)
+        if self.stages is not None and leading():  # the report shows them
+            claim(self.out / "stages.json", self.stages.read_bytes())
+            write_atomically(self.out / "stages.json", self.stages.read_bytes())
         show_preview(self.out, config, images, self.reading, dry_run=False)
-        return train_run(config, images, self.out, self.stages, load_model(init) if init else None)
 
 
-def train_run(config: RunConfig, images: Images, out: Path, stages: Path | None, init: Model | None = None) -> int:
+def _train(config: RunConfig, images: Images, out: Path, init: Model | None = None) -> int:
     """Trains with progress on the terminal; returns 130 if a signal ended it early, else 0."""
-    _show_cost(config)
-    check_run(out, config, images)
-    if stages is not None and leading():  # the report shows them
-        claim(out / "stages.json", stages.read_bytes())
-        write_atomically(out / "stages.json", stages.read_bytes())
     total, batch = config.training.images, config.training.batch_size
     before = images_seen(out)
     if before:
@@ -134,7 +138,7 @@ def _describe(record: Record) -> str:
     return f"loss {losses}{held}  {record.images_per_second:.0f} img/s{left_out}"
 
 
-def cost_rows(config: RunConfig) -> list[list[str]]:
+def _cost_rows(config: RunConfig) -> list[list[str]]:
     """Bounds, share of the training images, parameters and multiply-accumulates of each stage, as text."""
     stages, shares = Stages(config.model.boundaries), stage_shares(config)
     rows = []
@@ -150,5 +154,5 @@ COST_HEADINGS = ["stage", "sigma", "share of training", "parameters", "MACs per 
 
 
 def _show_cost(config: RunConfig) -> None:
-    table(COST_HEADINGS, cost_rows(config))
+    table(COST_HEADINGS, _cost_rows(config))
     say(f"{total_parameters(config.model):,} parameters in all")
