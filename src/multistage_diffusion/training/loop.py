@@ -29,7 +29,7 @@ from multistage_diffusion.training.snapshots import keep_snapshots, save_snapsho
 from multistage_diffusion.training.split import split
 from multistage_diffusion.training.state import State, load_latest, save_checkpoint, whole_weights
 from multistage_diffusion.training.uncertainty import write_curve
-from multistage_diffusion.training.watch import draw_grids, memory_in_use, start_trackers, track
+from multistage_diffusion.training.watch import draw_grids, joined_accelerator, memory_in_use, start_trackers, track
 
 __all__ = ["train"]
 
@@ -77,7 +77,7 @@ class _Loop:
 
     def __init__(self, config: RunConfig, images: Images, out: Path, init: Model | None) -> None:
         self.config, self.recipe, self.out = config, config.training, out
-        self.accelerator = start_trackers(config.training.track, out, config)
+        self.accelerator = joined_accelerator(config.training.track, out)
         self.device = self.accelerator.device
         self.schedule, self.levels, self.rates = SCHEDULES[config.model.schedule], Levels.of(config), Rates(config)
         set_precision(self.recipe.precision)
@@ -92,6 +92,7 @@ class _Loop:
         check_run(out, config, images)
         self.shares = share_out(self.recipe.batch_size, processes.count(), self.recipe.accumulate)
         self._resume()
+        start_trackers(self.accelerator, out, config)
         if self.recipe.compile:
             compile_parts(denoiser.network)
         self.images, held_out = split(images, self.recipe.held_out, self.recipe.seed)

@@ -21,26 +21,28 @@ from multistage_diffusion.generation import SampleOptions, generate, grid_image,
 from multistage_diffusion.training.records import Record
 from multistage_diffusion.training.state import State, whole_weights
 
-__all__ = ["draw_grids", "memory_in_use", "start_trackers", "track"]
+__all__ = ["draw_grids", "joined_accelerator", "memory_in_use", "start_trackers", "track"]
 
 GRID = 16
 
 
-def start_trackers(names: tuple[TrackerName, ...], out: Path, config: RunConfig) -> Accelerator:
-    """Joins the other processes, if there are any, and begins to track if asked for.
+def joined_accelerator(names: tuple[TrackerName, ...], out: Path) -> Accelerator:
+    """Joins the other processes, if there are any; writes nothing yet.
 
     Raises:
         BadInput: if a tracker is not installed.
     """
     processes.join(processes.float64_device())
-    if not names:
-        return Accelerator()
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise BadInput(f"Tracking with {name} needs its package: pip install {name}.")
-    accelerator = Accelerator(log_with=list(names), project_dir=out)
-    accelerator.init_trackers("multistage-diffusion", _flat(to_json(config)), {"wandb": {"dir": str(out), "name": out.name}})
-    return accelerator
+    return Accelerator(log_with=list(names) or None, project_dir=out)
+
+
+def start_trackers(accelerator: Accelerator, out: Path, config: RunConfig) -> None:
+    """Begins to track in the folder of a run, which is one by now."""
+    if config.training.track:
+        accelerator.init_trackers("multistage-diffusion", _flat(to_json(config)), {"wandb": {"dir": str(out), "name": out.name}})
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
