@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from multistage_diffusion.training.records import Record
@@ -62,13 +63,14 @@ def _cosines(figure: Figure, axes: Axes, sigma: NDArray[np.float64], cosines: ND
 def loss_figure(records: Sequence[Record]) -> str:
     """Loss over images, a panel for each stage: training, averaged weights on the probe, optimal denoiser on the probe."""
     count = len(records[0].probe_loss)
-    figure = Figure(figsize=(max(4.5, 3.3 * count), 3.0), layout="constrained")
+    figure = Figure(figsize=(max(4.5, 3.3 * count), 3.4), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
     images = [record.images for record in records]
     for stage, axes in enumerate(panels):
         _loss_panel(axes, images, records, stage)
     panels[0].set_ylabel("weighted loss")
-    panels[-1].legend(frameon=False, fontsize=8, loc="upper right")
+    entries = panels[-1].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=min(count, 3), frameon=False, fontsize=8)
     return _svg(figure)
 
 
@@ -80,15 +82,14 @@ def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], st
     axes.plot(
         images, [record.probe_loss[stage] for record in records], color=colour, marker=marker, label="averaged weights, probe"
     )
-    axes.plot(
-        images, [record.optimal_loss[stage] for record in records], color="#111111", ls="--", label="optimal denoiser, probe"
-    )
+    axes.axhline(records[-1].optimal_loss[stage], color="#111111", ls="--", label="optimal denoiser, probe")
     if records[-1].held_out_loss:
         held = [record.held_out_loss[stage] if record.held_out_loss else np.nan for record in records]
         axes.plot(images, held, color=colour, ls="-.", marker=marker, label="averaged weights, held out")
     if records[-1].zero_loss:
         axes.axhline(records[-1].zero_loss[stage], color="#999999", lw=0.8, ls=":", label="untrained network")
     axes.set(title=f"stage {stage + 1}", xlabel="images", yscale="log", ylim=_limits(training, records, stage))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _limits(training: Sequence[float], records: Sequence[Record], stage: int) -> tuple[float, float]:
