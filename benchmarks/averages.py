@@ -60,9 +60,8 @@ class Run:
     def __init__(self, config: RunConfig, images: Images) -> None:
         self.config, self.images, self.levels = config, images, Levels.of(config)
         seed_globally(config.training.seed, Stream.WEIGHTS)
-        denoiser = build_denoiser(config.model)
-        denoiser.dtype = torch.bfloat16
-        self.state = State.begin(lay_out(denoiser), config.training)
+        denoiser = lay_out(build_denoiser(config.model), torch.bfloat16)
+        self.state, self.rates = State.begin(denoiser, config.training), Rates(config)
         recipes = [replace(config.training, ema_clock=clock, ema_half_life=life) for life, clock in product(HALF_LIVES, CLOCKS)]
         self.averages = [Averages(denoiser, recipe) for recipe in recipes]
 
@@ -73,7 +72,7 @@ class Run:
         draws = draw(self.config, self.images, self.levels, state.images)
         samples = draws.read(0, recipe.batch_size, self.images, False, CPU)
         batch = draws.place(samples, CPU, fastest_layout(denoiser))
-        Rates(self.config).apply(state.optimizer, state.images)
+        self.rates.apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)
         denoiser.loss(batch.y, batch.sigma, batch.noise).mean().backward()
         state.optimizer.step()

@@ -107,8 +107,7 @@ class Steps:
     """A run without its records and checkpoints."""
 
     def __init__(self, config: RunConfig, images: Images, ahead: int) -> None:
-        denoiser = lay_out(build_denoiser(config.model).to(DEVICE))
-        denoiser.dtype = torch.bfloat16
+        denoiser = lay_out(build_denoiser(config.model).to(DEVICE), torch.bfloat16)
         self.state, self.layout = State.begin(denoiser, config.training), fastest_layout(denoiser)
         self.feed = Feed(config, images, Levels.of(config), [(0, config.training.batch_size)], DEVICE, ahead)
         self.batch = config.training.batch_size

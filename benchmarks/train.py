@@ -80,9 +80,8 @@ class Steps:
     """A network and the steps of its training."""
 
     def __init__(self, config: RunConfig, dtype: torch.dtype, compiled: bool = False) -> None:
-        denoiser = build_denoiser(config.model).to(DEVICE)
-        denoiser.dtype = dtype
-        self.state, self.shape = State.begin(lay_out(denoiser), config.training), config.model.shape
+        denoiser = lay_out(build_denoiser(config.model).to(DEVICE), dtype)
+        self.state, self.shape = State.begin(denoiser, config.training), config.model.shape
         if compiled:
             compile_parts(denoiser.network)
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from multistage_diffusion.config import ModelConfig
+from multistage_diffusion.config import ModelConfig, PrecisionName
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.unet import StagedUNet
 from multistage_diffusion.schedule import DDPM, VP, Schedule, as_float64
@@ -27,6 +27,7 @@ __all__ = [
     "NetworkDenoiser",
     "Preconditioning",
     "build_denoiser",
+    "dtype_of",
     "edm_preconditioning",
     "eps_preconditioning",
     "fastest_layout",
@@ -220,8 +221,14 @@ def fastest_layout(denoiser: NetworkDenoiser) -> torch.memory_format:
     return torch.contiguous_format if slow else torch.channels_last
 
 
-def lay_out(denoiser: NetworkDenoiser) -> NetworkDenoiser:
-    """Lays out the weights of convolutions as is fastest in the number format of the denoiser; their values stay."""
+def dtype_of(precision: PrecisionName) -> torch.dtype:
+    """The number format of products and convolutions for a precision of training."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def lay_out(denoiser: NetworkDenoiser, dtype: torch.dtype) -> NetworkDenoiser:
+    """Sets the number format and lays out the weights of convolutions as is fastest in it; their values stay."""
+    denoiser.dtype = dtype
     layout = fastest_layout(denoiser)
     for parameter in denoiser.parameters():
         if parameter.ndim == 4:

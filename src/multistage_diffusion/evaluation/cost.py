@@ -47,7 +47,7 @@ def stage_costs(config: ModelConfig, frozen: Sequence[bool] = ()) -> list[StageC
     """
     with torch.device("meta"):
         denoiser = build_denoiser(config)
-    parts = (*denoiser.network.encoders, *denoiser.network.decoders)
+    parts = denoiser.network.parts
     for part, still in zip(parts, frozen or [False] * len(parts), strict=True):
         part.requires_grad_(not still)
     return [_cost(denoiser, config, stage) for stage in range(len(denoiser.stages))]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from multistage_diffusion.config import RunConfig
+from multistage_diffusion.denoiser import dtype_of
 from multistage_diffusion.evaluation.cost import StageCost, activation_bytes, stage_costs, total_parameters
 from multistage_diffusion.evaluation.speed import Speed, measure_speed
 from multistage_diffusion.generation import SampleOptions, evaluations_per_stage
@@ -67,7 +68,7 @@ def price(config: RunConfig, steps: int, measure: bool, device: torch.device | s
         device: where to measure.
     """
     stages = range(len(config.model.boundaries) + 1)
-    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+    dtype = dtype_of(config.training.precision)
     options = SampleOptions(steps=steps)
     return Price(
         costs=stage_costs(config.model),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.config import RunConfig
-from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
+from multistage_diffusion.denoiser import build_denoiser, dtype_of, fastest_layout, lay_out
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.state import State
@@ -39,9 +39,8 @@ def measure_speed(config: RunConfig, device: torch.device | str = "cpu", seconds
         device: where to compute.
         seconds: about how long each of the measurements may take, a few for each stage.
     """
-    denoiser = build_denoiser(config.model).to(device)
-    denoiser.dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-    state = State.begin(lay_out(denoiser), config.training)
+    denoiser = lay_out(build_denoiser(config.model).to(device), dtype_of(config.training.precision))
+    state = State.begin(denoiser, config.training)
     training, sampling = [], []
     for stage in range(len(denoiser.stages)):
         batches = [_batch(config, stage, size, device, fastest_layout(denoiser)) for size in (1, config.training.batch_size)]

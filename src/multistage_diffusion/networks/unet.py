@@ -176,6 +176,11 @@ class StagedUNet(nn.Module):
             for stage, (width, owner) in enumerate(zip(widths, owners, strict=True))
         )
 
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Each encoder, then each decoder."""
+        return (*self.encoders, *self.decoders)
+
     def forward(
         self,
         x: Tensor,

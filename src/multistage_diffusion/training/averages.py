@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from multistage_diffusion.config import TrainingConfig
 from multistage_diffusion.denoiser import NetworkDenoiser
@@ -39,7 +39,7 @@ class Averages:
         self.main = copy.deepcopy(denoiser).eval().requires_grad_(False)
         self.power = [copy.deepcopy(self.main.network) for _ in config.posthoc_ema]
         self.gammas = [exponent(width) for width in config.posthoc_ema]
-        self.seen = torch.zeros(len(_parts(denoiser.network)), dtype=torch.int64)
+        self.seen = torch.zeros(len(denoiser.network.parts), dtype=torch.int64)
         """Images that each encoder, then each decoder has counted; on the CPU."""
 
     def networks(self) -> Iterator[StagedUNet]:
@@ -73,12 +73,8 @@ class Averages:
         return [*([sum(counts)] if len(self.main.network.encoders) == 1 else counts), *counts]
 
 
-def _parts(network: StagedUNet) -> tuple[nn.Module, ...]:
-    return (*network.encoders, *network.decoders)
-
-
 def _blend(average: StagedUNet, network: StagedUNet, decays: Sequence[float]) -> None:
     """``average <- decay * average + (1 - decay) * weights``, with a decay for each encoder and decoder."""
-    for ours, theirs, decay in zip(_parts(average), _parts(network), decays, strict=True):
+    for ours, theirs, decay in zip(average.parts, network.parts, decays, strict=True):
         if decay < 1:
             torch._foreach_lerp_(list(ours.parameters()), list(theirs.parameters()), 1 - decay)

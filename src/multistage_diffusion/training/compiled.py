@@ -18,7 +18,7 @@ __all__ = ["compile_parts"]
 
 def compile_parts(network: StagedUNet) -> None:
     """Lets each encoder and decoder be compiled at its first use; names of parameters stay as they are."""
-    for part in (*network.encoders, *network.decoders):
+    for part in network.parts:
         part.forward = _for_any_number(part.forward)
 
 

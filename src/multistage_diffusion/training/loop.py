@@ -11,7 +11,7 @@ from multistage_diffusion import processes
 from multistage_diffusion.checkpoint import Model, load_model, save_model
 from multistage_diffusion.config import PrecisionName, RunConfig, to_json
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
+from multistage_diffusion.denoiser import build_denoiser, dtype_of, fastest_layout, lay_out
 from multistage_diffusion.evaluation.cost import training_macs
 from multistage_diffusion.files import write_json
 from multistage_diffusion.schedule import SCHEDULES
@@ -85,8 +85,8 @@ class _Loop:
         denoiser = build_denoiser(config.model).to(self.device)
         if init is not None:
             begin_with(denoiser, config, init)
-        denoiser.dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
-        self.layout, self.state = fastest_layout(denoiser), State.begin(lay_out(denoiser), self.recipe)
+        self.state = State.begin(lay_out(denoiser, dtype_of(self.recipe.precision)), self.recipe)
+        self.layout = fastest_layout(denoiser)
         self.sharded = self.recipe.shard and processes.count() > 1
         self.health, self.exchange = Health(self.device), Exchange(p for _, p in self.state.named_parameters())
         check_run(out, config, images)

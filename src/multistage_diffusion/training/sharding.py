@@ -21,10 +21,10 @@ def shard(network: StagedUNet) -> None:
     """
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()
-    for part in (*network.encoders, *network.decoders):
-        fully_shard(part, reshard_after_forward=True)
-        part.set_gradient_divide_factor(1.0)
-        part.set_force_sum_reduction_for_comms(True)
+    for part in network.parts:
+        split = fully_shard(part, reshard_after_forward=True)
+        split.set_gradient_divide_factor(1.0)
+        split.set_force_sum_reduction_for_comms(True)
 
 
 def whole(tensor: Tensor) -> Tensor:

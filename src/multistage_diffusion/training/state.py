@@ -51,7 +51,7 @@ class Sums:
     def zero(denoiser: NetworkDenoiser, device: torch.device) -> "Sums":
         """Nothing yet. In float64 where the device has it."""
         kind = torch.float32 if device.type == "mps" else torch.float64
-        stages, parts = len(denoiser.stages), len(denoiser.network.encoders) + len(denoiser.network.decoders)
+        stages, parts = len(denoiser.stages), len(denoiser.network.parts)
         loss, count, norm, taken, skipped = (torch.zeros(n, dtype=kind, device=device) for n in (stages, stages, parts, 1, 1))
         return Sums(loss, count, norm, taken, skipped)
 
@@ -112,7 +112,7 @@ class State:
 
 
 def _modules(denoiser: NetworkDenoiser, uncertainty: Uncertainty | None) -> list[nn.Module]:
-    parts = [*denoiser.network.encoders, *denoiser.network.decoders]
+    parts = list(denoiser.network.parts)
     return parts if uncertainty is None else [*parts, uncertainty]
 
 
