@@ -17,15 +17,17 @@ import torch
 import tyro
 from study import STAGES, halved
 
-from multistage_diffusion.config import DataInfo, RunConfig, ScheduleName
 from multistage_diffusion.data import Images, load
-from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser, fastest_layout, lay_out
+from multistage_diffusion.denoiser import NetworkDenoiser, fastest_layout, lay_out
+from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, preset_model
-from multistage_diffusion.schedule import SCHEDULES
-from multistage_diffusion.training.averages import Averages
-from multistage_diffusion.training.batches import draw
-from multistage_diffusion.training.draws import Levels, Stream, seed_globally, stage_shares
-from multistage_diffusion.training.probe import Probe
+from multistage_diffusion.schedule import SCHEDULES, ScheduleName
+from multistage_diffusion.training.batches.batch import draw
+from multistage_diffusion.training.batches.levels import Levels, stage_shares
+from multistage_diffusion.training.config import DataInfo, RunConfig
+from multistage_diffusion.training.ema.averages import Averages
+from multistage_diffusion.training.monitoring.probe import Probe
+from multistage_diffusion.training.randomness import Stream, seed_globally
 from multistage_diffusion.training.rates import Rates
 from multistage_diffusion.training.state import State
 
@@ -46,12 +48,18 @@ class Settings:
     densities: tuple[ScheduleName, ...] = ("edm",)
 
 
-def configuration(schedule: ScheduleName, images: Images, settings: Settings, seed: int) -> RunConfig:
+def configuration(
+    schedule: ScheduleName, images: Images, settings: Settings, seed: int
+) -> RunConfig:
     """A run of the preset ``small`` under a density."""
     preset = replace(PRESETS["small"], schedule=schedule)
-    model = preset_model(preset, STAGES, images.shape, sigma_data=round(images.standard_deviation, 4))
+    model = preset_model(
+        preset, STAGES, images.shape, sigma_data=round(images.standard_deviation, 4)
+    )
     training = replace(preset.training, images=settings.images, seed=seed)
-    return RunConfig(model=model, training=training, data=DataInfo(path="", fingerprint="", images=len(images)))
+    return RunConfig(
+        model=model, training=training, data=DataInfo(path="", fingerprint="", images=len(images))
+    )
 
 
 class Run:
@@ -62,7 +70,10 @@ class Run:
         seed_globally(config.training.seed, Stream.WEIGHTS)
         denoiser = lay_out(build_denoiser(config.model), torch.bfloat16)
         self.state, self.rates = State.begin(denoiser, config.training), Rates(config)
-        recipes = [replace(config.training, ema_clock=clock, ema_half_life=life) for life, clock in product(HALF_LIVES, CLOCKS)]
+        recipes = [
+            replace(config.training, ema_clock=clock, ema_half_life=life)
+            for life, clock in product(HALF_LIVES, CLOCKS)
+        ]
         self.averages = [Averages(denoiser, recipe) for recipe in recipes]
 
     def step(self) -> None:
@@ -76,14 +87,19 @@ class Run:
         state.optimizer.zero_grad(set_to_none=True)
         denoiser.loss(batch.y, batch.sigma, batch.noise).mean().backward()
         state.optimizer.step()
-        counts = denoiser.stages.index(batch.sigma).bincount(minlength=len(denoiser.stages)).tolist()
+        counts = (
+            denoiser.stages.index(batch.sigma).bincount(minlength=len(denoiser.stages)).tolist()
+        )
         state.count(counts)
         for average in self.averages:
             average.update(denoiser.network, counts)
 
     def measured(self, probe: Probe) -> list[list[float]]:
         """Losses of each stage, of the weights as they are and of every average."""
-        return [probe.network_loss(denoiser, CPU) for denoiser in (self.state.denoiser.eval(), *self._averaged())]
+        return [
+            probe.network_loss(denoiser, CPU)
+            for denoiser in (self.state.denoiser.eval(), *self._averaged())
+        ]
 
     def _averaged(self) -> Iterator[NetworkDenoiser]:
         yield from (average.main for average in self.averages)
@@ -101,13 +117,21 @@ def table(shares: Sequence[float], losses: torch.Tensor) -> None:
     """Losses ``[seeds, points, weights, stages]``: at the end, and against the common clock at every point."""
     headings = " | ".join(f"stage {stage + 1} ({share:.2%})" for stage, share in enumerate(shares))
     print(f"| weights | {headings} |\n|---|{'---|' * len(shares)}")
-    names = ["as they are", *(f"half-life {life:,}, {clock} clock" for life, clock in product(HALF_LIVES, CLOCKS))]
+    names = [
+        "as they are",
+        *(f"half-life {life:,}, {clock} clock" for life, clock in product(HALF_LIVES, CLOCKS)),
+    ]
     for name, end in zip(names, losses[:, -1].unbind(1), strict=True):
-        print(f"| {name} | {' | '.join(f'{m:.4f} ± {s:.4f}' for m, s in zip(*_spread(end), strict=True))} |")
+        print(
+            f"| {name} | {' | '.join(f'{m:.4f} ± {s:.4f}' for m, s in zip(*_spread(end), strict=True))} |"
+        )
     print("\nOwn clock against the common one, at each sixth of the run:")
     for place, life in enumerate(HALF_LIVES):
         common, own = (losses.mean(0)[:, 1 + 2 * place + clock] for clock in range(2))
-        changes = " / ".join(", ".join(f"{change:+.1%}" for change in stage.tolist()) for stage in (own / common - 1).T)
+        changes = " / ".join(
+            ", ".join(f"{change:+.1%}" for change in stage.tolist())
+            for stage in (own / common - 1).T
+        )
         print(f"- half-life {life:,}: {changes}")
 
 
@@ -120,7 +144,9 @@ def main(settings: Settings) -> None:
     """Trains and prints."""
     images, held_out = halved(load(settings.train)), halved(load(settings.test))
     for name in settings.densities:
-        probe = Probe.draw(held_out, STAGES, SCHEDULES[name], conditional=False, seed=0, per_stage=512)
+        probe = Probe.draw(
+            held_out, STAGES, SCHEDULES[name], conditional=False, seed=0, per_stage=512
+        )
         runs = [Run(configuration(name, images, settings, seed), images) for seed in settings.seeds]
         losses = torch.tensor([list(run.points(probe)) for run in runs])
         print(f"\n### Density {name}\n")

@@ -20,8 +20,8 @@ import tyro
 from torch import Tensor
 
 from multistage_diffusion.data import Images, load, to_unit_range
+from multistage_diffusion.distributed import float64_device
 from multistage_diffusion.optimal import OptimalDenoiser, PairDenoiser
-from multistage_diffusion.processes import float64_device
 from multistage_diffusion.schedule import VP
 
 
@@ -85,15 +85,26 @@ def main(settings: Settings) -> None:
     squares, x = data.square().sum(1), data[indices] + noise.flatten(1).float().to(DEVICE)
     evaluations = settings.pairs * settings.levels
     times = {
-        "plain, two float32 products": seconds(lambda: plain(x, data, squares, 1.0), settings.repeats) / settings.pairs,
+        "plain, two float32 products": seconds(
+            lambda: plain(x, data, squares, 1.0), settings.repeats
+        )
+        / settings.pairs,
         "ours": seconds(lambda: ours(indices, noise, sigmas), settings.repeats) / evaluations,
     }
     rate, macs = product_rate(settings.repeats), 2 * data.numel()
-    where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
+    where = (
+        torch.cuda.get_device_name()
+        if DEVICE.type == "cuda"
+        else f"{processor()}, {torch.get_num_threads()} threads"
+    )
     print(f"{where}, torch {torch.__version__}; {len(images)} images of {images.shape}")
     print(f"float32 matrix product: {rate / 1e9:.0f} GMAC/s")
-    print(f"largest error of ours: {error(images, indices, noise, sigmas, found):.1e} of the pixel range\n")
-    print("| evaluation | ms for a pair at a level | against plain | share of the product rate |\n|---|---|---|---|")
+    print(
+        f"largest error of ours: {error(images, indices, noise, sigmas, found):.1e} of the pixel range\n"
+    )
+    print(
+        "| evaluation | ms for a pair at a level | against plain | share of the product rate |\n|---|---|---|---|"
+    )
     for name, value in times.items():
         ratio = times["plain, two float32 products"] / value
         print(f"| {name} | {value * 1e3:.2f} | {ratio:.2f} x | {macs / value / rate:.0%} |")
@@ -103,7 +114,9 @@ def processor() -> str:
     """The processor's name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
+    return next(
+        (line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor()
+    )
 
 
 if __name__ == "__main__":

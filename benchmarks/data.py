@@ -24,23 +24,27 @@ import torch
 import tyro
 from PIL import Image
 
-from multistage_diffusion.config import DataInfo, NetworkConfig, RunConfig
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.data.decoding import decode
-from multistage_diffusion.data.listing import Listing
 from multistage_diffusion.data.parallel import cores, in_order
-from multistage_diffusion.data.sources import list_images
-from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
+from multistage_diffusion.data.sources.listing import Listing
+from multistage_diffusion.data.sources.load import list_images
+from multistage_diffusion.denoiser import fastest_layout, lay_out
+from multistage_diffusion.model import build_denoiser
+from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
-from multistage_diffusion.training.draws import Levels
-from multistage_diffusion.training.feeding import MOST_AHEAD, Feed
+from multistage_diffusion.training.batches.levels import Levels
+from multistage_diffusion.training.batches.prefetch import MOST_AHEAD, Feed
+from multistage_diffusion.training.config import DataInfo, RunConfig
 from multistage_diffusion.training.state import State
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 AHEAD = (0, min(MOST_AHEAD, cores()))  # not, and as a run does
 SIDE = 256
 # A network with next to nothing to compute: no step of a real one is as short
-LEAST = NetworkConfig(encoder_widths=(8,), decoder_widths=(8, 8, 8), channel_mult=(1, 1, 1), blocks=1)
+LEAST = NetworkConfig(
+    encoder_widths=(8,), decoder_widths=(8, 8, 8), channel_mult=(1, 1, 1), blocks=1
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,12 @@ def make(folder: Path, numbers: range) -> None:
     for number in numbers:
         rng, total = np.random.default_rng(number), np.zeros((SIDE, SIDE, 3), np.float32)
         for side, height in ((4, 50.0), (16, 25.0), (64, 12.0), (SIDE, 9.0)):
-            octave = Image.fromarray((128 + height * rng.standard_normal((side, side, 3))).clip(0, 255).astype(np.uint8))
-            total += np.asarray(octave.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32) - 128
+            octave = Image.fromarray(
+                (128 + height * rng.standard_normal((side, side, 3))).clip(0, 255).astype(np.uint8)
+            )
+            total += (
+                np.asarray(octave.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32) - 128
+            )
         path = folder / f"{number // 1000:03d}" / f"{number:06d}.jpg"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray((128 + total).clip(0, 255).astype(np.uint8)).save(path, quality=90)
@@ -91,7 +99,9 @@ def decoding(source: str, count: int, threads: int) -> float:
     listing = list_images(source)
     assert isinstance(listing, Listing)
     entries = list(islice(listing.entries(), count))
-    return len(entries) / timed(lambda: sum(1 for _ in in_order(lambda entry: decode(entry.open), entries, threads)))
+    return len(entries) / timed(
+        lambda: sum(1 for _ in in_order(lambda entry: decode(entry.open), entries, threads))
+    )
 
 
 def configuration(images: Images, network: NetworkConfig | None, batch: int) -> RunConfig:
@@ -100,7 +110,9 @@ def configuration(images: Images, network: NetworkConfig | None, batch: int) -> 
     preset = preset if network is None else replace(preset, network=network)
     model = preset_model(preset, choose_stages(preset, None), images.shape)
     recipe = replace(preset.training, images=1 << 40, batch_size=batch)
-    return RunConfig(model=model, training=recipe, data=DataInfo(path="", fingerprint="", images=len(images)))
+    return RunConfig(
+        model=model, training=recipe, data=DataInfo(path="", fingerprint="", images=len(images))
+    )
 
 
 class Steps:
@@ -109,7 +121,9 @@ class Steps:
     def __init__(self, config: RunConfig, images: Images, ahead: int) -> None:
         denoiser = lay_out(build_denoiser(config.model).to(DEVICE), torch.bfloat16)
         self.state, self.layout = State.begin(denoiser, config.training), fastest_layout(denoiser)
-        self.feed = Feed(config, images, Levels.of(config), [(0, config.training.batch_size)], DEVICE, ahead)
+        self.feed = Feed(
+            config, images, Levels.of(config), [(0, config.training.batch_size)], DEVICE, ahead
+        )
         self.batch = config.training.batch_size
 
     def __call__(self) -> tuple[float, float]:
@@ -173,27 +187,55 @@ def main(settings: Settings) -> None:
     """Measures and prints."""
     if not settings.folder.exists():
         make_all(settings.folder, settings.count)
-    where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.processor() or platform.machine()
-    print(f"{where}, {cores()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    where = (
+        torch.cuda.get_device_name()
+        if DEVICE.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    print(
+        f"{where}, {cores()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads\n"
+    )
     print("| decoding | one thread, images/s | all cores |\n|---|---|---|")
     for source in (settings.cifar, str(settings.folder)):
-        rates = [[decoding(source, settings.decoded, threads) for _ in range(3)] for threads in (1, cores())]
-        print(f"| {source} | {' | '.join(f'{statistics.median(rate):.0f}' for rate in rates)} |", flush=True)
+        rates = [
+            [decoding(source, settings.decoded, threads) for _ in range(3)]
+            for threads in (1, cores())
+        ]
+        print(
+            f"| {source} | {' | '.join(f'{statistics.median(rate):.0f}' for rate in rates)} |",
+            flush=True,
+        )
     options = ReadOptions(cache=settings.folder.with_name(f"{settings.folder.name}.cache"))
     shutil.rmtree(str(options.cache), ignore_errors=True)
     built = timed(lambda: load(settings.folder, options))
     found = statistics.median(timed(lambda: load(settings.folder, options)) for _ in range(3))
-    print(f"\nCache of {settings.count} images: built in {built:.0f} s, found in {found:.2f} s.\n", flush=True)
-    print("| steps | batch | read ahead | waiting | images/s | the loader alone, images/s |\n|---|---|---|---|---|---|")
+    print(
+        f"\nCache of {settings.count} images: built in {built:.0f} s, found in {found:.2f} s.\n",
+        flush=True,
+    )
+    print(
+        "| steps | batch | read ahead | waiting | images/s | the loader alone, images/s |\n|---|---|---|---|---|---|"
+    )
     small, large = load(settings.cifar), load(settings.folder, options)
-    for line in report("CIFAR-10, `small`", configuration(small, None, 64), small, settings.seconds):
+    for line in report(
+        "CIFAR-10, `small`", configuration(small, None, 64), small, settings.seconds
+    ):
         print(line, flush=True)
-    for line in report("CIFAR-10, next to nothing", configuration(small, LEAST, 64), small, settings.seconds):
+    for line in report(
+        "CIFAR-10, next to nothing", configuration(small, LEAST, 64), small, settings.seconds
+    ):
         print(line, flush=True)
-    for line in report("256x256, next to nothing", configuration(large, LEAST, 4), large, settings.seconds):
+    for line in report(
+        "256x256, next to nothing", configuration(large, LEAST, 4), large, settings.seconds
+    ):
         print(line, flush=True)
-    print("\n| steps of a device of its own | batch | images/s | waiting without reading ahead | with |\n|---|---|---|---|---|")
-    for name, images, batch, speeds in (("CIFAR-10", small, 64, (1000, 4000, 8000)), ("256x256", large, 16, (50, 200, 400))):
+    print(
+        "\n| steps of a device of its own | batch | images/s | waiting without reading ahead | with |\n|---|---|---|---|---|"
+    )
+    for name, images, batch, speeds in (
+        ("CIFAR-10", small, 64, (1000, 4000, 8000)),
+        ("256x256", large, 16, (50, 200, 400)),
+    ):
         config = configuration(images, None, batch)
         for speed in speeds:
             shares = [f"{paused(config, images, ahead, speed, 4):.2%}" for ahead in AHEAD]

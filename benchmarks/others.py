@@ -33,13 +33,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from train import DEVICE, Steps, configuration, convolution_rate, seconds_of
 
-from multistage_diffusion.config import ModelConfig
-from multistage_diffusion.evaluation.cost import stage_costs, unified
+from multistage_diffusion.cost import stage_costs, unified
+from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.schedule import SCHEDULES
 
 OURS = "multistage-diffusion, unified twin"
 LAYOUTS = {"by pixel": torch.channels_last, "by channel": torch.contiguous_format}
-INSTALL = "pip install diffusers einops && pip install --no-deps denoising-diffusion-pytorch ema-pytorch"
+INSTALL = (
+    "pip install diffusers einops && pip install --no-deps denoising-diffusion-pytorch ema-pytorch"
+)
 
 Step = Callable[[], None]
 
@@ -99,13 +101,18 @@ def diffusers_unet(config: ModelConfig, width: int) -> nn.Module:
     from diffusers import UNet2DModel
 
     style = config.network
-    attends = [max(config.shape[1:]) >> level in style.attention_resolutions for level in range(len(style.channel_mult))]
+    attends = [
+        max(config.shape[1:]) >> level in style.attention_resolutions
+        for level in range(len(style.channel_mult))
+    ]
     return UNet2DModel(
         sample_size=config.shape[1:],
         in_channels=config.shape[0],
         out_channels=config.shape[0],
         down_block_types=tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attends),
-        up_block_types=tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attends)),
+        up_block_types=tuple(
+            "AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attends)
+        ),
         block_out_channels=tuple(width * mult for mult in style.channel_mult),
         layers_per_block=style.blocks,
         attention_head_dim=style.head_channels or None,
@@ -122,16 +129,22 @@ def denoising_diffusion_unet(config: ModelConfig, width: int) -> nn.Module:
     levels = range(len(style.channel_mult))
     return Unet(
         dim=width,
-        init_dim=width * style.channel_mult[0],  # a level has the channels that the one above hands to it
+        init_dim=width
+        * style.channel_mult[0],  # a level has the channels that the one above hands to it
         dim_mults=(*style.channel_mult[1:], style.channel_mult[-1]),
         channels=config.shape[0],
-        full_attn=tuple(max(config.shape[1:]) >> level in style.attention_resolutions for level in levels),
+        full_attn=tuple(
+            max(config.shape[1:]) >> level in style.attention_resolutions for level in levels
+        ),
         flash_attn=True,
         dropout=style.dropout,
     )
 
 
-FOREIGN = {"diffusers UNet2DModel": diffusers_unet, "denoising_diffusion_pytorch Unet": denoising_diffusion_unet}
+FOREIGN = {
+    "diffusers UNet2DModel": diffusers_unet,
+    "denoising_diffusion_pytorch Unet": denoising_diffusion_unet,
+}
 
 
 def predict(network: nn.Module, x: Tensor, time: Tensor) -> Tensor:
@@ -143,11 +156,19 @@ def predict(network: nn.Module, x: Tensor, time: Tensor) -> Tensor:
 class ForeignSteps:
     """A network of another library and the steps of its training, as in ``Steps`` but for the plain loss on the noise."""
 
-    def __init__(self, build: Callable[[], nn.Module], layout: torch.memory_format, shape: Sequence[int], batch: int) -> None:
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        layout: torch.memory_format,
+        shape: Sequence[int],
+        batch: int,
+    ) -> None:
         self.network: nn.Module = build().to(DEVICE).to(memory_format=layout)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3, fused=True)
-        self.y, self.noise = (torch.randn(batch, *shape, device=DEVICE).to(memory_format=layout) for _ in range(2))
+        self.y, self.noise = (
+            torch.randn(batch, *shape, device=DEVICE).to(memory_format=layout) for _ in range(2)
+        )
         self.time = torch.randint(1000, (batch,), device=DEVICE)
 
     def __call__(self) -> None:
@@ -155,22 +176,30 @@ class ForeignSteps:
         with torch.autocast(DEVICE.type, torch.bfloat16):
             predicted = predict(self.network, self.y + self.noise, self.time)
         F.mse_loss(predicted.float(), self.noise).backward()
-        nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])  # ours measures it too
+        nn.utils.get_total_norm(
+            [p.grad for p in self.network.parameters() if p.grad is not None]
+        )  # ours measures it too
         self.optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 0.01)
+            torch._foreach_lerp_(
+                list(self.average.parameters()), list(self.network.parameters()), 0.01
+            )
 
 
 def macs(network: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
     """Multiply-accumulates of one image on torch's meta device: forward, and forward and backward."""
     with FlopCounterMode(display=False) as counter:
-        output = predict(network, torch.empty(1, *shape, device="meta"), torch.empty(1, device="meta"))
+        output = predict(
+            network, torch.empty(1, *shape, device="meta"), torch.empty(1, device="meta")
+        )
         forward = counter.get_total_flops() // 2
         output.sum().backward()
     return forward, counter.get_total_flops() // 2
 
 
-def closest(build: Callable[[int], nn.Module], shape: Sequence[int], target: int) -> tuple[int, int]:
+def closest(
+    build: Callable[[int], nn.Module], shape: Sequence[int], target: int
+) -> tuple[int, int]:
     """The multiple of 8 as width whose forward pass costs closest to ``target``, and what training costs with it.
 
     For ``edm-cifar10``, with 21.19 GMAC: 128 for diffusers, as ours (21.16 GMAC), 168 for denoising_diffusion_pytorch (21.01).
@@ -183,7 +212,9 @@ def closest(build: Callable[[int], nn.Module], shape: Sequence[int], target: int
 
     widths = range(8, 1025, 8)
     above = bisect_left(widths, target, key=lambda width: cost(width)[0])
-    width = min(widths[max(above - 1, 0) : above + 1], key=lambda width: abs(cost(width)[0] - target))
+    width = min(
+        widths[max(above - 1, 0) : above + 1], key=lambda width: abs(cost(width)[0] - target)
+    )
     return width, cost(width)[1]
 
 
@@ -202,7 +233,13 @@ def candidates(settings: Settings) -> Iterator[Candidate]:
     for name, build in FOREIGN.items():
         width, cost = closest(partial(build, config), config.shape, ours.macs)
         for layout, order in LAYOUTS.items():
-            start = partial(ForeignSteps, partial(build, config, width), order, config.shape, settings.batch_size)
+            start = partial(
+                ForeignSteps,
+                partial(build, config, width),
+                order,
+                config.shape,
+                settings.batch_size,
+            )
             yield Candidate(f"{name}, width {width}", layout, cost, start)
 
 
@@ -236,7 +273,9 @@ def peak_apart(candidate: Candidate, settings: Settings) -> int:
     """The same, measured in a fresh process."""
     options = asdict(replace(settings, only=candidate.name))
     words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    run = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    run = subprocess.run(
+        [sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True
+    )  # noqa: S603
     return int(run.stdout.split()[-1])
 
 
@@ -260,7 +299,10 @@ def stand_in_for_torchvision() -> None:
         import_module("torchvision")
     except (ImportError, RuntimeError):  # torchvision of another build of torch lacks its operators
         package, parts = ModuleType("torchvision"), ("transforms", "utils")
-        modules = {package.__name__: package, **{f"torchvision.{part}": ModuleType(f"torchvision.{part}") for part in parts}}
+        modules = {
+            package.__name__: package,
+            **{f"torchvision.{part}": ModuleType(f"torchvision.{part}") for part in parts},
+        }
         for name, module in modules.items():
             module.__spec__ = ModuleSpec(name, None)
         for part in parts:
@@ -278,7 +320,9 @@ def measure(entrants: Sequence[Candidate], settings: Settings) -> list[Result]:
 
 def report(results: Sequence[Result]) -> None:
     """Prints each network in its better layout, the first being the one that others are compared with; then the other layouts."""
-    print("| training step | GMAC/image | images/s | GMAC/s | of ours | peak memory, GB |\n|---|---|---|---|---|---|")
+    print(
+        "| training step | GMAC/image | images/s | GMAC/s | of ours | peak memory, GB |\n|---|---|---|---|---|---|"
+    )
     worse = []
     for network in dict.fromkeys(result.entrant.network for result in results):
         layouts = [result for result in results if result.entrant.network == network]
@@ -287,7 +331,9 @@ def report(results: Sequence[Result]) -> None:
         worse += rest
     print()
     for other in worse:
-        print(f"Slower layout: {other.entrant.name}, {other.speed:.2f} images/s, peak {other.peak / 1e9:.2f} GB")
+        print(
+            f"Slower layout: {other.entrant.name}, {other.speed:.2f} images/s, peak {other.peak / 1e9:.2f} GB"
+        )
 
 
 def main(settings: Settings) -> None:
@@ -298,9 +344,13 @@ def main(settings: Settings) -> None:
         print(peak(next(entrant for entrant in entrants if entrant.name == settings.only)))
         return
     where = (
-        torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{platform.processor()}, {torch.get_num_threads()} threads"
+        torch.cuda.get_device_name()
+        if DEVICE.type == "cuda"
+        else f"{platform.processor()}, {torch.get_num_threads()} threads"
     )
-    print(f"{where}, torch {torch.__version__}; {settings.preset}, batch {settings.batch_size}, medians of {settings.repeats}")
+    print(
+        f"{where}, torch {torch.__version__}; {settings.preset}, batch {settings.batch_size}, medians of {settings.repeats}"
+    )
     print(f"bf16 convolution: {convolution_rate(settings.repeats) / 1e9:.0f} GMAC/s\n", flush=True)
     report(measure(entrants, settings))
 

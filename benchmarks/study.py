@@ -18,18 +18,19 @@ import matplotlib as mpl
 import torch
 import tyro
 
-from multistage_diffusion.checkpoint import Model, load_model
-from multistage_diffusion.config import DataInfo, PreconditioningName, RunConfig, TrainingConfig
+from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data import Images, load
-from multistage_diffusion.evaluation.cost import stage_costs
 from multistage_diffusion.interop import warm_start
+from multistage_diffusion.model import Model, load_model
+from multistage_diffusion.preconditioning import PreconditioningName
 from multistage_diffusion.presets import PRESETS, preset_model
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import train
-from multistage_diffusion.training.draws import stage_shares
-from multistage_diffusion.training.probe import Probe
-from multistage_diffusion.training.state import checkpoints
+from multistage_diffusion.training.batches.levels import stage_shares
+from multistage_diffusion.training.checkpoints import checkpoints
+from multistage_diffusion.training.config import DataInfo, RunConfig, TrainingConfig
+from multistage_diffusion.training.monitoring.probe import Probe
 
 mpl.use("svg")
 STAGES = Stages((2.51, 7.40))
@@ -74,7 +75,9 @@ RECIPES = {
     "40/24/24, natural": Recipe((40, 24, 24)),
     "40/24/24, natural, warm start": Recipe((40, 24, 24), warm=0.25),
     "40/24/24, natural, warm start at half": Recipe((40, 24, 24), warm=0.5),
-    "40/24/24, natural, warm start, lower rates": Recipe((40, 24, 24), warm=0.25, rates=(1e-3, 1e-3, 3e-4, 3e-4)),
+    "40/24/24, natural, warm start, lower rates": Recipe(
+        (40, 24, 24), warm=0.25, rates=(1e-3, 1e-3, 3e-4, 3e-4)
+    ),
     "40/32/32, natural, warm start": Recipe((40, 32, 32), warm=0.25),
     "40/32/32, natural, warm start at half": Recipe((40, 32, 32), warm=0.5),
     "40/32/32, 0.36/0.34/0.30, warm start": Recipe((40, 32, 32), (0.36, 0.34, 0.30), warm=0.25),
@@ -87,29 +90,50 @@ def halved(images: Images) -> Images:
     return Images(mean.round().to(torch.uint8), source=f"{images.source} at half the size")
 
 
-def configuration(recipe: Recipe, images: Images, settings: Settings, seed: int, part: float = 1.0) -> RunConfig:
+def configuration(
+    recipe: Recipe, images: Images, settings: Settings, seed: int, part: float = 1.0
+) -> RunConfig:
     """A run that spends part of the budget."""
     preset = replace(PRESETS["small"], preconditioning=settings.preconditioning)
     several = len(recipe.widths) > 1
     preset = replace(preset, network=replace(preset.network, decoder_widths=recipe.widths))
-    model = preset_model(preset, STAGES if several else Stages(()), images.shape, sigma_data=round(images.standard_deviation, 4))
+    model = preset_model(
+        preset,
+        STAGES if several else Stages(()),
+        images.shape,
+        sigma_data=round(images.standard_deviation, 4),
+    )
     shared = () if several else STAGES.boundaries
-    training = replace(preset.training, seed=seed, shares=recipe.shares, batches=recipe.batches, share_boundaries=shared)
+    training = replace(
+        preset.training,
+        seed=seed,
+        shares=recipe.shares,
+        batches=recipe.batches,
+        share_boundaries=shared,
+    )
     training = replace(training, learning_rates=recipe.rates)
     data = DataInfo(path="", fingerprint=images.fingerprint, images=len(images))
-    config = RunConfig(model=model, training=training, data=data, init="warm" if recipe.warm else "")
-    return replace(config, training=_with_length(training, int(part * settings.budget * 1e12 / macs(config))))
+    config = RunConfig(
+        model=model, training=training, data=data, init="warm" if recipe.warm else ""
+    )
+    return replace(
+        config, training=_with_length(training, int(part * settings.budget * 1e12 / macs(config)))
+    )
 
 
 def _with_length(training: TrainingConfig, images: int) -> TrainingConfig:
     interval = images // POINTS
-    return replace(training, images=images, record_images=interval, checkpoint_images=interval, keep_every=1)
+    return replace(
+        training, images=images, record_images=interval, checkpoint_images=interval, keep_every=1
+    )
 
 
 def macs(config: RunConfig) -> float:
     """Training MACs of a run for an image."""
     costs = stage_costs(config.model)
-    return sum(share * cost.training_macs for share, cost in zip(stage_shares(config), costs, strict=True))
+    return sum(
+        share * cost.training_macs for share, cost in zip(stage_shares(config), costs, strict=True)
+    )
 
 
 def run(recipe: Recipe, images: Images, settings: Settings, seed: int, out: Path) -> float:
@@ -122,8 +146,13 @@ def run(recipe: Recipe, images: Images, settings: Settings, seed: int, out: Path
             pass
         base = load_model(first / "model.safetensors")
         denoiser, model = warm_start(base.denoiser, base.config.model, STAGES, recipe.widths)
-        part, init = 1 - recipe.warm, Model(denoiser, replace(base.config, model=model), base.images)
-    for record in train(configuration(recipe, images, settings, seed, part), images, out, init=init):
+        part, init = (
+            1 - recipe.warm,
+            Model(denoiser, replace(base.config, model=model), base.images),
+        )
+    for record in train(
+        configuration(recipe, images, settings, seed, part), images, out, init=init
+    ):
         print(f"{out.name}: {record.images} images, {record.images_per_second:.0f}/s", flush=True)
     return (1 - part) * settings.budget * 1e12
 
@@ -133,21 +162,31 @@ def measure(out: Path, probe: Probe, spent: float) -> Iterator[tuple[float, list
     for checkpoint in checkpoints(out):
         model = load_model(checkpoint / "model.safetensors")
         model.denoiser.dtype = torch.bfloat16
-        yield spent + model.images * macs(model.config), probe.network_loss(model.denoiser, torch.device("cpu"))
+        yield (
+            spent + model.images * macs(model.config),
+            probe.network_loss(model.denoiser, torch.device("cpu")),
+        )
 
 
 def table(results: dict[str, list[list[tuple[float, list[float]]]]]) -> None:
     """The last losses, mean and half the difference of the seeds, and their ratio to the unified network of the same density."""
     headings = "recipe | stage 1 | stage 2 | stage 3 | against unified, natural | against unified, 1/3 each"
     print(f"\n| {headings} |\n|---|---|---|---|---|---|")
-    ends = {name: torch.tensor([curve[-1][1] for curve in curves]) for name, curves in results.items()}
+    ends = {
+        name: torch.tensor([curve[-1][1] for curve in curves]) for name, curves in results.items()
+    }
     for name, end in ends.items():
         means = [
-            f"{m:.4f} ± {s:.4f}" for m, s in zip(end.mean(0).tolist(), (end.amax(0) - end.amin(0)).div(2).tolist(), strict=True)
+            f"{m:.4f} ± {s:.4f}"
+            for m, s in zip(
+                end.mean(0).tolist(), (end.amax(0) - end.amin(0)).div(2).tolist(), strict=True
+            )
         ]
         ratios = []
         for base in ("unified, natural", "unified, 1/3 each"):
-            ratio = end.mean(0) / ends[base].mean(0) if base in ends else torch.full((3,), torch.nan)
+            ratio = (
+                end.mean(0) / ends[base].mean(0) if base in ends else torch.full((3,), torch.nan)
+            )
             ratios.append(" / ".join(f"{r - 1:+.1%}" for r in ratio.tolist()))
         print(f"| {name} | {' | '.join(means)} | {' | '.join(ratios)} |")
 
@@ -160,10 +199,20 @@ def draw(results: dict[str, list[list[tuple[float, list[float]]]]], path: Path) 
     for stage, axes in enumerate(panels):
         for name, curves in results.items():
             spent = torch.tensor([[point[0] for point in curve] for curve in curves]).mean(0) / 1e12
-            losses = torch.tensor([[point[1][stage] for point in curve] for curve in curves]).mean(0)
-            axes.plot(spent, losses, label=name, linestyle="--" if name.startswith("unified") else "-")
+            losses = torch.tensor([[point[1][stage] for point in curve] for curve in curves]).mean(
+                0
+            )
+            axes.plot(
+                spent, losses, label=name, linestyle="--" if name.startswith("unified") else "-"
+            )
         axes.set(title=f"stage {stage + 1}", xlabel="training MACs (T)", ylabel="held-out loss")
-    figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(
+        *panels[-1].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+    )
     figure.savefig(path)
 
 

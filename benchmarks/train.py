@@ -18,14 +18,15 @@ from dataclasses import dataclass, replace
 import torch
 import tyro
 
-from multistage_diffusion.config import DataInfo, RunConfig
-from multistage_diffusion.denoiser import build_denoiser, fastest_layout, lay_out
-from multistage_diffusion.evaluation.cost import stage_costs, unified
+from multistage_diffusion.cost import stage_costs, unified
+from multistage_diffusion.denoiser import fastest_layout, lay_out
+from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.schedule import SCHEDULES
-from multistage_diffusion.training.compiled import compile_parts
-from multistage_diffusion.training.draws import Levels
-from multistage_diffusion.training.gradients import part_norms
+from multistage_diffusion.training.batches.levels import Levels
+from multistage_diffusion.training.compilation import compile_parts
+from multistage_diffusion.training.config import DataInfo, RunConfig
+from multistage_diffusion.training.distributed.gradients import part_norms
 from multistage_diffusion.training.state import State
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -62,8 +63,12 @@ def convolution_rate(repeats: int) -> float:
     rates = []
     for batch in (8, 32, 128):
         for layout in (torch.contiguous_format, torch.channels_last):
-            x = torch.randn(batch, 256, 32, 32, device=DEVICE, dtype=torch.bfloat16).to(memory_format=layout)
-            w = torch.randn(256, 256, 3, 3, device=DEVICE, dtype=torch.bfloat16).to(memory_format=layout)
+            x = torch.randn(batch, 256, 32, 32, device=DEVICE, dtype=torch.bfloat16).to(
+                memory_format=layout
+            )
+            w = torch.randn(256, 256, 3, 3, device=DEVICE, dtype=torch.bfloat16).to(
+                memory_format=layout
+            )
             seconds = median(lambda x=x, w=w: torch.conv2d(x, w, padding=1), 2 * repeats)  # type: ignore[misc]
             rates.append(batch * 32 * 32 * 256 * 256 * 9 / seconds)
     return max(rates)
@@ -73,7 +78,9 @@ def configuration(name: str) -> RunConfig:
     """A run of the preset on images of its usual size."""
     preset = PRESETS[name]
     model = preset_model(preset, choose_stages(preset, None))
-    return RunConfig(model=model, training=preset.training, data=DataInfo(path="", fingerprint="", images=0))
+    return RunConfig(
+        model=model, training=preset.training, data=DataInfo(path="", fingerprint="", images=0)
+    )
 
 
 class Steps:
@@ -87,7 +94,10 @@ class Steps:
 
     def __call__(self, sigma: torch.Tensor) -> None:
         layout = fastest_layout(self.state.denoiser)
-        y, noise = (torch.randn(len(sigma), *self.shape, device=DEVICE).to(memory_format=layout) for _ in range(2))
+        y, noise = (
+            torch.randn(len(sigma), *self.shape, device=DEVICE).to(memory_format=layout)
+            for _ in range(2)
+        )
         self.state.optimizer.zero_grad(set_to_none=True)
         self.state.denoiser.loss(y, sigma, noise).mean().backward()
         part_norms(self.state.modules())
@@ -125,11 +135,16 @@ class Table:
         """Measures and prints a line of the table; returns mean of the medians of several batches in seconds."""
         if DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        times = [median(lambda sigma=sigma: steps(sigma), self.settings.repeats) for sigma in batches]  # type: ignore[misc]
+        times = [
+            median(lambda sigma=sigma: steps(sigma), self.settings.repeats) for sigma in batches
+        ]  # type: ignore[misc]
         seconds, batch = statistics.mean(times), len(batches[0])
         memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if DEVICE.type == "cuda" else ""
         rate = macs * batch / seconds
-        print(f"| {name} | {batch} | {batch / seconds:.2f} | {rate / 1e9:.0f} | {rate / self.rate:.2f} | {memory} |", flush=True)
+        print(
+            f"| {name} | {batch} | {batch / seconds:.2f} | {rate / 1e9:.0f} | {rate / self.rate:.2f} | {memory} |",
+            flush=True,
+        )
         return seconds
 
     def stage(self, steps: Steps, name: str, stage: int, batch: int) -> float:
@@ -143,16 +158,24 @@ class Table:
         batches = [levels(self.config, [1.0] * len(alone), batch, seed) for seed in range(4)]
         counts = [stages.index(sigma).bincount(minlength=len(alone)).tolist() for sigma in batches]
         shares = [sum(column) / (batch * len(batches)) for column in zip(*counts, strict=True)]
-        macs, apart = (sum(s * value for s, value in zip(shares, values, strict=True)) for values in (self.costs, alone))
+        macs, apart = (
+            sum(s * value for s, value in zip(shares, values, strict=True))
+            for values in (self.costs, alone)
+        )
         together = self.line(f"{name}, mixed {' '.join(map(str, counts))}", steps, batches, macs)
         return f"{name}, {batch}: mixed batches against single-stage ones in the same shares: {together / apart - 1:+.1%} time"
 
     def twin(self, name: str, compiled: bool) -> None:
         """The unified twin."""
         config = replace(self.config, model=unified(self.config.model))
-        steps, macs = Steps(config, torch.bfloat16, compiled), stage_costs(config.model)[0].training_macs
+        steps, macs = (
+            Steps(config, torch.bfloat16, compiled),
+            stage_costs(config.model)[0].training_macs,
+        )
         for batch in self.settings.batch_sizes:
-            self.line(name, steps, [SCHEDULES[config.model.schedule].sigma(0.5).expand(batch)], macs)
+            self.line(
+                name, steps, [SCHEDULES[config.model.schedule].sigma(0.5).expand(batch)], macs
+            )
 
     def network(self, name: str, compiled: bool) -> Iterator[str]:
         """Every stage, mixed batches and the twin, in bf16, and for comparison a stage in float32; yields sentences."""
@@ -176,11 +199,15 @@ def main(settings: Settings) -> None:
     """Measures and prints."""
     table = Table(settings)
     where = (
-        torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{platform.processor()}, {torch.get_num_threads()} threads"
+        torch.cuda.get_device_name()
+        if DEVICE.type == "cuda"
+        else f"{platform.processor()}, {torch.get_num_threads()} threads"
     )
     print(f"{where}, torch {torch.__version__}; {settings.preset}, medians of {settings.repeats}")
     print(f"bf16 convolution: {table.rate / 1e9:.0f} GMAC/s\n")
-    print("| steps | batch | images/s | GMAC/s | of the convolution's rate | peak memory, GB |\n|---|---|---|---|---|---|")
+    print(
+        "| steps | batch | images/s | GMAC/s | of the convolution's rate | peak memory, GB |\n|---|---|---|---|---|---|"
+    )
     sentences = list(table.network("bf16", compiled=False))
     if settings.compile:
         sentences += table.network("bf16, compiled", compiled=True)

@@ -17,15 +17,23 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 
-def crops(rng: Generator, count: int, least: int, most: int, aspect: float | None = None) -> Iterator[tuple[int, Image.Image]]:
+def crops(
+    rng: Generator, count: int, least: int, most: int, aspect: float | None = None
+) -> Iterator[tuple[int, Image.Image]]:
     """Crops of the two photographs in turn, half of them mirrored; yields number of the photograph and crop."""
     photographs = [Image.fromarray(image) for image in load_sample_images().images]
     for number in range(count):
         photograph, height = photographs[number % 2], int(rng.integers(least, most))
         width = int(height * (aspect or rng.uniform(0.6, 1.7)))
-        left, top = (int(rng.integers(0, end - size)) for end, size in zip(photograph.size, (width, height), strict=True))
+        left, top = (
+            int(rng.integers(0, end - size))
+            for end, size in zip(photograph.size, (width, height), strict=True)
+        )
         crop = photograph.crop((left, top, left + width, top + height))
-        yield number % 2, crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
+        yield (
+            number % 2,
+            crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop,
+        )
 
 
 def photos(folder: Path, rng: Generator) -> None:
@@ -60,7 +68,9 @@ def digits(folder: Path) -> None:
     images = [Image.fromarray((pixels * 15.9375).astype(np.uint8)) for pixels in bunch.images]
     labels = datasets.ClassLabel(names=[str(name) for name in bunch.target_names])
     features = datasets.Features({"image": datasets.Image(), "label": labels})
-    datasets.Dataset.from_dict({"image": images, "label": bunch.target.tolist()}, features).save_to_disk(folder)
+    datasets.Dataset.from_dict(
+        {"image": images, "label": bunch.target.tolist()}, features
+    ).save_to_disk(folder)
 
 
 def main(folder: Path) -> None:

@@ -10,18 +10,38 @@ import pytest
 import torch
 from PIL import Image
 
-from multistage_diffusion.config import DataInfo, ModelConfig, NetworkConfig, RunConfig, TrainingConfig
 from multistage_diffusion.data import Images
-from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.model import ModelConfig, build_denoiser
+from multistage_diffusion.networks.config import NetworkConfig
+from multistage_diffusion.training.config import DataInfo, RunConfig, TrainingConfig
 
 TINY = NetworkConfig(
-    encoder_widths=(8,), decoder_widths=(12, 8, 4), channel_mult=(1, 2), blocks=1, attention_resolutions=(4,), dropout=0.1
+    encoder_widths=(8,),
+    decoder_widths=(12, 8, 4),
+    channel_mult=(1, 2),
+    blocks=1,
+    attention_resolutions=(4,),
+    dropout=0.1,
 )
 MODEL = ModelConfig(
-    shape=(1, 8, 8), classes=0, boundaries=(0.3, 2.5), schedule="edm", preconditioning="edm", sigma_data=0.5, network=TINY
+    shape=(1, 8, 8),
+    classes=0,
+    boundaries=(0.3, 2.5),
+    schedule="edm",
+    preconditioning="edm",
+    sigma_data=0.5,
+    network=TINY,
 )
 TRAINING = TrainingConfig(
-    images=24, batch_size=8, learning_rate=1e-2, warmup_images=16, flip=True, record_images=8, checkpoint_images=16, seed=3
+    images=24,
+    batch_size=8,
+    learning_rate=1e-2,
+    warmup_images=16,
+    flip=True,
+    record_images=8,
+    checkpoint_images=16,
+    seed=3,
 )
 
 
@@ -85,5 +105,7 @@ def folder(tmp_path: Path) -> Path:
     for index in range(12):
         target = tmp_path / "images" / ("cat" if index % 2 else "dog")
         target.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(target / f"{index}.png")
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
+            target / f"{index}.png"
+        )
     return tmp_path / "images"

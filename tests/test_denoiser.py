@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from multistage_diffusion.config import ModelConfig
-from multistage_diffusion.denoiser import PRECONDITIONINGS, NetworkDenoiser, build_denoiser, weighted_error
+from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import ModelConfig, build_denoiser
+from multistage_diffusion.preconditioning import PRECONDITIONINGS, weighted_error
 from multistage_diffusion.schedule import DDPM, VP, LogNormal
 from multistage_diffusion.stages import Stages
 from tests.conftest import disturb
@@ -19,16 +20,22 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(6, 1, 8, 8), torch.tensor([5.0, 0.1, 1.0, 0.02, 80.0, 0.5])
 
 
-def test_a_mixed_batch_equals_its_samples_one_by_one(denoiser: NetworkDenoiser, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_a_mixed_batch_equals_its_samples_one_by_one(
+    denoiser: NetworkDenoiser, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     x, sigma = batch
     alone = torch.cat([denoiser(x[k : k + 1], sigma[k : k + 1]) for k in range(6)])
     torch.testing.assert_close(denoiser(x, sigma), alone, rtol=1e-5, atol=1e-4)
 
 
-def test_the_order_of_a_batch_does_not_matter(denoiser: NetworkDenoiser, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_the_order_of_a_batch_does_not_matter(
+    denoiser: NetworkDenoiser, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     x, sigma = batch
     order = torch.randperm(6)
-    torch.testing.assert_close(denoiser(x[order], sigma[order]), denoiser(x, sigma)[order], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        denoiser(x[order], sigma[order]), denoiser(x, sigma)[order], rtol=1e-5, atol=1e-4
+    )
 
 
 def test_a_scalar_level_serves_the_whole_batch(denoiser: NetworkDenoiser) -> None:
@@ -36,16 +43,22 @@ def test_a_scalar_level_serves_the_whole_batch(denoiser: NetworkDenoiser) -> Non
     assert torch.equal(denoiser(x, 1.3), denoiser(x, torch.full((3,), 1.3, dtype=torch.float64)))
 
 
-def test_labels_travel_with_their_samples(model_config: ModelConfig, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_labels_travel_with_their_samples(
+    model_config: ModelConfig, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     denoiser = build_denoiser(replace(model_config, classes=6)).eval()
     disturb(denoiser.network.decoders[1])
     x, sigma = batch
     labels = torch.arange(6)
-    alone = torch.cat([denoiser(x[k : k + 1], sigma[k : k + 1], labels[k : k + 1]) for k in range(6)])
+    alone = torch.cat(
+        [denoiser(x[k : k + 1], sigma[k : k + 1], labels[k : k + 1]) for k in range(6)]
+    )
     torch.testing.assert_close(denoiser(x, sigma, labels), alone, rtol=1e-5, atol=1e-4)
 
 
-def test_each_stage_uses_its_decoder_alone(denoiser: NetworkDenoiser, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_each_stage_uses_its_decoder_alone(
+    denoiser: NetworkDenoiser, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     x, sigma = batch
     before = denoiser(x, sigma)
     disturb(denoiser.network.decoders[1])
@@ -53,14 +66,22 @@ def test_each_stage_uses_its_decoder_alone(denoiser: NetworkDenoiser, batch: tup
     assert changed.tolist() == (denoiser.stages.index(sigma) == 1).tolist()
 
 
-def test_gradients_flow_through_the_routing(denoiser: NetworkDenoiser, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_gradients_flow_through_the_routing(
+    denoiser: NetworkDenoiser, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     x, sigma = batch
     denoiser.loss(x, sigma, torch.randn_like(x)).sum().backward()
     assert all(p.grad is not None for p in denoiser.parameters())
 
 
-def test_a_mixed_batch_has_the_gradient_of_its_single_stage_parts(denoiser: NetworkDenoiser) -> None:
-    y, n, sigma = torch.randn(6, 1, 8, 8), torch.randn(6, 1, 8, 8), torch.tensor([5.0, 0.1, 1.0, 0.02, 80.0, 0.5])
+def test_a_mixed_batch_has_the_gradient_of_its_single_stage_parts(
+    denoiser: NetworkDenoiser,
+) -> None:
+    y, n, sigma = (
+        torch.randn(6, 1, 8, 8),
+        torch.randn(6, 1, 8, 8),
+        torch.tensor([5.0, 0.1, 1.0, 0.02, 80.0, 0.5]),
+    )
     denoiser.loss(y, sigma, n).sum().backward()
     mixed = [p.grad.clone() for p in denoiser.parameters() if p.grad is not None]
     denoiser.zero_grad()
@@ -85,7 +106,9 @@ def test_edm_input_target_and_weight_have_unit_variance() -> None:
     one = torch.ones_like(SIGMA)
     torch.testing.assert_close(p.c_in(SIGMA) ** 2 * (var + SIGMA**2), one)
     skip = p.c_skip(SIGMA)
-    torch.testing.assert_close(((1 - skip) ** 2 * var + skip**2 * SIGMA**2) / p.c_out(SIGMA) ** 2, one)
+    torch.testing.assert_close(
+        ((1 - skip) ** 2 * var + skip**2 * SIGMA**2) / p.c_out(SIGMA) ** 2, one
+    )
     torch.testing.assert_close(p.weight(SIGMA) * p.c_out(SIGMA) ** 2, one)
 
 
@@ -96,14 +119,22 @@ def test_noise_prediction_has_the_plain_loss_on_the_noise(name: str) -> None:
     y, n, eps = (torch.randn(23, 1, 4, 4, dtype=torch.float64) for _ in range(3))
     sigma = SIGMA[:, None, None, None]
     denoised = y + sigma * n - sigma * eps
-    torch.testing.assert_close(weighted_error(denoised, y, SIGMA, p), (eps - n).square().flatten(1).mean(1))
+    torch.testing.assert_close(
+        weighted_error(denoised, y, SIGMA, p), (eps - n).square().flatten(1).mean(1)
+    )
     torch.testing.assert_close(p.c_out(SIGMA), -SIGMA)
 
 
 def test_noise_labels_are_the_bases_own_clocks() -> None:
-    assert float(PRECONDITIONINGS["vp"](0.5).c_noise(VP().from_clock(0.4))) == pytest.approx(999 * 0.4)
-    assert float(PRECONDITIONINGS["ddpm"](0.5).c_noise(DDPM().from_clock(321.0))) == pytest.approx(321)
-    assert float(PRECONDITIONINGS["edm"](0.5).c_noise(torch.tensor(2.0))) == pytest.approx(torch.tensor(2.0).log() / 4)
+    assert float(PRECONDITIONINGS["vp"](0.5).c_noise(VP().from_clock(0.4))) == pytest.approx(
+        999 * 0.4
+    )
+    assert float(PRECONDITIONINGS["ddpm"](0.5).c_noise(DDPM().from_clock(321.0))) == pytest.approx(
+        321
+    )
+    assert float(PRECONDITIONINGS["edm"](0.5).c_noise(torch.tensor(2.0))) == pytest.approx(
+        torch.tensor(2.0).log() / 4
+    )
 
 
 def test_loss_of_a_silent_network_has_its_closed_value(model_config: ModelConfig) -> None:
@@ -117,7 +148,9 @@ def test_loss_of_a_silent_network_has_its_closed_value(model_config: ModelConfig
     assert float(loss.detach().mean()) == pytest.approx(1.0, abs=0.01)
 
 
-def test_dtype_of_the_state_is_kept_and_the_network_runs_in_its_own(denoiser: NetworkDenoiser) -> None:
+def test_dtype_of_the_state_is_kept_and_the_network_runs_in_its_own(
+    denoiser: NetworkDenoiser,
+) -> None:
     x = torch.randn(2, 1, 8, 8, dtype=torch.float64)
     exact = denoiser(x, 1.0)
     denoiser.dtype = torch.bfloat16

@@ -13,11 +13,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from multistage_diffusion.config import ModelConfig
-from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.interop import release_model, translate
+from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.networks.embedding import NO_LABEL
-from multistage_diffusion.sampling import dpm_multistep, dpm_singlestep, heun, karras_grid, log_snr_grid, singlestep_orders
+from multistage_diffusion.sampling.dpm import dpm_multistep, dpm_singlestep, singlestep_orders
+from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
+from multistage_diffusion.sampling.ode import heun
 from multistage_diffusion.schedule import SCHEDULES
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1].parent / "shared" / "golden"))
@@ -25,7 +27,9 @@ FILES = sorted(FOLDER.glob("*.safetensors"))
 TOLERANCE = 1e-4
 Golden = tuple[NetworkDenoiser, ModelConfig, dict[str, Tensor]]
 PARAMS = [pytest.param(file, id=file.stem) for file in FILES]
-MISSING = pytest.param(None, id="none", marks=pytest.mark.skip(reason=f"no golden files in {FOLDER}; set GOLDEN_DIR"))
+MISSING = pytest.param(
+    None, id="none", marks=pytest.mark.skip(reason=f"no golden files in {FOLDER}; set GOLDEN_DIR")
+)
 
 
 @pytest.fixture(scope="module", params=PARAMS or [MISSING])
@@ -35,14 +39,22 @@ def golden(request: pytest.FixtureRequest) -> Golden:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
     config = release_model(sizes)
     denoiser = build_denoiser(config).eval()
-    state = {name.removeprefix("state."): tensor for name, tensor in tensors.items() if name.startswith("state.")}
+    state = {
+        name.removeprefix("state."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("state.")
+    }
     denoiser.network.load_state_dict(translate(sizes["family"], config, state))
     return denoiser, config, tensors
 
 
 def group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """The tensors ``name.*``."""
-    return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+    return {
+        key.removeprefix(f"{name}."): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(f"{name}.")
+    }
 
 
 def conditions(case: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,7 +67,9 @@ def conditions(case: dict[str, Tensor]) -> dict[str, Tensor]:
             found["context"] = tensor
         elif "label" in name or name == "y":
             one_hot = tensor.ndim == 2
-            found["labels"] = torch.where(tensor.any(1), tensor.argmax(1), NO_LABEL) if one_hot else tensor.long()
+            found["labels"] = (
+                torch.where(tensor.any(1), tensor.argmax(1), NO_LABEL) if one_hot else tensor.long()
+            )
     return found
 
 
@@ -76,10 +90,14 @@ def test_single_evaluations(golden: Golden) -> None:
     for name in names:
         case = group(tensors, name)
         if "sigma" in case:
-            assert_close(denoiser(case["x"], case["sigma"].double(), **conditions(case)), case["denoised"])
+            assert_close(
+                denoiser(case["x"], case["sigma"].double(), **conditions(case)), case["denoised"]
+            )
         else:
             sigma = SCHEDULES[config.schedule].from_clock(case["t"].double())
-            x = case["x"].double() * column((1 + sigma**2).sqrt())  # ours is y + sigma n, theirs is scaled to unit variance
+            x = case["x"].double() * column(
+                (1 + sigma**2).sqrt()
+            )  # ours is y + sigma n, theirs is scaled to unit variance
             assert_close((x - denoiser(x, sigma, **conditions(case))) / column(sigma), case["eps"])
 
 
@@ -101,7 +119,13 @@ def test_trajectories(golden: Golden) -> None:
         family, kind = name.split(".")
         if kind == "singlestep3":
             orders = singlestep_orders(20)
-            x = dpm_singlestep(bound, x, log_snr_grid(len(orders) + 1, low, high)[:-1], orders=orders, data="++" in family)
+            x = dpm_singlestep(
+                bound,
+                x,
+                log_snr_grid(len(orders) + 1, low, high)[:-1],
+                orders=orders,
+                data="++" in family,
+            )
         else:
             assert kind == "multistep2"
             x = dpm_multistep(bound, x, log_snr_grid(21, low, high)[:-1], data="++" in family)

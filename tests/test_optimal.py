@@ -55,7 +55,9 @@ def test_one_image_is_always_returned(images: Tensor, sigma: float) -> None:
 
 def test_much_noise_gives_the_mean(images: Tensor) -> None:
     x = noisy(images, 1e4)
-    torch.testing.assert_close(OptimalDenoiser(images)(x, 1e4), images.mean(0).expand_as(x), rtol=0, atol=1e-2)
+    torch.testing.assert_close(
+        OptimalDenoiser(images)(x, 1e4), images.mean(0).expand_as(x), rtol=0, atol=1e-2
+    )
 
 
 def test_little_noise_gives_the_nearest_image(images: Tensor) -> None:
@@ -69,7 +71,9 @@ def test_is_tweedies_formula_with_the_score_of_the_mixture(images: Tensor, sigma
     x = noisy(images, sigma).requires_grad_()
     squares = ((x[:, None] - images[None]) ** 2).flatten(2).sum(2)
     (score,) = torch.autograd.grad(torch.logsumexp(-squares / (2 * sigma**2), 1).sum(), x)
-    torch.testing.assert_close(OptimalDenoiser(images)(x.detach(), sigma), x.detach() + sigma**2 * score)
+    torch.testing.assert_close(
+        OptimalDenoiser(images)(x.detach(), sigma), x.detach() + sigma**2 * score
+    )
 
 
 def test_blocks_do_not_matter(images: Tensor) -> None:
@@ -77,20 +81,28 @@ def test_blocks_do_not_matter(images: Tensor) -> None:
     sigma = torch.tensor(LEVELS).repeat_interleave(6)
     whole = OptimalDenoiser(images)(x, sigma)
     for block_bytes in (1, 100_000):
-        torch.testing.assert_close(OptimalDenoiser(images, block_bytes)(x, sigma), whole, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            OptimalDenoiser(images, block_bytes)(x, sigma), whole, rtol=0, atol=1e-12
+        )
 
 
 def test_levels_may_differ_within_a_batch(images: Tensor) -> None:
     sigma = torch.tensor(LEVELS[:6])
     x = images[:6] + sigma[:, None, None, None] * torch.randn_like(images[:6])
-    rows = [OptimalDenoiser(images)(x[k : k + 1], float(level)) for k, level in enumerate(LEVELS[:6])]
-    torch.testing.assert_close(OptimalDenoiser(images)(x, torch.tensor(LEVELS[:6], dtype=torch.float64)), torch.cat(rows))
+    rows = [
+        OptimalDenoiser(images)(x[k : k + 1], float(level)) for k, level in enumerate(LEVELS[:6])
+    ]
+    torch.testing.assert_close(
+        OptimalDenoiser(images)(x, torch.tensor(LEVELS[:6], dtype=torch.float64)), torch.cat(rows)
+    )
 
 
 def test_bytes_are_read_as_minus_one_to_one(digits: Images) -> None:
     x = torch.randn(4, 1, 8, 8)
     pixels = digits.pixels[:50]
-    torch.testing.assert_close(OptimalDenoiser(pixels)(x, 0.7), OptimalDenoiser(to_unit_range(pixels))(x, 0.7))
+    torch.testing.assert_close(
+        OptimalDenoiser(pixels)(x, 0.7), OptimalDenoiser(to_unit_range(pixels))(x, 0.7)
+    )
     assert OptimalDenoiser(pixels)(x, 0.7).dtype == torch.float32
 
 
@@ -106,7 +118,9 @@ def test_no_images_are_refused() -> None:
 
 
 @pytest.mark.parametrize("margin", [32.0, 1e9])
-def test_pairs_equal_the_direct_evaluation_at_every_level(images: Tensor, margin: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_equal_the_direct_evaluation_at_every_level(
+    images: Tensor, margin: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(PairDenoiser, "MARGIN", margin)
     indices, noise = torch.tensor([3, 77, 199]), torch.randn(3, 3, 8, 8, dtype=torch.float64)
     sigmas = torch.logspace(-2.7, 2.3, 25, dtype=torch.float64)
@@ -124,8 +138,12 @@ def test_pairs_equal_the_direct_evaluation_on_nearly_equal_images() -> None:
     images = to_unit_range(pixels, torch.float64)
     noise = torch.randn(4, 1, 16, 16, dtype=torch.float64)
     for sigma in LEVELS:
-        found = PairDenoiser(pixels)(torch.arange(4), noise, torch.tensor([sigma], dtype=torch.float64))
-        expected = naive(images[:4] + sigma * noise, images, torch.full((4,), sigma, dtype=torch.float64))
+        found = PairDenoiser(pixels)(
+            torch.arange(4), noise, torch.tensor([sigma], dtype=torch.float64)
+        )
+        expected = naive(
+            images[:4] + sigma * noise, images, torch.full((4,), sigma, dtype=torch.float64)
+        )
         torch.testing.assert_close(found[:, 0].double(), expected, rtol=0, atol=2e-6)
 
 
@@ -138,7 +156,9 @@ def test_pairs_do_not_depend_on_blocks_or_threads(digits: Images) -> None:
         found = PairDenoiser(digits.pixels, block_rows)(indices, noise, sigmas)
         torch.testing.assert_close(found, whole, rtol=0, atol=2e-6)
     torch.set_num_threads(1)
-    torch.testing.assert_close(PairDenoiser(digits.pixels)(indices, noise, sigmas), whole, rtol=0, atol=2e-6)
+    torch.testing.assert_close(
+        PairDenoiser(digits.pixels)(indices, noise, sigmas), whole, rtol=0, atol=2e-6
+    )
 
 
 LIMITED = """
@@ -159,12 +179,18 @@ except MemoryError:
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's account of address space")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="needs Linux's account of address space"
+)
 def test_a_data_set_larger_than_the_address_space_is_streamed(tmp_path: Path) -> None:
     """1.3 GB of images, black but for one, in a process that may not map as much as that."""
     path = tmp_path / "images.npy"
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, (1600, 512, 512, 3))  # a file with holes: little is written
+    array = np.lib.format.open_memmap(
+        path, "w+", np.uint8, (1600, 512, 512, 3)
+    )  # a file with holes: little is written
     array[5] = 200
     del array
-    found = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True
+    )
     assert float(found.stdout) == pytest.approx(200 / 127.5 - 1, abs=1e-6)

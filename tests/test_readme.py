@@ -16,7 +16,9 @@ from tests.conftest import TINY
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TEXTS = [README, *(file.read_text() for file in sorted((ROOT / "docs").glob("*.md")))]
-COMMANDS = [line for text in TEXTS for line in text.splitlines() if re.match(r"multistage (?!-)", line)]
+COMMANDS = [
+    line for text in TEXTS for line in text.splitlines() if re.match(r"multistage (?!-)", line)
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -31,7 +33,9 @@ def test_there_are_commands_to_try() -> None:
 def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     short = replace(presets.PRESETS["digits"].training, images=256, record_images=128)
-    monkeypatch.setitem(presets.PRESETS, "digits", replace(presets.PRESETS["digits"], network=TINY, training=short))
+    monkeypatch.setitem(
+        presets.PRESETS, "digits", replace(presets.PRESETS["digits"], network=TINY, training=short)
+    )
     names: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(block, names)  # noqa: S102
@@ -39,7 +43,9 @@ def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         assert getattr(names[name], "shape", None) == (count, 1, 8, 8)
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.sh")), ids=lambda script: script.name)
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "examples").glob("*.sh")), ids=lambda script: script.name
+)
 def test_example_scripts_start_a_training_that_is_understood(script: Path, tmp_path: Path) -> None:
     """The programs they call only write down what they are given."""
     for name in ("torchrun", "srun", "scontrol"):

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from multistage_diffusion.schedule import DDPM, SCHEDULES, VE, VP, Karras, LogNormal, Schedule
 
-BOUNDED = [VP(), VE(), Karras(), DDPM(), VP(beta_min=0.2, beta_max=10, t_min=1e-5), DDPM(1e-4, 0.02, 50)]
+BOUNDED = [
+    VP(),
+    VE(),
+    Karras(),
+    DDPM(),
+    VP(beta_min=0.2, beta_max=10, t_min=1e-5),
+    DDPM(1e-4, 0.02, 50),
+]
 ALL = [*BOUNDED, LogNormal(), LogNormal(0.4, 1.0)]
 
 
@@ -25,7 +32,9 @@ def test_inverse_on_noise_levels_from_end_to_end(schedule: Schedule) -> None:
     sigma = torch.logspace(math.log10(low), math.log10(high), 1001, dtype=torch.float64)
     sigma = sigma.clamp(low, high)
     torch.testing.assert_close(schedule.sigma(schedule.u(sigma)), sigma, rtol=1e-6, atol=0)
-    torch.testing.assert_close(schedule.from_clock(schedule.to_clock(sigma)), sigma, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        schedule.from_clock(schedule.to_clock(sigma)), sigma, rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=str)
@@ -44,9 +53,9 @@ def test_levels_outside_the_schedule_have_quantile_0_or_1(schedule: Schedule) ->
 
 
 def test_vp_values_of_the_paper() -> None:
-    assert VP().from_clock(torch.tensor([0.4420, 0.6308, 1.0], dtype=torch.float64)).tolist() == pytest.approx(
-        [2.51027, 7.40458, 152.167], rel=1e-5
-    )
+    assert VP().from_clock(
+        torch.tensor([0.4420, 0.6308, 1.0], dtype=torch.float64)
+    ).tolist() == pytest.approx([2.51027, 7.40458, 152.167], rel=1e-5)
 
 
 def test_vp_is_accurate_at_small_times() -> None:
@@ -76,7 +85,9 @@ def test_karras_is_edms_grid() -> None:
 
 
 def test_numbers_keep_their_precision() -> None:
-    assert float(VP().from_clock(0.4420)) == float(VP().from_clock(torch.tensor(0.4420, dtype=torch.float64)))
+    assert float(VP().from_clock(0.4420)) == float(
+        VP().from_clock(torch.tensor(0.4420, dtype=torch.float64))
+    )
     assert float(LogNormal().to_clock(1.3)) == 1.3
 
 

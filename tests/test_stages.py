@@ -45,7 +45,9 @@ def test_shares_sum_to_one(name: str) -> None:
     assert sum(stages.share(SCHEDULES[name], k) for k in range(4)) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("boundaries", [(2.0, 1.0), (1.0, 1.0), (0.0, 1.0), (-1.0,), (math.inf,), (math.nan,)])
+@pytest.mark.parametrize(
+    "boundaries", [(2.0, 1.0), (1.0, 1.0), (0.0, 1.0), (-1.0,), (math.inf,), (math.nan,)]
+)
 def test_boundaries_out_of_order_are_refused(boundaries: tuple[float, ...]) -> None:
     with pytest.raises(BadInput, match="positive, finite and increasing"):
         Stages(boundaries)
@@ -57,7 +59,10 @@ def test_load_reads_what_was_written(tmp_path: Path) -> None:
     assert Stages.load(path) == Stages((0.5, 2.0))
 
 
-@pytest.mark.parametrize("content", ["", "[1, 2]", "{}", '{"boundaries": 3}', '{"boundaries": ["a"]}', '{"boundaries": [2, 1]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[1, 2]", "{}", '{"boundaries": 3}', '{"boundaries": ["a"]}', '{"boundaries": [2, 1]}'],
+)
 def test_a_file_that_is_no_stages_file_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "stages.json"
     path.write_text(content)

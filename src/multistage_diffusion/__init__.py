@@ -14,14 +14,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from multistage_diffusion.checkpoint import load_model
     from multistage_diffusion.clustering import ClusterOptions, cluster
     from multistage_diffusion.data import Images, ReadOptions, load
-    from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
-    from multistage_diffusion.generation import SampleOptions, generate
+    from multistage_diffusion.denoiser import NetworkDenoiser
+    from multistage_diffusion.model import build_denoiser, load_model
     from multistage_diffusion.optimal import OptimalDenoiser
     from multistage_diffusion.presets import PRESETS, plan_run
-    from multistage_diffusion.sampling import ddim, dpmpp_2m, heun, karras_grid, noise
+    from multistage_diffusion.sampling.dpm import dpmpp_2m
+    from multistage_diffusion.sampling.draw import SampleOptions, generate
+    from multistage_diffusion.sampling.grids import karras_grid
+    from multistage_diffusion.sampling.noise import noise
+    from multistage_diffusion.sampling.ode import ddim, heun
     from multistage_diffusion.schedule import DDPM, VE, VP, Karras, LogNormal
     from multistage_diffusion.stages import Stages
     from multistage_diffusion.training import train
@@ -32,14 +35,13 @@ __version__ = "0.1.0"
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 _HOMES = {
-    "checkpoint": ("load_model",),
     "clustering": ("ClusterOptions", "cluster"),
     "data": ("Images", "ReadOptions", "load"),
-    "denoiser": ("NetworkDenoiser", "build_denoiser"),
-    "generation": ("SampleOptions", "generate"),
+    "denoiser": ("NetworkDenoiser",),
+    "model": ("build_denoiser", "load_model"),
     "optimal": ("OptimalDenoiser",),
     "presets": ("PRESETS", "plan_run"),
-    "sampling": ("ddim", "dpmpp_2m", "heun", "karras_grid", "noise"),
+    "sampling": ("SampleOptions", "ddim", "dpmpp_2m", "generate", "heun", "karras_grid", "noise"),
     "schedule": ("DDPM", "VE", "VP", "Karras", "LogNormal"),
     "stages": ("Stages",),
     "training": ("train",),

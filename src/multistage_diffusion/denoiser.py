@@ -8,32 +8,19 @@ and weights the loss ``weight(sigma) |D(y + sigma n; sigma) - y|^2``. ``NetworkD
 sigma, so it sorts the batch by stage once, before the encoder, and restores the order once, after the decoders.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from multistage_diffusion.config import ModelConfig, PrecisionName
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.unet import StagedUNet
-from multistage_diffusion.schedule import DDPM, VP, Schedule, as_float64
+from multistage_diffusion.preconditioning import Preconditioning, to_device_of, weighted_error
+from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.stages import Stages
 
-__all__ = [
-    "PRECONDITIONINGS",
-    "Denoiser",
-    "NetworkDenoiser",
-    "Preconditioning",
-    "build_denoiser",
-    "dtype_of",
-    "edm_preconditioning",
-    "eps_preconditioning",
-    "fastest_layout",
-    "lay_out",
-    "weighted_error",
-]
+__all__ = ["Denoiser", "NARROW", "NetworkDenoiser", "fastest_layout", "lay_out"]
 
 
 class Denoiser(Protocol):
@@ -45,54 +32,6 @@ class Denoiser(Protocol):
 
 
 NARROW = 16  # channels of a group that torch reads at once
-Coefficient = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Preconditioning:
-    """The coefficients of D as functions of sigma, elementwise in float64."""
-
-    c_skip: Coefficient
-    c_out: Coefficient
-    c_in: Coefficient
-    c_noise: Coefficient
-    weight: Coefficient
-
-
-def edm_preconditioning(sigma_data: float) -> Preconditioning:
-    """EDM's: input, target and weighted loss have unit variance at every level (Karras et al. 2022, table 1)."""
-    var = sigma_data**2
-    return Preconditioning(
-        c_skip=lambda s: var / (s**2 + var),
-        c_out=lambda s: s * sigma_data / (s**2 + var).sqrt(),
-        c_in=lambda s: 1 / (s**2 + var).sqrt(),
-        c_noise=lambda s: s.log() / 4,
-        weight=lambda s: (s**2 + var) / (s**2 * var),
-    )
-
-
-def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
-    """Noise prediction with the plain loss on the noise, as in DDPM, score_sde and latent diffusion.
-
-    Args:
-        schedule: the schedule whose own clock the network is told.
-        scale: factor on that clock.
-    """
-    return Preconditioning(
-        c_skip=torch.ones_like,
-        c_out=lambda s: -s,
-        c_in=lambda s: 1 / (1 + s**2).sqrt(),
-        c_noise=lambda s: scale * schedule.to_clock(s),
-        weight=lambda s: 1 / s**2,
-    )
-
-
-PRECONDITIONINGS: dict[str, Callable[[float], Preconditioning]] = {
-    "edm": edm_preconditioning,
-    "vp": lambda _: eps_preconditioning(VP(), 999.0),
-    "ddpm": lambda _: eps_preconditioning(DDPM(), 1.0),
-}
-"""The preconditionings by name, as functions of the data's standard deviation."""
 
 
 class NetworkDenoiser(nn.Module):
@@ -109,11 +48,17 @@ class NetworkDenoiser(nn.Module):
     """
 
     def __init__(
-        self, network: StagedUNet, preconditioning: Preconditioning, stages: Stages, dtype: torch.dtype = torch.float32
+        self,
+        network: StagedUNet,
+        preconditioning: Preconditioning,
+        stages: Stages,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         if len(network.decoders) != len(stages):
-            raise BadInput(f"{len(stages)} stages need {len(stages)} decoders, the network has {len(network.decoders)}.")
+            raise BadInput(
+                f"{len(stages)} stages need {len(stages)} decoders, the network has {len(network.decoders)}."
+            )
         self.network = network
         self.preconditioning = preconditioning
         self.stages = stages
@@ -145,8 +90,14 @@ class NetworkDenoiser(nn.Module):
         if max(counts) == len(x):  # one stage: nothing to sort
             return self._denoise(x, level, counts, conditions, also)
         order = stage.argsort(stable=True)
-        here = _sent(order, x)
-        routed = self._denoise(x[here], level[order], counts, tuple(None if c is None else c[here] for c in conditions), also)
+        here = to_device_of(order, x)
+        routed = self._denoise(
+            x[here],
+            level[order],
+            counts,
+            tuple(None if c is None else c[here] for c in conditions),
+            also,
+        )
         return torch.empty_like(routed).index_copy(0, here, routed)
 
     def loss(
@@ -172,42 +123,27 @@ class NetworkDenoiser(nn.Module):
         return weighted_error(denoised, y, sigma, self.preconditioning)
 
     def _denoise(
-        self, x: Tensor, level: Tensor, counts: list[int], conditions: tuple[Tensor | None, ...], also: Collection[int]
+        self,
+        x: Tensor,
+        level: Tensor,
+        counts: list[int],
+        conditions: tuple[Tensor | None, ...],
+        also: Collection[int],
     ) -> Tensor:
         p = self.preconditioning
         image = x.to(torch.float32)
-        c_noise = _sent(p.c_noise(level).to(torch.float32), x)
+        c_noise = to_device_of(p.c_noise(level).to(torch.float32), x)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            raw = self.network(_like(p.c_in(level), image) * image, c_noise, counts, *conditions, also)
+            raw = self.network(
+                _like(p.c_in(level), image) * image, c_noise, counts, *conditions, also
+            )
         skip, out = _like(p.c_skip(level), x), _like(p.c_out(level), x)
         return skip * x + out * raw.to(x.dtype)
 
 
-def weighted_error(denoised: Tensor, y: Tensor, sigma: Tensor, preconditioning: Preconditioning) -> Tensor:
-    """``weight(sigma)`` times the mean square over pixels of ``denoised - y``: ``[B]``."""
-    weight = _sent(preconditioning.weight(as_float64(sigma)).to(y.dtype), y)
-    return weight * (denoised - y).square().flatten(1).mean(1)
-
-
 def _like(coefficient: Tensor, x: Tensor) -> Tensor:
     """A coefficient per sample, ready to multiply images of the device and dtype of ``x``."""
-    return _sent(coefficient.to(x.dtype), x)[:, None, None, None]
-
-
-def _sent(value: Tensor, x: Tensor) -> Tensor:
-    """A few numbers per sample on the device of ``x``. A GPU is not waited for; it takes a copy of its own."""
-    return value.to(x.device, non_blocking=x.is_cuda)
-
-
-def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
-    """A denoiser with fresh weights, drawn from torch's global generator.
-
-    Raises:
-        BadInput: if the configuration contradicts itself.
-    """
-    network = StagedUNet(config.shape, config.classes, config.network)
-    preconditioning = PRECONDITIONINGS[config.preconditioning](config.sigma_data)
-    return NetworkDenoiser(network, preconditioning, Stages(config.boundaries))
+    return to_device_of(coefficient.to(x.dtype), x)[:, None, None, None]
 
 
 def fastest_layout(denoiser: NetworkDenoiser) -> torch.memory_format:
@@ -215,15 +151,14 @@ def fastest_layout(denoiser: NetworkDenoiser) -> torch.memory_format:
 
     Torch's group normalisation of bf16 images by pixel takes ten times as long on a processor where groups have few channels.
     """
-    widths = [norm.num_channels // norm.num_groups for norm in denoiser.modules() if isinstance(norm, nn.GroupNorm)]
+    widths = [
+        norm.num_channels // norm.num_groups
+        for norm in denoiser.modules()
+        if isinstance(norm, nn.GroupNorm)
+    ]
     on_processor = next(denoiser.parameters()).device.type == "cpu"
     slow = on_processor and denoiser.dtype == torch.bfloat16 and max(widths) < NARROW
     return torch.contiguous_format if slow else torch.channels_last
-
-
-def dtype_of(precision: PrecisionName) -> torch.dtype:
-    """The number format of products and convolutions for a precision of training."""
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def lay_out(denoiser: NetworkDenoiser, dtype: torch.dtype) -> NetworkDenoiser:

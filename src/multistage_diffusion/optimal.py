@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from multistage_diffusion import processes
+from multistage_diffusion import distributed
 from multistage_diffusion.data.images import to_unit_range
 from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.errors import BadInput
@@ -22,7 +22,9 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["OptimalDenoiser", "PairDenoiser"]
 
 BLOCK_BYTES = 64 << 20
-LEAST_LOGIT = -64.0  # weights of 1e-28 change nothing, and products with the denormal numbers below are very slow
+LEAST_LOGIT = (
+    -64.0
+)  # weights of 1e-28 change nothing, and products with the denormal numbers below are very slow
 
 
 class OptimalDenoiser:
@@ -65,7 +67,9 @@ class OptimalDenoiser:
         row_bytes = 8 * (self.images[0].numel() + 2 * batch)
         rows = max(1, self.block_bytes // row_bytes)
         for start in range(0, len(self.images), rows):
-            yield to_unit_range(self.images[start : start + rows].to(device), torch.float64).flatten(1)
+            yield to_unit_range(
+                self.images[start : start + rows].to(device), torch.float64
+            ).flatten(1)
 
 
 class PairDenoiser:
@@ -93,11 +97,18 @@ class PairDenoiser:
 
     MARGIN = 32.0
 
-    def __init__(self, images: Tensor | MappedRows, block_rows: int | None = None, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        images: Tensor | MappedRows,
+        block_rows: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.images = images
         self.device = torch.device(device)
         most = 8192 if self.device.type == "cuda" else 2048
-        self.block_rows = block_rows or min(most, max(1, most * BLOCK_BYTES // (2048 * 8 * images.shape[1:].numel())))
+        self.block_rows = block_rows or min(
+            most, max(1, most * BLOCK_BYTES // (2048 * 8 * images.shape[1:].numel()))
+        )
 
     def __call__(self, indices: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
         """Denoises every pair at every level.
@@ -128,7 +139,7 @@ class PairDenoiser:
 
     def _own_blocks(self) -> Iterator[Tensor]:
         """The part of the images that this process looks at, as rows, a block at a time."""
-        size, parts, part = len(self.images), processes.count(), processes.number()
+        size, parts, part = len(self.images), distributed.world_size(), distributed.rank()
         end = size * (part + 1) // parts
         for start in range(size * part // parts, end, self.block_rows):
             yield self._rows(self.images[start : min(end, start + self.block_rows)])
@@ -167,5 +178,7 @@ class _Average:
 
     def value(self) -> Tensor:
         """The average over the images of all processes."""
-        self._raise_top(processes.greatest(self.top))
-        return (processes.total(self.total) / processes.total(self.weight)).float()
+        self._raise_top(distributed.all_reduce_max(self.top))
+        return (
+            distributed.all_reduce_sum(self.total) / distributed.all_reduce_sum(self.weight)
+        ).float()

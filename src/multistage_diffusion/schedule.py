@@ -14,17 +14,23 @@ Each base also has a clock of its own (``t``, a step index, ``sigma`` itself) in
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 __all__ = ["DDPM", "SCHEDULES", "VE", "VP", "Karras", "LogNormal", "Schedule", "as_float64"]
 
+ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
+
 
 def as_float64(value: Tensor | float) -> Tensor:
     """The value as a float64 tensor on the CPU (some accelerators have no float64)."""
-    return value.cpu().double() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+    return (
+        value.cpu().double()
+        if isinstance(value, Tensor)
+        else torch.tensor(value, dtype=torch.float64)
+    )
 
 
 class Schedule(ABC):
@@ -82,7 +88,9 @@ class VP(Schedule):
     def to_clock(self, sigma: Tensor | float) -> Tensor:
         log = 2 * torch.log1p(as_float64(sigma) ** 2)
         root = (self.beta_min**2 + (self.beta_max - self.beta_min) * log).sqrt()
-        return log / (self.beta_min + root)  # the form of the root that does not cancel at small sigma
+        return log / (
+            self.beta_min + root
+        )  # the form of the root that does not cancel at small sigma
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,12 @@ class DDPM(Schedule):
     @cached_property
     def log_table(self) -> Tensor:
         """Ln sigma at each step, shape ``[steps]``."""
-        beta = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64) ** 2
+        beta = (
+            torch.linspace(
+                self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64
+            )
+            ** 2
+        )
         return torch.expm1(-torch.log1p(-beta).cumsum(0)).log() / 2
 
     def sigma(self, u: Tensor | float) -> Tensor:
@@ -183,5 +196,11 @@ class DDPM(Schedule):
         return (low + (log - table[low]) / (table[low + 1] - table[low])).clamp(0, self.steps - 1)
 
 
-SCHEDULES: dict[str, Schedule] = {"vp": VP(), "edm": LogNormal(), "ve": VE(), "ddpm": DDPM(), "karras": Karras()}
+SCHEDULES: dict[str, Schedule] = {
+    "vp": VP(),
+    "edm": LogNormal(),
+    "ve": VE(),
+    "ddpm": DDPM(),
+    "karras": Karras(),
+}
 """The schedules by the names the command line uses."""

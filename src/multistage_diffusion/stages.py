@@ -31,14 +31,18 @@ class Stages:
     def __post_init__(self) -> None:
         edges = (0.0, *self.boundaries, math.inf)
         if not all(low < high for low, high in pairwise(edges)):
-            raise BadInput(f"Stage boundaries must be positive, finite and increasing, not {list(self.boundaries)}.")
+            raise BadInput(
+                f"Stage boundaries must be positive, finite and increasing, not {list(self.boundaries)}."
+            )
 
     def __len__(self) -> int:
         return len(self.boundaries) + 1
 
     def index(self, sigma: Tensor) -> Tensor:
         """Stage of each noise level: int64, the shape and device of ``sigma``."""
-        edges = torch.tensor(self.boundaries, dtype=torch.float64).to(device=sigma.device, dtype=sigma.dtype)
+        edges = torch.tensor(self.boundaries, dtype=torch.float64).to(
+            device=sigma.device, dtype=sigma.dtype
+        )
         return torch.bucketize(sigma.contiguous(), edges, right=True)
 
     def bounds(self, stage: int) -> tuple[float, float]:
@@ -65,6 +69,8 @@ class Stages:
         except OSError as error:
             raise BadInput(f"Cannot read the stages file {path}: {error.strerror}.") from error
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise BadInput(f"{path} is no stages file: it needs a JSON object with a list 'boundaries'.") from error
+            raise BadInput(
+                f"{path} is no stages file: it needs a JSON object with a list 'boundaries'."
+            ) from error
         except ValueError as error:
             raise BadInput(f"{path}: {error}") from error

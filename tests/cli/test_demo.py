@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from multistage_diffusion.cli import main
-from multistage_diffusion.cli.demo import recognise
+from multistage_diffusion.cli.commands.demo import recognise
 from multistage_diffusion.data import Images, load
 
 

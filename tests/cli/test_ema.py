@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from multistage_diffusion.checkpoint import load_model
 from multistage_diffusion.cli import main
 from multistage_diffusion.data import Images
+from multistage_diffusion.model import load_model
 from multistage_diffusion.training import train
-from multistage_diffusion.training.snapshots import snapshots
+from multistage_diffusion.training.ema.snapshots import snapshots
 from tests.conftest import run_on
 
 Command = Callable[..., tuple[int, str, str]]
@@ -27,7 +27,14 @@ def ema(capfd: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture(scope="module")
 def trained(few_digits: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    config = run_on(few_digits, images=256, record_images=256, checkpoint_images=256, posthoc_ema=(0.05, 0.1), snapshot_images=16)
+    config = run_on(
+        few_digits,
+        images=256,
+        record_images=256,
+        checkpoint_images=256,
+        posthoc_ema=(0.05, 0.1),
+        snapshot_images=16,
+    )
     list(train(config, few_digits, out))
     return out
 
@@ -40,14 +47,18 @@ def assert_refused(result: tuple[int, str, str], says: str, out: Path) -> None:
     assert not out.exists()
 
 
-def test_the_half_life_of_the_run_gives_its_own_average(ema: Command, trained: Path, tmp_path: Path) -> None:
+def test_the_half_life_of_the_run_gives_its_own_average(
+    ema: Command, trained: Path, tmp_path: Path
+) -> None:
     """The ramp-up of a short run is a power-function average, but for the difference of steps from a continuous time."""
     code, printed, _ = ema(trained, "--half-life", 50_000, "--out", tmp_path / "same.safetensors")
     assert code == 0
     assert "Widths sigma_rel that come out to 1%: 0.0" in printed
     assert "(snapshots: 16)" in printed
     assert "decoder 3" in printed
-    made, own = (load_model(path) for path in (tmp_path / "same.safetensors", trained / "model.safetensors"))
+    made, own = (
+        load_model(path) for path in (tmp_path / "same.safetensors", trained / "model.safetensors")
+    )
     assert (made.config, made.images) == (own.config, own.images)
     latest = load_model(_other(ema, trained, tmp_path, 0.15))
     difference, scale = (distance(made.denoiser, other.denoiser) for other in (own, latest))
@@ -62,7 +73,10 @@ def _other(ema: Command, trained: Path, tmp_path: Path, width: float) -> Path:
 
 @torch.no_grad()
 def distance(one: torch.nn.Module, two: torch.nn.Module) -> float:
-    return float(sum((a - b).square().sum() for a, b in zip(one.parameters(), two.parameters(), strict=True)) ** 0.5)
+    return float(
+        sum((a - b).square().sum() for a, b in zip(one.parameters(), two.parameters(), strict=True))
+        ** 0.5
+    )
 
 
 def test_nothing_is_overwritten(ema: Command, trained: Path, tmp_path: Path) -> None:
@@ -104,4 +118,6 @@ def test_runs_without_snapshots_or_with_too_few_or_damaged_ones_are_refused(
     assert_refused(result, "Widths sigma_rel that come out to 1%: 0.050 (snapshots: 1).", out)
     (path,) = snapshots(tmp_path / "few")
     path.write_bytes(path.read_bytes()[:-9])
-    assert_refused(ema(tmp_path / "few", *arguments[1:]), "remove it; the others are of use without it", out)
+    assert_refused(
+        ema(tmp_path / "few", *arguments[1:]), "remove it; the others are of use without it", out
+    )

@@ -26,11 +26,16 @@ def help_of(command: str) -> str:
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         main([*command.split(), "--help"])
-    return "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue()).strip().splitlines())
+    return "\n".join(
+        line.rstrip()
+        for line in re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue()).strip().splitlines()
+    )
 
 
 def page() -> str:
-    sections = [f"## multistage {command}\n\n```\n{help_of(command)}\n```\n" for command in COMMANDS]
+    sections = [
+        f"## multistage {command}\n\n```\n{help_of(command)}\n```\n" for command in COMMANDS
+    ]
     return "\n".join([INTRODUCTION, *sections])
 
 

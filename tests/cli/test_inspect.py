@@ -28,7 +28,12 @@ def test_broken_files_are_listed_and_the_code_says_so(run: Run, mixed: Path, her
     assert "photos/cat/cut.png" in printed
     assert "multistage: 2 of 16 images are broken; cluster and train refuse them" in err
     out = here / "inspection-photos"
-    assert {path.name for path in out.iterdir()} == {"contact-sheet.png", "inspection.json", "broken.txt", "duplicates.txt"}
+    assert {path.name for path in out.iterdir()} == {
+        "contact-sheet.png",
+        "inspection.json",
+        "broken.txt",
+        "duplicates.txt",
+    }
     assert [line.split(":")[0] for line in (out / "broken.txt").read_text().splitlines()] == [
         "photos/cat/cut.png",
         "photos/dog/text.jpg",
@@ -36,13 +41,17 @@ def test_broken_files_are_listed_and_the_code_says_so(run: Run, mixed: Path, her
     told = json.loads((out / "inspection.json").read_text())
     assert told["images"] == 14
     assert f"{told['sigma_data']:.4f}" in printed
-    assert told["commands"] == [line for line in printed.splitlines() if line.startswith("multistage ")]
+    assert told["commands"] == [
+        line for line in printed.splitlines() if line.startswith("multistage ")
+    ]
     assert run("data", "inspect", "photos", "--skip-broken")[0] == 0
 
 
 def test_the_printed_commands_work(run: Run, mixed: Path, here: Path) -> None:
     _, printed, _ = run("data", "inspect", "photos", "--size", 16)
-    commands = [shlex.split(line)[1:] for line in printed.splitlines() if line.startswith("multistage ")]
+    commands = [
+        shlex.split(line)[1:] for line in printed.splitlines() if line.startswith("multistage ")
+    ]
     assert commands
     for command in commands:
         assert parse(command)
@@ -51,7 +60,9 @@ def test_the_printed_commands_work(run: Run, mixed: Path, here: Path) -> None:
     assert run(*(word for word in train if "stages" not in word), *TINY, *SHORT)[0] == 0
 
 
-def test_only_an_earlier_inspection_of_the_same_data_is_replaced(run: Run, mixed: Path, here: Path) -> None:
+def test_only_an_earlier_inspection_of_the_same_data_is_replaced(
+    run: Run, mixed: Path, here: Path
+) -> None:
     assert run("data", "inspect", "photos", "--out", "seen")[0] == 2
     for name in ("cat/cut.png", "dog/text.jpg"):
         (mixed / name).unlink()
@@ -70,23 +81,40 @@ def test_only_an_earlier_inspection_of_the_same_data_is_replaced(run: Run, mixed
 def test_the_sheet_is_the_same_each_time(run: Run, mixed: Path, here: Path) -> None:
     for out in ("a", "b"):
         run("data", "inspect", "photos", "--out", out)
-    assert (here / "a" / "contact-sheet.png").read_bytes() == (here / "b" / "contact-sheet.png").read_bytes()
-    assert (here / "a" / "inspection.json").read_bytes() == (here / "b" / "inspection.json").read_bytes()
+    assert (here / "a" / "contact-sheet.png").read_bytes() == (
+        here / "b" / "contact-sheet.png"
+    ).read_bytes()
+    assert (here / "a" / "inspection.json").read_bytes() == (
+        here / "b" / "inspection.json"
+    ).read_bytes()
 
 
 def test_labels_are_printed_as_they_are(run: Run, here: Path) -> None:
     for name in ("[red]one", "two"):
         (here / "odd" / name).mkdir(parents=True)
-        Image.fromarray(np.random.default_rng(len(name)).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
-            here / "odd" / name / "1.png"
-        )
+        Image.fromarray(
+            np.random.default_rng(len(name)).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        ).save(here / "odd" / name / "1.png")
     code, printed, _ = run("data", "inspect", "odd")
     assert code == 0
     assert re.search(r"^\[red\]one +1 ", printed, re.MULTILINE)
 
 
 def train(*more: object) -> list[object]:
-    return ["train", "small", "--data", "photos", "--size", 16, "--skip-broken", "--out", "run", *TINY, *SHORT, *more]
+    return [
+        "train",
+        "small",
+        "--data",
+        "photos",
+        "--size",
+        16,
+        "--skip-broken",
+        "--out",
+        "run",
+        *TINY,
+        *SHORT,
+        *more,
+    ]
 
 
 def test_train_leaves_a_preview_even_when_dry(run: Run, mixed: Path, here: Path) -> None:

@@ -13,17 +13,49 @@ import numpy as np
 import pytest
 import torch
 
-from multistage_diffusion.checkpoint import load_model
+from multistage_diffusion.model import load_model
 
-TINY = ["--encoder-widths", "8", "--decoder-widths", "12", "8", "4", "--blocks", "1", "--dropout", "0.1"]
-LENGTH = ["--images", "2000", "--batch-size", "16", "--record-images", "200", "--checkpoint-images", "240"]
+TINY = [
+    "--encoder-widths",
+    "8",
+    "--decoder-widths",
+    "12",
+    "8",
+    "4",
+    "--blocks",
+    "1",
+    "--dropout",
+    "0.1",
+]
+LENGTH = [
+    "--images",
+    "2000",
+    "--batch-size",
+    "16",
+    "--record-images",
+    "200",
+    "--checkpoint-images",
+    "240",
+]
 
 
 def start(tmp_path: Path, out: Path, more: Sequence[str] = ()) -> subprocess.Popen[str]:
     stages = tmp_path / "stages.json"
     stages.write_text(json.dumps({"boundaries": [0.3, 2.5]}))
-    command = [sys.executable, "-m", "multistage_diffusion", "train", "digits", "--data", "digits", "--out", str(out)]
-    return subprocess.Popen([*command, "--stages", str(stages), *TINY, *LENGTH, *more], text=True, stdout=-1, stderr=-1)
+    command = [
+        sys.executable,
+        "-m",
+        "multistage_diffusion",
+        "train",
+        "digits",
+        "--data",
+        "digits",
+        "--out",
+        str(out),
+    ]
+    return subprocess.Popen(
+        [*command, "--stages", str(stages), *TINY, *LENGTH, *more], text=True, stdout=-1, stderr=-1
+    )
 
 
 def wait_for(out: Path, lines: int, process: subprocess.Popen[str]) -> None:
@@ -40,10 +72,16 @@ def finish(tmp_path: Path, out: Path, more: Sequence[str] = ()) -> None:
 
 
 def assert_same(first: Path, second: Path) -> None:
-    a, b = (load_model(run / "model.safetensors").denoiser.network.state_dict() for run in (first, second))
+    a, b = (
+        load_model(run / "model.safetensors").denoiser.network.state_dict()
+        for run in (first, second)
+    )
     for name in a:
         assert torch.equal(a[name], b[name]), name
-    losses = [[json.loads(line)["loss"] for line in (run / "stats.jsonl").read_text().splitlines()] for run in (first, second)]
+    losses = [
+        [json.loads(line)["loss"] for line in (run / "stats.jsonl").read_text().splitlines()]
+        for run in (first, second)
+    ]
     assert losses[0] == losses[1]
 
 
@@ -54,8 +92,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
-def test_a_run_ended_by_a_signal_continues_where_it_was(whole: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+)
+def test_a_run_ended_by_a_signal_continues_where_it_was(
+    whole: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     out = tmp_path / "run"
     process = start(tmp_path, out)
     wait_for(out, 3, process)
@@ -71,7 +113,12 @@ def test_a_run_ended_by_a_signal_continues_where_it_was(whole: Path, tmp_path: P
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     """SIGKILL thirty times, at the start, while a checkpoint is being written, at any time."""
-    rng, out, whole, longer = np.random.default_rng(0), tmp_path / "run", tmp_path / "whole", ["--images", "30000"]
+    rng, out, whole, longer = (
+        np.random.default_rng(0),
+        tmp_path / "run",
+        tmp_path / "whole",
+        ["--images", "30000"],
+    )
     finish(tmp_path, whole, longer)
     codes: list[int] = []
     while codes.count(-signal.SIGKILL) < 30:

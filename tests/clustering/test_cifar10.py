@@ -17,7 +17,10 @@ from multistage_diffusion.schedule import VP
 BESIDE = Path(__file__).parents[2].parent / "shared" / "data" / "cifar10-jpeg"
 TRAIN = Path(os.environ.get("CIFAR10_DIR", BESIDE)) / "train.parquet"
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not TRAIN.exists(), reason=f"{TRAIN} is not there; set CIFAR10_DIR")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not TRAIN.exists(), reason=f"{TRAIN} is not there; set CIFAR10_DIR"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from multistage_diffusion.checkpoint import Model
 from multistage_diffusion.clustering import ClusterOptions, Sums, cluster
 from multistage_diffusion.clustering.curves import pairs
 from multistage_diffusion.clustering.gradient import GROUPS, SKETCH, Affinity, add_gradients
 from multistage_diffusion.data import Images, to_unit_range
-from multistage_diffusion.denoiser import build_denoiser
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import Model, build_denoiser
 from multistage_diffusion.schedule import VP
 
 from ..conftest import MODEL, TINY, disturb, run_on
@@ -20,9 +19,13 @@ OPTIONS = ClusterOptions(method="gradient", pairs=32, levels=12)
 SIGMAS = torch.tensor([0.05, 0.2, 1.0, 5.0], dtype=torch.float64)
 
 
-def model(data: Images, decoders: int = 1, encoders: int = 1, width: int = 8, classes: int = 0) -> Model:
+def model(
+    data: Images, decoders: int = 1, encoders: int = 1, width: int = 8, classes: int = 0
+) -> Model:
     widths = replace(TINY, decoder_widths=(width,) * decoders, encoder_widths=(width,) * encoders)
-    config = replace(MODEL, boundaries=MODEL.boundaries[: decoders - 1], network=widths, classes=classes)
+    config = replace(
+        MODEL, boundaries=MODEL.boundaries[: decoders - 1], network=widths, classes=classes
+    )
     denoiser = disturb(build_denoiser(config)).eval()
     return Model(denoiser, replace(run_on(data), model=config), 0)
 
@@ -35,13 +38,21 @@ def gradients(data: Images, trained: Model) -> torch.Tensor:
         trained.denoiser.zero_grad()
         y = to_unit_range(data.pixels[chosen])
         trained.denoiser.loss(y, sigma.expand(32), noise.float()).sum().backward()
-        shared = trained.denoiser.network.encoders[0] if len(trained.denoiser.stages) > 1 else trained.denoiser
-        rows.append(torch.cat([p.grad.flatten() for p in shared.parameters() if p.grad is not None]))
+        shared = (
+            trained.denoiser.network.encoders[0]
+            if len(trained.denoiser.stages) > 1
+            else trained.denoiser
+        )
+        rows.append(
+            torch.cat([p.grad.flatten() for p in shared.parameters() if p.grad is not None])
+        )
     return torch.stack(rows)
 
 
 @pytest.mark.parametrize(("decoders", "width"), [(1, 4), (3, 8)])
-def test_the_cosines_are_those_of_the_shared_gradients(few_digits: Images, decoders: int, width: int) -> None:
+def test_the_cosines_are_those_of_the_shared_gradients(
+    few_digits: Images, decoders: int, width: int
+) -> None:
     trained, sums = model(few_digits, decoders, width=width), Sums()
     assert sum(add_gradients(trained, few_digits, SIGMAS, OPTIONS, sums, 32)) == 32
     rows = gradients(few_digits, trained)
@@ -56,7 +67,9 @@ def test_sketches_keep_the_cosines_of_larger_networks(few_digits: Images) -> Non
     rows = gradients(few_digits, trained)
     assert rows.shape[1] > 5 * SKETCH
     expected = torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=2)
-    np.testing.assert_allclose(Affinity(sums).cosines(np.ones(GROUPS)), expected, atol=5 / SKETCH**0.5)
+    np.testing.assert_allclose(
+        Affinity(sums).cosines(np.ones(GROUPS)), expected, atol=5 / SKETCH**0.5
+    )
 
 
 def test_blocks_of_equal_gradients_are_the_stages() -> None:
@@ -91,4 +104,6 @@ def test_models_that_cannot_serve_are_refused(few_digits: Images, digits: Images
     with pytest.raises(BadInput, match="no labels"):
         cluster(Images(few_digits.pixels), VP(), OPTIONS, model(few_digits, classes=10))
     with pytest.raises(BadInput, match=r"images of \[1, 8, 8\]"):
-        cluster(Images(torch.zeros(3, 3, 8, 8, dtype=torch.uint8)), VP(), OPTIONS, model(few_digits))
+        cluster(
+            Images(torch.zeros(3, 3, 8, 8, dtype=torch.uint8)), VP(), OPTIONS, model(few_digits)
+        )

@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multistage_diffusion.clustering.partition import best_partition, middle_values, similarity_values
+from multistage_diffusion.clustering.partition import (
+    best_partition,
+    middle_values,
+    similarity_values,
+)
 from multistage_diffusion.schedule import VP
 
 
@@ -16,7 +20,12 @@ def symmetric(levels: int, seed: int) -> np.ndarray:
     return matrix
 
 
-@given(levels=st.integers(1, 9), stages=st.integers(1, 5), seed=st.integers(0, 10**6), shortest=st.integers(1, 3))
+@given(
+    levels=st.integers(1, 9),
+    stages=st.integers(1, 5),
+    seed=st.integers(0, 10**6),
+    shortest=st.integers(1, 3),
+)
 def test_equals_brute_force(levels: int, stages: int, seed: int, shortest: int) -> None:
     value = np.random.default_rng(seed).standard_normal((levels + 1, levels + 1))
     longest = shortest + 3
@@ -65,7 +74,11 @@ def test_more_stages_are_never_less_similar() -> None:
 def test_distances_to_the_middle_of_go_et_al(name: str, expected: tuple[float, float]) -> None:
     """On 200 steps of the VP schedule, as the paper compares with."""
     t = np.arange(1, 201) / 200
-    clock = t if name == "timestep" else -2 * np.log(np.array([float(VP().from_clock(float(v))) for v in t]))
+    clock = (
+        t
+        if name == "timestep"
+        else -2 * np.log(np.array([float(VP().from_clock(float(v))) for v in t]))
+    )
     value = middle_values(np.abs(clock[:, None] - clock[None, :]))
     cuts, _ = best_partition(value, 3, shortest=34, longest=100)
     assert tuple(t[cuts]) == pytest.approx(expected, abs=1e-9)

@@ -20,10 +20,10 @@ from PIL import Image
 from multistage_diffusion.cli import main
 from multistage_diffusion.data import Images, ReadOptions, cache, load
 from multistage_diffusion.data.decoding import Pixels
-from multistage_diffusion.data.sources import list_images
+from multistage_diffusion.data.sources.load import list_images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
-from multistage_diffusion.training.split import split
+from multistage_diffusion.training.batches.held_out import split
 from tests.data.test_archives import tarred, zipped
 
 SHARD = 5 * 3 * 8 * 8
@@ -119,7 +119,11 @@ def test_an_interrupted_build_goes_on(mixed: Path, tmp_path: Path, count: int) -
 def test_what_changes_the_images_gives_another_cache(folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "cache"
     load(folder, ReadOptions(cache=root))
-    for options in (ReadOptions(size=(8, 6)), ReadOptions(size=(8, 6), fit="pad"), ReadOptions(size=(6,))):
+    for options in (
+        ReadOptions(size=(8, 6)),
+        ReadOptions(size=(8, 6), fit="pad"),
+        ReadOptions(size=(6,)),
+    ):
         fresh, kept = load(folder, options), load(folder, replace(options, cache=root))
         assert_same(kept, fresh)
     assert len(list(root.iterdir())) == 4
@@ -137,12 +141,19 @@ def test_other_labels_need_no_decoding(folder: Path, tmp_path: Path) -> None:
     file, kept = tmp_path / "labels.csv", ReadOptions(cache=tmp_path / "cache")
     load(folder, kept)
     for labels in (range(12), [3] * 12):
-        file.write_text("file,label\n" + "".join(f"{name},{label}\n" for name, label in zip(names, labels, strict=True)))
-        assert_same(load(folder, replace(kept, labels=file), never), load(folder, ReadOptions(labels=file)))
+        file.write_text(
+            "file,label\n"
+            + "".join(f"{name},{label}\n" for name, label in zip(names, labels, strict=True))
+        )
+        assert_same(
+            load(folder, replace(kept, labels=file), never), load(folder, ReadOptions(labels=file))
+        )
     assert_same(load(folder, kept, never), load(folder))
 
 
-def test_broken_images_are_refused_or_left_out_from_the_cache_too(mixed: Path, tmp_path: Path) -> None:
+def test_broken_images_are_refused_or_left_out_from_the_cache_too(
+    mixed: Path, tmp_path: Path
+) -> None:
     kept = ReadOptions(cache=tmp_path / "cache")
     for _ in range(2):
         with pytest.raises(BadInput, match=r"Cannot decode .*0\.png.*--skip-broken"):
@@ -160,7 +171,10 @@ def test_a_damaged_shard_is_refused_and_a_copied_one_is_not(folder: Path, tmp_pa
     content = shard.read_bytes()
     for damaged in (content[:-1], content[:-1] + bytes([content[-1] ^ 1])):
         shard.write_bytes(damaged)
-        with pytest.raises(BadInput, match=r"00001\.npy is missing or not as it was written; remove .*cache.* to decode"):
+        with pytest.raises(
+            BadInput,
+            match=r"00001\.npy is missing or not as it was written; remove .*cache.* to decode",
+        ):
             load(folder, kept)
     shard.unlink()
     with pytest.raises(BadInput, match="missing"):
@@ -186,7 +200,10 @@ def test_large_sets_go_to_the_users_cache_and_small_ones_to_memory(
     assert not (tmp_path / "home").exists()
     monkeypatch.setattr(cache, "IN_MEMORY", 12 * 3 * 8 * 8 - 1)
     kept = load(folder)
-    assert [path.name.startswith("images-") for path in (tmp_path / "home" / "multistage-diffusion").iterdir()] == [True]
+    assert [
+        path.name.startswith("images-")
+        for path in (tmp_path / "home" / "multistage-diffusion").iterdir()
+    ] == [True]
     monkeypatch.setattr(cache, "IN_MEMORY", 12 * 3 * 8 * 8)
     assert_same(kept, load(folder, ReadOptions(cache=tmp_path / "other")))
 
@@ -200,7 +217,9 @@ def test_one_process_builds_and_others_wait(folder: Path, tmp_path: Path) -> Non
             time.sleep(0.01)
             yield pixels
 
-    several = [threading.Thread(target=lambda: found.append(load(folder, kept, slow))) for _ in range(3)]
+    several = [
+        threading.Thread(target=lambda: found.append(load(folder, kept, slow))) for _ in range(3)
+    ]
     for one in several:
         one.start()
     for one in several:
@@ -211,7 +230,10 @@ def test_one_process_builds_and_others_wait(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_is_whole(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(path: Path, *content: bytes) -> None:
         if path.name == "00001.npy":
@@ -221,8 +243,24 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_whole(
     kept = tmp_path / "cache"
     with monkeypatch.context() as patch:
         patch.setattr(cache, "write_atomically", full)
-        assert main(["cluster", "--data", str(folder), "--cache", str(kept), "--out", str(tmp_path / "s.json")]) == 2
-    assert re.fullmatch(r"multistage: Cannot write or read .*00001\.npy: No space left on device\.\n", capsys.readouterr().err)
+        assert (
+            main(
+                [
+                    "cluster",
+                    "--data",
+                    str(folder),
+                    "--cache",
+                    str(kept),
+                    "--out",
+                    str(tmp_path / "s.json"),
+                ]
+            )
+            == 2
+        )
+    assert re.fullmatch(
+        r"multistage: Cannot write or read .*00001\.npy: No space left on device\.\n",
+        capsys.readouterr().err,
+    )
     assert_same(load(folder, ReadOptions(cache=kept), from_second), load(folder))
 
 
@@ -236,7 +274,9 @@ def test_a_killed_build_goes_on(folder: Path, tmp_path: Path) -> None:
     """SIGKILL at the moments that fall out."""
     rng, kept = np.random.default_rng(0), tmp_path / "cache"
     for index in range(2000):
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / "dog" / f"more{index}.png")
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
+            folder / "dog" / f"more{index}.png"
+        )
     program = (
         "from multistage_diffusion.data import ReadOptions, cache, load; import sys; from pathlib import Path;"
         f"cache.SHARD_BYTES = {SHARD}; print('go', flush=True);"
@@ -244,7 +284,9 @@ def test_a_killed_build_goes_on(folder: Path, tmp_path: Path) -> None:
     )
     kills = 0
     for _ in range(8):
-        process = subprocess.Popen([sys.executable, "-c", program, str(folder), str(kept)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(folder), str(kept)], stdout=subprocess.PIPE
+        )
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(rng.uniform(0.05, 1.0))
@@ -267,7 +309,11 @@ def test_cached_images_are_set_aside_as_those_in_memory_are(folder: Path, tmp_pa
 def test_the_files_say_what_they_are(folder: Path, tmp_path: Path) -> None:
     load(folder, ReadOptions(cache=tmp_path / "cache"))
     (kept,) = (tmp_path / "cache").iterdir()
-    assert [np.load(path).shape for path in sorted(kept.glob("*.npy"))] == [(5, 3, 8, 8), (5, 3, 8, 8), (2, 3, 8, 8)]
+    assert [np.load(path).shape for path in sorted(kept.glob("*.npy"))] == [
+        (5, 3, 8, 8),
+        (5, 3, 8, 8),
+        (2, 3, 8, 8),
+    ]
     (index,) = kept.glob("index-*.json")
     assert json.loads(index.read_text())["fingerprint"] == load(folder).fingerprint
 
@@ -290,13 +336,24 @@ def test_cached_shards_of_samples_are_the_decoded_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "saved", "arrow"])
-def test_a_table_is_known_by_its_files_and_by_those_it_points_to(folder: Path, tmp_path: Path, kind: str) -> None:
+def test_a_table_is_known_by_its_files_and_by_those_it_points_to(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
     import datasets
 
     files = [str(file) for file in sorted(folder.rglob("*.png"))]
-    cells = {"image": [{"path": file, "bytes": None} for file in files], "label": [int("dog" in file) for file in files]}
-    struct = datasets.Image() if kind != "parquet" else {"path": datasets.Value("string"), "bytes": datasets.Value("binary")}
-    table = datasets.Dataset.from_dict(cells, datasets.Features(image=struct, label=datasets.ClassLabel(names=["cat", "dog"])))
+    cells = {
+        "image": [{"path": file, "bytes": None} for file in files],
+        "label": [int("dog" in file) for file in files],
+    }
+    struct = (
+        datasets.Image()
+        if kind != "parquet"
+        else {"path": datasets.Value("string"), "bytes": datasets.Value("binary")}
+    )
+    table = datasets.Dataset.from_dict(
+        cells, datasets.Features(image=struct, label=datasets.ClassLabel(names=["cat", "dog"]))
+    )
     target = tmp_path / f"set.{kind}"
     if kind == "parquet":
         table.to_parquet(target)

@@ -25,7 +25,10 @@ def test_sixteen_bit_grey_is_rounded_to_eight(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels[..., 0], np.round(values / 257))
     assert "16 bits" in done
     np.testing.assert_array_equal(
-        decode(lambda: stored(Image.fromarray(np.arange(256, dtype=np.uint16)[None] * 257)))[0].ravel(), np.arange(256)
+        decode(lambda: stored(Image.fromarray(np.arange(256, dtype=np.uint16)[None] * 257)))[
+            0
+        ].ravel(),
+        np.arange(256),
     )
 
 
@@ -35,7 +38,9 @@ def test_alpha_is_laid_on_white() -> None:
     share = alpha / 255
     np.testing.assert_allclose(pixels, COLOURS * share + 255 * (1 - share), atol=1)
     assert "laid on white" in done
-    grey, _ = decode(lambda: stored(Image.fromarray(np.concatenate([COLOURS[..., :1], alpha], 2), "LA")))
+    grey, _ = decode(
+        lambda: stored(Image.fromarray(np.concatenate([COLOURS[..., :1], alpha], 2), "LA"))
+    )
     np.testing.assert_allclose(grey, COLOURS[..., :1] * share + 255 * (1 - share), atol=1)
 
 
@@ -50,8 +55,12 @@ def test_an_opaque_alpha_changes_nothing() -> None:
 def test_a_palette_with_a_transparent_colour_is_laid_on_white() -> None:
     palette = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), "P")
     palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    assert decode(lambda: stored(palette))[0].tolist() == [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]]
-    assert decode(lambda: stored(palette, transparency=1))[0].tolist() == [[[10, 20, 30], [255] * 3, [70, 80, 90]]]
+    assert decode(lambda: stored(palette))[0].tolist() == [
+        [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
+    ]
+    assert decode(lambda: stored(palette, transparency=1))[0].tolist() == [
+        [[10, 20, 30], [255] * 3, [70, 80, 90]]
+    ]
 
 
 def test_cmyk_becomes_rgb() -> None:
@@ -76,7 +85,9 @@ def test_images_are_upright(orientation: int) -> None:
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
-    np.testing.assert_array_equal(decode(lambda: stored(Image.fromarray(COLOURS), exif=exif))[0], turned[orientation])
+    np.testing.assert_array_equal(
+        decode(lambda: stored(Image.fromarray(COLOURS), exif=exif))[0], turned[orientation]
+    )
 
 
 def test_other_modes_are_refused(tmp_path: Path) -> None:
@@ -94,7 +105,11 @@ def test_what_was_done_is_said_and_counted(tmp_path: Path) -> None:
     images = load(tmp_path)
     assert images.pixels[:][:, :, 0, 0].tolist() == [[0] * 3, [1] * 3, [2] * 3, [255] * 3]
     said = " ".join(images.notes)
-    for text in ("3 of 4 images had 16 bits", "1 of 4 images had transparent parts", "3 of 4 images were grey and became RGB"):
+    for text in (
+        "3 of 4 images had 16 bits",
+        "1 of 4 images had transparent parts",
+        "3 of 4 images were grey and became RGB",
+    ):
         assert text in said
 
 
@@ -104,12 +119,17 @@ def test_broken_files_are_an_error_or_left_out(folder: Path) -> None:
     (folder / "cat" / "zz.png").write_bytes((folder / "cat" / "1.png").read_bytes()[:60])
     Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "dog" / "float.tif")
     with pytest.raises(
-        BadInput, match=r"Cannot decode the image .*cat/10\.png.* the first of 3 that are broken, of 15; .*--skip-broken"
+        BadInput,
+        match=r"Cannot decode the image .*cat/10\.png.* the first of 3 that are broken, of 15; .*--skip-broken",
     ):
         load(folder)
     left = load(folder, ReadOptions(skip_broken=True))
     assert left.fingerprint == whole.fingerprint
-    assert [line.split(":")[0].rsplit("/", 1)[1] for line in left.skipped] == ["10.png", "zz.png", "float.tif"]
+    assert [line.split(":")[0].rsplit("/", 1)[1] for line in left.skipped] == [
+        "10.png",
+        "zz.png",
+        "float.tif",
+    ]
 
 
 def test_a_set_of_nothing_but_broken_files_is_refused(tmp_path: Path) -> None:

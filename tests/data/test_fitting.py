@@ -15,14 +15,19 @@ RAMP = np.broadcast_to(np.arange(40, dtype=np.uint8)[None, :, None], (20, 40, 3)
 
 def test_a_crop_at_the_same_scale_is_the_middle_untouched() -> None:
     np.testing.assert_array_equal(fitted(RAMP, (20, 20), "center-crop"), RAMP[:, 10:30])
-    np.testing.assert_array_equal(fitted(RAMP.transpose(1, 0, 2), (20, 20), "center-crop"), RAMP.transpose(1, 0, 2)[10:30])
+    np.testing.assert_array_equal(
+        fitted(RAMP.transpose(1, 0, 2), (20, 20), "center-crop"), RAMP.transpose(1, 0, 2)[10:30]
+    )
     np.testing.assert_array_equal(fitted(RAMP, (20, 39), "center-crop"), RAMP[:, :39])
 
 
 @pytest.mark.parametrize("shape", [(60, 100), (101, 61), (33, 32)])
 def test_a_crop_is_centred(shape: tuple[int, int]) -> None:
     """A pattern that is its own mirror image stays so."""
-    rows, columns = np.abs(np.arange(shape[0]) - (shape[0] - 1) / 2), np.abs(np.arange(shape[1]) - (shape[1] - 1) / 2)
+    rows, columns = (
+        np.abs(np.arange(shape[0]) - (shape[0] - 1) / 2),
+        np.abs(np.arange(shape[1]) - (shape[1] - 1) / 2),
+    )
     pattern = np.clip(4 * (rows[:, None] + columns), 0, 255).astype(np.uint8)[..., None]
     small = fitted(pattern, (16, 16), "center-crop")[..., 0].astype(int)
     np.testing.assert_allclose(small, small[::-1], atol=1)
@@ -39,7 +44,9 @@ def test_shrinking_averages_what_it_leaves_out() -> None:
 
 def test_padding_continues_by_reflection() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
-    np.testing.assert_array_equal(fitted(image, (7, 4), "pad"), np.pad(image, ((2, 2), (0, 0), (0, 0)), mode="reflect"))
+    np.testing.assert_array_equal(
+        fitted(image, (7, 4), "pad"), np.pad(image, ((2, 2), (0, 0), (0, 0)), mode="reflect")
+    )
     wide = fitted(image, (4, 9), "pad")
     assert wide.shape == (4, 9, 1)
     thin = np.full((1, 30, 1), 7, np.uint8)
@@ -48,12 +55,16 @@ def test_padding_continues_by_reflection() -> None:
 
 def test_stretching_keeps_a_ramp_a_ramp() -> None:
     stretched = fitted(RAMP, (10, 20), "resize").astype(float)
-    np.testing.assert_allclose(stretched[:, 2:-2, 0], np.broadcast_to(2 * np.arange(20) + 0.5, (10, 20))[:, 2:-2], atol=1)
+    np.testing.assert_allclose(
+        stretched[:, 2:-2, 0], np.broadcast_to(2 * np.arange(20) + 0.5, (10, 20))[:, 2:-2], atol=1
+    )
 
 
 @pytest.mark.parametrize("fit", ["center-crop", "resize", "pad"])
 @pytest.mark.parametrize("size", [(1, 1), (5, 12), (16, 8), (50, 70)])
-def test_every_policy_gives_the_size_and_leaves_that_size_alone(fit: Fit, size: tuple[int, int]) -> None:
+def test_every_policy_gives_the_size_and_leaves_that_size_alone(
+    fit: Fit, size: tuple[int, int]
+) -> None:
     for shape in ((1, 1, 1), (7, 19, 3), (64, 3, 5), (*size, 3)):
         image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         result = fitted(image, size, fit)
@@ -63,9 +74,12 @@ def test_every_policy_gives_the_size_and_leaves_that_size_alone(fit: Fit, size: 
 
 def test_mixed_sizes_need_a_size(tmp_path: Path) -> None:
     for index, (height, width) in enumerate([(8, 8), (8, 12), (30, 20)]):
-        Image.fromarray(np.full((height, width), 50 * index, np.uint8)).save(tmp_path / f"{index}.png")
+        Image.fromarray(np.full((height, width), 50 * index, np.uint8)).save(
+            tmp_path / f"{index}.png"
+        )
     with pytest.raises(
-        BadInput, match=r"1\.png is 8x12 .*0\.png is 8x8: give --size H W .* --fit center-crop, resize or pad"
+        BadInput,
+        match=r"1\.png is 8x12 .*0\.png is 8x8: give --size H W .* --fit center-crop, resize or pad",
     ) as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
@@ -97,7 +111,8 @@ def test_several_channels_are_fitted_each_for_itself(tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", images=arrays[..., 3])
     options = ReadOptions(size=(6, 6), fit="resize")
     torch.testing.assert_close(
-        load(tmp_path / "all.npz", options).pixels[:][:, 3:4], load(tmp_path / "one.npz", options).pixels[:]
+        load(tmp_path / "all.npz", options).pixels[:][:, 3:4],
+        load(tmp_path / "one.npz", options).pixels[:],
     )
 
 

@@ -12,7 +12,9 @@ def names(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.png"))
 
 
-def test_files_of_labels_say_what_subfolders_say(folder: Path, names: list[str], tmp_path: Path) -> None:
+def test_files_of_labels_say_what_subfolders_say(
+    folder: Path, names: list[str], tmp_path: Path
+) -> None:
     expected = load(folder)
     kinds = [name.split("/")[0] for name in names]
     numbers = [("cat", "dog").index(kind) for kind in kinds]
@@ -20,8 +22,10 @@ def test_files_of_labels_say_what_subfolders_say(folder: Path, names: list[str],
         "names.json": json.dumps(dict(zip(names, kinds, strict=True))),
         "numbers.json": json.dumps(dict(zip(names, numbers, strict=True))),
         "edm.json": json.dumps({"labels": list(zip(names, numbers, strict=True))}),
-        "names.csv": "file,label\n" + "".join(f"{name},{kind}\n" for name, kind in zip(names, kinds, strict=True)),
-        "numbers.csv": "\ufefflabel,file\r\n" + "".join(f"{n},./{name}\r\n" for name, n in zip(names, numbers, strict=True)),
+        "names.csv": "file,label\n"
+        + "".join(f"{name},{kind}\n" for name, kind in zip(names, kinds, strict=True)),
+        "numbers.csv": "\ufefflabel,file\r\n"
+        + "".join(f"{n},./{name}\r\n" for name, n in zip(names, numbers, strict=True)),
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text, encoding="utf-8", newline="")
@@ -30,7 +34,9 @@ def test_files_of_labels_say_what_subfolders_say(folder: Path, names: list[str],
         assert images.classes == (("0", "1") if "names" not in name else ("cat", "dog")), name
 
 
-def test_a_file_of_labels_comes_before_subfolders_and_may_name_more(folder: Path, names: list[str], tmp_path: Path) -> None:
+def test_a_file_of_labels_comes_before_subfolders_and_may_name_more(
+    folder: Path, names: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "l.json").write_text(json.dumps({**dict.fromkeys(names, 7), "another.png": 0}))
     images = load(folder, ReadOptions(labels=tmp_path / "l.json"))
     assert images.labels is not None
@@ -42,7 +48,10 @@ def test_bad_labels_are_named(folder: Path, names: list[str], tmp_path: Path) ->
     says = {
         "some.json": (json.dumps({names[0]: 0}), f"no label for {names[1]}, nor for 10 others"),
         "negative.json": (json.dumps(dict.fromkeys(names, -1)), "the label -1"),
-        "vector.json": (json.dumps({name: [0.5, 0.5] for name in names}), r"the label \[0.5, 0.5\]"),
+        "vector.json": (
+            json.dumps({name: [0.5, 0.5] for name in names}),
+            r"the label \[0.5, 0.5\]",
+        ),
         "list.json": ("[1, 2]", "needs labels as"),
         "no.json": ("{", "not valid JSON"),
         "none.json": ('{"labels": null}', "holds no labels"),

@@ -27,7 +27,9 @@ def mixed(tmp_path: Path) -> Path:
     ImageOps.mirror(picture(3)).save(root / "dog" / "mirrored.png")
     picture(4, (80, 60)).convert("L").save(root / "dog" / "grey.png")
     picture(5, (80, 60)).convert("CMYK").save(root / "dog" / "print.jpg", quality=95)
-    Image.fromarray(np.asarray(picture(6).convert("L")).astype(np.uint16) * 257).save(root / "dog" / "deep.png")
+    Image.fromarray(np.asarray(picture(6).convert("L")).astype(np.uint16) * 257).save(
+        root / "dog" / "deep.png"
+    )
     picture(7).quantize(16).save(root / "dog" / "palette.png")
     layered = picture(8, (70, 70))
     layered.putalpha(Image.linear_gradient("L").resize(layered.size))

@@ -5,7 +5,14 @@ import pytest
 
 from multistage_diffusion.data import Images
 from multistage_diffusion.inspection import duplicates
-from multistage_diffusion.inspection.duplicates import BITS, GREY_LEVELS, OF_CONTRAST, Pair, near_duplicates, thumbnail
+from multistage_diffusion.inspection.duplicates import (
+    BITS,
+    GREY_LEVELS,
+    OF_CONTRAST,
+    Pair,
+    near_duplicates,
+    thumbnail,
+)
 
 Bytes = np.typing.NDArray[np.uint8]
 
@@ -17,7 +24,9 @@ def by_comparing_all(thumbnails: Bytes) -> set[Pair]:
     for a in range(len(values)):
         for b in range(a + 1, len(values)):
             for mirrored, other in ((False, values[b]), (True, values[b][:, ::-1])):
-                bits = ((values[a][:, 1:] > values[a][:, :-1]) != (other[:, 1:] > other[:, :-1])).sum()
+                bits = (
+                    (values[a][:, 1:] > values[a][:, :-1]) != (other[:, 1:] > other[:, :-1])
+                ).sum()
                 distance = np.sqrt(np.square(values[a] - other).mean())
                 contrasts = values[a].std(), values[b].std()
                 if bits <= BITS and distance <= min(GREY_LEVELS, OF_CONTRAST * max(contrasts)):
@@ -34,7 +43,9 @@ def variants(rng: np.random.Generator, count: int) -> Bytes:
 
 
 @pytest.mark.parametrize("rows", [3, 512])
-def test_all_pairs_are_found_without_comparing_all(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_all_pairs_are_found_without_comparing_all(
+    monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
     monkeypatch.setattr(duplicates, "ROWS", rows)
     thumbnails = variants(np.random.default_rng(0), 40)
     every = by_comparing_all(thumbnails)
@@ -43,7 +54,9 @@ def test_all_pairs_are_found_without_comparing_all(monkeypatch: pytest.MonkeyPat
 
 
 def test_each_image_repeats_only_one_other() -> None:
-    same = np.repeat(np.random.default_rng(1).integers(0, 256, (1, 8, 9), dtype=np.uint8), 2000, axis=0)
+    same = np.repeat(
+        np.random.default_rng(1).integers(0, 256, (1, 8, 9), dtype=np.uint8), 2000, axis=0
+    )
     assert len(near_duplicates(same)) == 1999
 
 
@@ -60,7 +73,9 @@ def test_handwritten_digits_are_all_different(digits: Images) -> None:
 def test_thumbnails_take_any_number_of_channels() -> None:
     grey = np.random.default_rng(2).integers(0, 256, (20, 30, 1), dtype=np.uint8)
     for channels in (2, 3, 4):
-        np.testing.assert_allclose(thumbnail(np.repeat(grey, channels, 2)).astype(int), thumbnail(grey).astype(int), atol=1)
+        np.testing.assert_allclose(
+            thumbnail(np.repeat(grey, channels, 2)).astype(int), thumbnail(grey).astype(int), atol=1
+        )
 
 
 def test_mirrored_says_which_way_round() -> None:

@@ -8,12 +8,19 @@ import pytest
 import torch
 
 from multistage_diffusion.cli import parse
-from multistage_diffusion.cli.cluster import Cluster
-from multistage_diffusion.cli.train import Train
+from multistage_diffusion.cli.commands.cluster import Cluster
+from multistage_diffusion.cli.commands.train import Train
 from multistage_diffusion.data import Images, ReadOptions
-from multistage_diffusion.denoiser import build_denoiser
 from multistage_diffusion.inspection.commands import name_of, next_commands, reading_arguments
-from multistage_diffusion.inspection.propose import Proposal, Size, closed_form, enlarged, propose, propose_size
+from multistage_diffusion.inspection.propose import (
+    Proposal,
+    Size,
+    closed_form,
+    enlarged,
+    propose,
+    propose_size,
+)
+from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, choose_stages, plan_run
 
 READINGS = [
@@ -41,7 +48,9 @@ READINGS = [
         ({(5, 7): 1, (6, 9): 1}, (4, 8)),
     ],
 )
-def test_sizes_enlarge_few_images_and_keep_a_common_shape(sizes: dict[Size, int], proposed: Size | None) -> None:
+def test_sizes_enlarge_few_images_and_keep_a_common_shape(
+    sizes: dict[Size, int], proposed: Size | None
+) -> None:
     assert propose_size(Counter(sizes)) == proposed
 
 
@@ -50,7 +59,10 @@ def test_enlarged_counts_images_that_do_not_cover_a_size() -> None:
     assert enlarged(sizes, (64, 64)) == 6
 
 
-@pytest.mark.parametrize("size", [(8, 8), (12, 12), (16, 16), (28, 28), (32, 32), (48, 64), (64, 64), (60, 84), (128, 128)])
+@pytest.mark.parametrize(
+    "size",
+    [(8, 8), (12, 12), (16, 16), (28, 28), (32, 32), (48, 64), (64, 64), (60, 84), (128, 128)],
+)
 @pytest.mark.parametrize("labelled", [False, True])
 def test_what_is_proposed_can_be_built_and_has_attention(size: Size, labelled: bool) -> None:
     proposal = propose((3, *size), 1000, labelled, min(size))
@@ -59,7 +71,9 @@ def test_what_is_proposed_can_be_built_and_has_attention(size: Size, labelled: b
     assert isinstance(train, Train)
     labels = torch.arange(2) if labelled else None
     images = Images(
-        torch.arange(2 * 3 * size[0] * size[1]).remainder(251).to(torch.uint8).reshape(2, 3, *size), labels, ("a", "b")
+        torch.arange(2 * 3 * size[0] * size[1]).remainder(251).to(torch.uint8).reshape(2, 3, *size),
+        labels,
+        ("a", "b"),
     )
     config = plan_run(train.preset, images, choose_stages(train.preset, None), "")
     with torch.device("meta"):
@@ -77,10 +91,14 @@ def test_reading_options_survive_being_typed(reading: ReadOptions) -> None:
     assert parsed.reading.height_and_width == reading.height_and_width
 
 
-@pytest.mark.parametrize("source", ["digits", "my photos/", "shards/{000..004}.tar", "owner/name", "a 'b'/c.tar.gz"])
+@pytest.mark.parametrize(
+    "source", ["digits", "my photos/", "shards/{000..004}.tar", "owner/name", "a 'b'/c.tar.gz"]
+)
 @pytest.mark.parametrize("reading", READINGS, ids=str)
 def test_commands_can_be_copied(source: str, reading: ReadOptions) -> None:
-    commands = next_commands(source, reading, Proposal("small", ("--attention-resolutions", "16"), ()), stages=True)
+    commands = next_commands(
+        source, reading, Proposal("small", ("--attention-resolutions", "16"), ()), stages=True
+    )
     cluster, train = (parse(shlex.split(command)[1:]) for command in commands)
     assert isinstance(cluster, Cluster)
     assert isinstance(train, Train)
@@ -100,7 +118,10 @@ def test_boundaries_are_those_of_clustering_or_a_reason(few_digits: Images) -> N
 
 
 def test_small_sets_are_told_so_and_large_ones_of_the_papers_network() -> None:
-    few, many, large = (propose((3, 32, 32), n, False, side).remarks for n, side in ((500, 32), (50_000, 32), (500, 512)))
+    few, many, large = (
+        propose((3, 32, 32), n, False, side).remarks
+        for n, side in ((500, 32), (50_000, 32), (500, 512))
+    )
     assert "500 images need a small network" in few[0]
     assert "edm-cifar10" in many[0]
     assert any("ldm-256" in remark for remark in large)

@@ -42,7 +42,9 @@ def test_a_network_s_image_is_shown_pixel_by_pixel() -> None:
     shown = show(look(pixels), (32, 32), FITS)
     for fit in FITS:
         assert shown.fits[fit].size == (CELL, CELL)
-        np.testing.assert_array_equal(np.asarray(shown.fits[fit])[::4, ::4], fitted(pixels, (32, 32), fit))
+        np.testing.assert_array_equal(
+            np.asarray(shown.fits[fit])[::4, ::4], fitted(pixels, (32, 32), fit)
+        )
 
 
 def test_pictures_have_a_sane_size_and_show_what_they_are_given() -> None:
@@ -79,8 +81,14 @@ def test_a_preview_shows_pairs_only_where_images_were_changed(mixed: Path, digit
 def test_a_preview_reads_any_source_again(mixed: Path, tmp_path: Path) -> None:
     options = ReadOptions(size=(32,), skip_broken=True)
     archive = shutil.make_archive(str(tmp_path / "photos"), "zip", mixed)
-    assert preview(archive, options, load(archive, options)).size == preview(str(mixed), options, load(mixed, options)).size
+    assert (
+        preview(archive, options, load(archive, options)).size
+        == preview(str(mixed), options, load(mixed, options)).size
+    )
     rows = np.random.default_rng(0).integers(0, 256, (5, 10, 20, 3), dtype=np.uint8)
     np.savez(tmp_path / "some.npz", images=rows)
     options = ReadOptions(size=(16,))
-    assert preview(str(tmp_path / "some.npz"), options, load(tmp_path / "some.npz", options)).width > 300
+    assert (
+        preview(str(tmp_path / "some.npz"), options, load(tmp_path / "some.npz", options)).width
+        > 300
+    )

@@ -29,10 +29,22 @@ def zipped(root: Path) -> Path:
 def as_parquet(root: Path) -> Path:
     """One row for each file, in the order a folder has."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    cells = [{"bytes": path.read_bytes(), "path": path.relative_to(root).as_posix()} for path in files]
+    cells = [
+        {"bytes": path.read_bytes(), "path": path.relative_to(root).as_posix()} for path in files
+    ]
     table = pa.table({"image": cells, "label": [path.parent.name for path in files]})
-    info = {"info": {"features": {"image": {"_type": "Image"}, "label": {"dtype": "string", "_type": "Value"}}}}
-    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), root.with_suffix(".parquet"))
+    info = {
+        "info": {
+            "features": {
+                "image": {"_type": "Image"},
+                "label": {"dtype": "string", "_type": "Value"},
+            }
+        }
+    }
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": json.dumps(info)}),
+        root.with_suffix(".parquet"),
+    )
     return root.with_suffix(".parquet")
 
 
@@ -67,7 +79,9 @@ def test_copies_and_near_duplicates_are_found_and_nothing_else(mixed: Path) -> N
     found = inspected(mixed)
     names = [Path(name).name for name in found.survey.names]
     assert [{names[index] for index in group} for group in found.copies] == [{"0.png", "again.bmp"}]
-    pairs = {(frozenset((names[pair.first], names[pair.second])), pair.mirrored) for pair in found.near}
+    pairs = {
+        (frozenset((names[pair.first], names[pair.second])), pair.mirrored) for pair in found.near
+    }
     assert pairs == {
         (frozenset(("1.png", "compressed.jpg")), False),
         (frozenset(("2.png", "smaller.png")), False),
@@ -124,7 +138,9 @@ def test_labels_that_a_run_would_refuse_are_a_problem(mixed: Path, tmp_path: Pat
 def test_images_of_one_colour_are_a_problem(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / name)
-    assert inspected(tmp_path, ReadOptions()).problems == ["all values are the same, so there is nothing to learn"]
+    assert inspected(tmp_path, ReadOptions()).problems == [
+        "all values are the same, so there is nothing to learn"
+    ]
 
 
 def test_rare_classes_are_named(mixed: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from multistage_diffusion.checkpoint import load_model
 from multistage_diffusion.cli import main
 from multistage_diffusion.interop import release_model
+from multistage_diffusion.model import load_model
 from multistage_diffusion.presets import PRESETS, Preset
 from multistage_diffusion.schedule import SCHEDULES
 
@@ -54,21 +54,41 @@ def saved(content: object) -> bytes:
 
 def score_sde(state: dict[str, Tensor]) -> bytes:
     """The weights in training are others; the averaged ones count."""
-    model = {f"module.{name}": tensor if name == "sigmas" else tensor + 1 for name, tensor in state.items()}
+    model = {
+        f"module.{name}": tensor if name == "sigmas" else tensor + 1
+        for name, tensor in state.items()
+    }
     shadow = [tensor for name, tensor in state.items() if name != "sigmas"]
     return saved(
-        {"model": model, "ema": {"decay": 0.9999, "num_updates": 1, "shadow_params": shadow}, "step": 3, "optimizer": {}}
+        {
+            "model": model,
+            "ema": {"decay": 0.9999, "num_updates": 1, "shadow_params": shadow},
+            "step": 3,
+            "optimizer": {},
+        }
     )
 
 
 def latent_diffusion(state: dict[str, Tensor]) -> bytes:
     prefix = "model.diffusion_model."
     weights = {f"{prefix}{name}": tensor + 1 for name, tensor in state.items()}
-    averaged = {f"model_ema.diffusion_model{name.replace('.', '')}": tensor for name, tensor in state.items()}
-    return saved({"state_dict": {**weights, **averaged, "first_stage_model.x": torch.ones(1)}, "global_step": 3})
+    averaged = {
+        f"model_ema.diffusion_model{name.replace('.', '')}": tensor
+        for name, tensor in state.items()
+    }
+    return saved(
+        {
+            "state_dict": {**weights, **averaged, "first_stage_model.x": torch.ones(1)},
+            "global_step": 3,
+        }
+    )
 
 
-WRITERS: dict[str, Callable[[dict[str, Tensor]], bytes]] = {"edm": edm, "dpm": score_sde, "ldm": latent_diffusion}
+WRITERS: dict[str, Callable[[dict[str, Tensor]], bytes]] = {
+    "edm": edm,
+    "dpm": score_sde,
+    "ldm": latent_diffusion,
+}
 
 
 @pytest.mark.parametrize("base", WRITERS)
@@ -93,7 +113,12 @@ def test_a_checkpoint_of_the_release_is_converted(
     )
     monkeypatch.setitem(PRESETS, "tiny", preset)
     (tmp_path / "checkpoint").write_bytes(WRITERS[base](group(tensors, "state")))
-    arguments = ["convert", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "model.safetensors")]
+    arguments = [
+        "convert",
+        str(tmp_path / "checkpoint"),
+        "--out",
+        str(tmp_path / "model.safetensors"),
+    ]
     assert main([*arguments, "--preset", "small"]) == 2
     assert "another network" in capsys.readouterr().err
     assert main([*arguments, "--preset", "tiny"]) == 0
@@ -110,10 +135,38 @@ def test_a_checkpoint_of_the_release_is_converted(
     assert "exists" in capsys.readouterr().err
 
 
-def test_a_unified_run_becomes_the_beginning_of_a_multi_stage_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    short = ["--images", "16", "--batch-size", "8", "--record-images", "8", "--blocks", "1", "--encoder-widths", "8"]
+def test_a_unified_run_becomes_the_beginning_of_a_multi_stage_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = [
+        "--images",
+        "16",
+        "--batch-size",
+        "8",
+        "--record-images",
+        "8",
+        "--blocks",
+        "1",
+        "--encoder-widths",
+        "8",
+    ]
     unified, stages = tmp_path / "unified", tmp_path / "stages.json"
-    assert main(["train", "digits", "--data", "digits", "--out", str(unified), *short, "--decoder-widths", "8"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "digits",
+                "--data",
+                "digits",
+                "--out",
+                str(unified),
+                *short,
+                "--decoder-widths",
+                "8",
+            ]
+        )
+        == 0
+    )
     stages.write_text(json.dumps({"boundaries": [0.3, 2.5]}))
     warm = tmp_path / "warm.safetensors"
     arguments = ["convert", str(unified), "--out", str(warm), "--decoder-widths", "12", "8", "4"]
@@ -121,15 +174,44 @@ def test_a_unified_run_becomes_the_beginning_of_a_multi_stage_one(tmp_path: Path
     assert "--stages" in capsys.readouterr().err
     assert main([*arguments, "--stages", str(stages)]) == 0
     assert "decoders 12/8/4" in capsys.readouterr().out
-    run = ["train", "digits", "--data", "digits", "--out", str(tmp_path / "run"), *short, "--stages", str(stages)]
+    run = [
+        "train",
+        "digits",
+        "--data",
+        "digits",
+        "--out",
+        str(tmp_path / "run"),
+        *short,
+        "--stages",
+        str(stages),
+    ]
     assert main([*run, "--decoder-widths", "12", "8", "8", "--init", str(warm)]) == 2
     assert "[12, 8, 4]" in capsys.readouterr().err
-    assert main([*run, "--decoder-widths", "12", "8", "4", "--init", str(warm), "--learning-rate", "1e-12"]) == 0
+    assert (
+        main(
+            [
+                *run,
+                "--decoder-widths",
+                "12",
+                "8",
+                "4",
+                "--init",
+                str(warm),
+                "--learning-rate",
+                "1e-12",
+            ]
+        )
+        == 0
+    )
     trained, begun = load_model(tmp_path / "run" / "model.safetensors"), load_model(warm)
     assert trained.config.init
-    assert replace(trained.config.model.network, dropout=0.0) == replace(begun.config.model.network, dropout=0.0)
+    assert replace(trained.config.model.network, dropout=0.0) == replace(
+        begun.config.model.network, dropout=0.0
+    )
     for name, tensor in begun.denoiser.network.state_dict().items():
-        torch.testing.assert_close(trained.denoiser.network.state_dict()[name], tensor, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            trained.denoiser.network.state_dict()[name], tensor, rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +226,18 @@ def test_what_cannot_be_converted_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps(Attack(print, "run")))
-    assert main(["convert", str(tmp_path / "bad.pkl"), "--out", str(tmp_path / "m.safetensors"), *arguments]) == 2
+    assert (
+        main(
+            [
+                "convert",
+                str(tmp_path / "bad.pkl"),
+                "--out",
+                str(tmp_path / "m.safetensors"),
+                *arguments,
+            ]
+        )
+        == 2
+    )
     printed = capsys.readouterr()
     assert says in printed.err
     assert "run" not in printed.out

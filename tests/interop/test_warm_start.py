@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 import torch
 
-from multistage_diffusion.config import ModelConfig
-from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop import warm_start
+from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.presets import PRESETS
 from multistage_diffusion.stages import Stages
 
@@ -25,11 +25,22 @@ def styles() -> dict[str, ModelConfig]:
     """The blocks of each base, narrow."""
     found = {"tiny": UNIFIED}
     for name in ("edm-cifar10-unified", "dpm-cifar10-unified", "ldm-celebahq256-unified"):
-        network = replace(PRESETS[name].network, encoder_widths=(8,), decoder_widths=(8,), blocks=1, channel_mult=(1, 2))
-        found[name] = replace(
-            UNIFIED, network=replace(network, attention_resolutions=(8, 4), head_channels=0, augment_channels=0)
+        network = replace(
+            PRESETS[name].network,
+            encoder_widths=(8,),
+            decoder_widths=(8,),
+            blocks=1,
+            channel_mult=(1, 2),
         )
-    adm = replace(TINY, decoder_widths=(8,), adaptive_scale=True, residual_scale=False, output_pyramid="skip")
+        found[name] = replace(
+            UNIFIED,
+            network=replace(
+                network, attention_resolutions=(8, 4), head_channels=0, augment_channels=0
+            ),
+        )
+    adm = replace(
+        TINY, decoder_widths=(8,), adaptive_scale=True, residual_scale=False, output_pyramid="skip"
+    )
     return {**found, "adm": replace(UNIFIED, network=adm)}
 
 
@@ -39,7 +50,10 @@ def test_equal_widths_keep_the_function_exactly(style: str) -> None:
     first = unified(config)
     second, made = warm_start(first, config, STAGES, (8, 8, 8))
     assert made.boundaries == STAGES.boundaries
-    x, sigma = torch.randn(6, 1, 8, 8), torch.tensor([0.1, 0.2, 1.0, 2.0, 5.0, 60.0], dtype=torch.float64)
+    x, sigma = (
+        torch.randn(6, 1, 8, 8),
+        torch.tensor([0.1, 0.2, 1.0, 2.0, 5.0, 60.0], dtype=torch.float64),
+    )
     with torch.no_grad():
         for level in sigma.tolist():
             assert torch.equal(first(x, level), second(x, level))
@@ -48,20 +62,28 @@ def test_equal_widths_keep_the_function_exactly(style: str) -> None:
 
 @pytest.mark.parametrize("style", styles())
 @pytest.mark.parametrize("widths", [(4, 8, 12), (16, 6, 5)])
-def test_any_width_begins_with_the_unified_weights(style: str, widths: tuple[int, int, int]) -> None:
+def test_any_width_begins_with_the_unified_weights(
+    style: str, widths: tuple[int, int, int]
+) -> None:
     config = styles()[style]
     first = unified(config)
     second, _ = warm_start(first, config, STAGES, widths)
     source = dict(first.network.decoders[0].named_parameters())
     for width, decoder in zip(widths, second.network.decoders, strict=True):
-        weight, given = decoder.get_parameter("blocks.0.conv1.weight"), source["blocks.0.conv1.weight"]
+        weight, given = (
+            decoder.get_parameter("blocks.0.conv1.weight"),
+            source["blocks.0.conv1.weight"],
+        )
         both = min(len(weight), len(given))
         assert torch.equal(weight[:both, :both], given[:both, :both])
         if width > 8:
             assert not weight[:both, both:].any()
         encoder: Any = first.network.encoders[0]
         skip = encoder.skip_channels[-2]
-        read, before = decoder.get_parameter("blocks.1.conv0.weight"), source["blocks.1.conv0.weight"]
+        read, before = (
+            decoder.get_parameter("blocks.1.conv0.weight"),
+            source["blocks.1.conv0.weight"],
+        )
         assert torch.equal(read[:both, -skip:], before[:both, -skip:])
     x = torch.randn(3, 1, 8, 8)
     with torch.no_grad():
@@ -77,7 +99,9 @@ def test_a_slightly_wider_or_narrower_decoder_is_nearer_than_a_fresh_one() -> No
         for width in (14, 18):
             warm, made = warm_start(first, config, Stages(()), (width,))
             fresh = disturb(build_denoiser(made)).eval()
-            assert float((warm(x, sigma) - target).norm()) < 0.7 * float((fresh(x, sigma) - target).norm())
+            assert float((warm(x, sigma) - target).norm()) < 0.7 * float(
+                (fresh(x, sigma) - target).norm()
+            )
 
 
 def test_only_unified_networks_and_fitting_stages_are_taken() -> None:

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from multistage_diffusion.checkpoint import load_model
-from multistage_diffusion.config import RunConfig, TrainingConfig
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import load_model
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.training import Record, read_records, train
-from multistage_diffusion.training.averages import ema_decay
-from multistage_diffusion.training.check import check_run
+from multistage_diffusion.training.config import RunConfig, TrainingConfig
+from multistage_diffusion.training.ema.averages import ema_decay
+from multistage_diffusion.training.ema.snapshots import Snapshots
 from multistage_diffusion.training.rates import Rates
-from multistage_diffusion.training.snapshots import Snapshots
+from multistage_diffusion.training.resume import check_run
 from tests.conftest import run_on
 
 GOLDEN_LOSSES = [
@@ -44,7 +44,9 @@ def stop_after(steps: int) -> Iterator[bool]:
         yield True
 
 
-def test_three_steps_have_golden_losses(run_config: RunConfig, few_digits: Images, tmp_path: Path) -> None:
+def test_three_steps_have_golden_losses(
+    run_config: RunConfig, few_digits: Images, tmp_path: Path
+) -> None:
     records = list(train(run_config, few_digits, tmp_path / "run"))
     assert [record.images for record in records] == [8, 16, 24]
     for record, golden in zip(records, GOLDEN_LOSSES, strict=True):
@@ -52,7 +54,9 @@ def test_three_steps_have_golden_losses(run_config: RunConfig, few_digits: Image
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_an_interrupted_run_equals_an_uninterrupted_one(few_digits: Images, tmp_path: Path, steps: int) -> None:
+def test_an_interrupted_run_equals_an_uninterrupted_one(
+    few_digits: Images, tmp_path: Path, steps: int
+) -> None:
     config = run_on(few_digits, images=40)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = list(train(config, few_digits, whole))
@@ -63,7 +67,9 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(few_digits: Images, tmp_
     assert [record.loss for record in read_records(parts)] == [record.loss for record in expected]
 
 
-def test_records_between_checkpoints_are_made_again_not_twice(few_digits: Images, tmp_path: Path) -> None:
+def test_records_between_checkpoints_are_made_again_not_twice(
+    few_digits: Images, tmp_path: Path
+) -> None:
     """A crash after records that no checkpoint covers."""
     config, run = run_on(few_digits, images=48, checkpoint_images=32), tmp_path / "run"
     whole = [record.loss for record in train(config, few_digits, tmp_path / "whole")]
@@ -101,7 +107,9 @@ def test_a_shorter_length_than_what_was_seen_is_refused(few_digits: Images, tmp_
     assert load_model(tmp_path / "model.safetensors").config.training.images == 40
 
 
-@pytest.mark.parametrize(("setting", "value"), [("seed", 9), ("batch_size", 4), ("learning_rate", 1.0)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("seed", 9), ("batch_size", 4), ("learning_rate", 1.0)]
+)
 def test_another_configuration_is_refused_and_nothing_touched(
     few_digits: Images, tmp_path: Path, setting: str, value: float
 ) -> None:
@@ -113,7 +121,9 @@ def test_another_configuration_is_refused_and_nothing_touched(
 
 
 @pytest.mark.parametrize("name", ["stats.jsonl", "photo.png", "checkpoints"])
-def test_a_folder_with_foreign_files_is_refused(run_config: RunConfig, few_digits: Images, tmp_path: Path, name: str) -> None:
+def test_a_folder_with_foreign_files_is_refused(
+    run_config: RunConfig, few_digits: Images, tmp_path: Path, name: str
+) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(BadInput, match=f"holds {name} but no config.json"):
         list(train(run_config, few_digits, tmp_path))
@@ -121,7 +131,9 @@ def test_a_folder_with_foreign_files_is_refused(run_config: RunConfig, few_digit
     assert (tmp_path / name).read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["stages.json", "stages.svg", ".stages.json.x1y2z3", ".config.json.abc"])
+@pytest.mark.parametrize(
+    "name", ["stages.json", "stages.svg", ".stages.json.x1y2z3", ".config.json.abc"]
+)
 def test_stages_and_unfinished_files_do_not_hinder_a_run(
     run_config: RunConfig, few_digits: Images, tmp_path: Path, name: str
 ) -> None:
@@ -130,7 +142,9 @@ def test_stages_and_unfinished_files_do_not_hinder_a_run(
     check_run(tmp_path, run_config, few_digits)
 
 
-def test_other_images_are_refused(run_config: RunConfig, few_digits: Images, tmp_path: Path) -> None:
+def test_other_images_are_refused(
+    run_config: RunConfig, few_digits: Images, tmp_path: Path
+) -> None:
     with pytest.raises(BadInput, match="images differ"):
         list(train(run_config, Images(few_digits.pixels[:].flip(0), few_digits.labels), tmp_path))
 
@@ -146,7 +160,13 @@ def test_conditional_runs_resume_too(few_digits: Images, tmp_path: Path) -> None
 
 
 def test_training_learns(few_digits: Images, tmp_path: Path) -> None:
-    records = list(train(run_on(few_digits, images=1600, record_images=800, checkpoint_images=1600), few_digits, tmp_path))
+    records = list(
+        train(
+            run_on(few_digits, images=1600, record_images=800, checkpoint_images=1600),
+            few_digits,
+            tmp_path,
+        )
+    )
     assert sum(records[-1].probe_loss) < 0.85 * sum(records[0].probe_loss)
 
 
@@ -157,17 +177,31 @@ def test_stats_are_lines_of_json(run_config: RunConfig, few_digits: Images, tmp_
     assert [Record(**line) for line in lines] == records
 
 
-def test_the_optimal_denoiser_is_a_lower_bound_on_the_probe(run_config: RunConfig, few_digits: Images, tmp_path: Path) -> None:
+def test_the_optimal_denoiser_is_a_lower_bound_on_the_probe(
+    run_config: RunConfig, few_digits: Images, tmp_path: Path
+) -> None:
     for record in train(run_config, few_digits, tmp_path):
-        assert all(best < loss for best, loss in zip(record.optimal_loss, record.probe_loss, strict=True))
+        assert all(
+            best < loss for best, loss in zip(record.optimal_loss, record.probe_loss, strict=True)
+        )
 
 
-def test_the_optimum_of_a_conditional_run_knows_the_class(few_digits: Images, tmp_path: Path) -> None:
+def test_the_optimum_of_a_conditional_run_knows_the_class(
+    few_digits: Images, tmp_path: Path
+) -> None:
     free = run_on(few_digits, images=8)
     known = replace(free, model=replace(free.model, classes=10))
-    (one,), (two,) = (train(config, few_digits, tmp_path / name) for config, name in ((free, "free"), (known, "known")))
+    (one,), (two,) = (
+        train(config, few_digits, tmp_path / name)
+        for config, name in ((free, "free"), (known, "known"))
+    )
     assert sum(two.optimal_loss) < sum(one.optimal_loss)
-    assert OptimalDenoiser(few_digits.pixels[:1])(torch.zeros(1, 1, 8, 8), 1.0).shape == (1, 1, 8, 8)
+    assert OptimalDenoiser(few_digits.pixels[:1])(torch.zeros(1, 1, 8, 8), 1.0).shape == (
+        1,
+        1,
+        8,
+        8,
+    )
 
 
 def test_half_life_of_the_average() -> None:
@@ -187,7 +221,9 @@ def test_the_average_forgets_the_start_of_a_short_run() -> None:
 
 def test_learning_rate_ramps_linearly_to_a_constant(few_digits: Images) -> None:
     rates = Rates(run_on(few_digits, learning_rate=1.0, warmup_images=32))
-    assert [rates.at(images) for images in (0, 8, 16, 24, 32, 800)] == [[rate] * 4 for rate in (0.25, 0.5, 0.75, 1, 1, 1)]
+    assert [rates.at(images) for images in (0, 8, 16, 24, 32, 800)] == [
+        [rate] * 4 for rate in (0.25, 0.5, 0.75, 1, 1, 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -200,18 +236,25 @@ def test_learning_rate_ramps_linearly_to_a_constant(few_digits: Images) -> None:
     ],
     ids=str,
 )
-def test_every_recipe_resumes_bit_by_bit(few_digits: Images, tmp_path: Path, recipe: dict[str, object]) -> None:
+def test_every_recipe_resumes_bit_by_bit(
+    few_digits: Images, tmp_path: Path, recipe: dict[str, object]
+) -> None:
     config = run_on(few_digits, **recipe)
     list(train(config, few_digits, tmp_path / "whole"))
     calls = iter([False, True])
     list(train(config, few_digits, tmp_path / "parts", lambda: next(calls, False)))
     list(train(config, few_digits, tmp_path / "parts"))
-    first, second = (load_model(tmp_path / name / "model.safetensors").denoiser.state_dict() for name in ("whole", "parts"))
+    first, second = (
+        load_model(tmp_path / name / "model.safetensors").denoiser.state_dict()
+        for name in ("whole", "parts")
+    )
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
 
 
-def test_a_network_with_random_frequencies_resumes_with_them(few_digits: Images, tmp_path: Path) -> None:
+def test_a_network_with_random_frequencies_resumes_with_them(
+    few_digits: Images, tmp_path: Path
+) -> None:
     config = run_on(few_digits, posthoc_ema=(0.05, 0.1), snapshot_images=8)
     network = replace(config.model.network, embedding="fourier")
     config = replace(config, model=replace(config.model, network=network))
@@ -231,9 +274,12 @@ def test_clipping_bounds_the_step(few_digits: Images, tmp_path: Path) -> None:
     for clip in (0.0, 1e-9):
         config = run_on(few_digits, clip_norm=clip, images=8, warmup_images=0, ema_rampup=1e-9)
         list(train(config, few_digits, tmp_path / str(clip)))
-        starts[clip] = load_model(tmp_path / str(clip) / "model.safetensors").denoiser.network.state_dict()
+        starts[clip] = load_model(
+            tmp_path / str(clip) / "model.safetensors"
+        ).denoiser.network.state_dict()
     torch.manual_seed(0)
     moved = {
-        clip: max(float(t.abs().max()) for n, t in state.items() if n.endswith("norm0.bias")) for clip, state in starts.items()
+        clip: max(float(t.abs().max()) for n, t in state.items() if n.endswith("norm0.bias"))
+        for clip, state in starts.items()
     }
     assert moved[1e-9] < 0.1 * moved[0.0]

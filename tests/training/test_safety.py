@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from multistage_diffusion.checkpoint import load_model
 from multistage_diffusion.data import Images
 from multistage_diffusion.data.images import to_unit_range
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import load_model
 from multistage_diffusion.training import Diverged, read_records, train
-from multistage_diffusion.training.draws import image_indices
-from multistage_diffusion.training.health import PATIENCE, poison
-from multistage_diffusion.training.state import checkpoints
+from multistage_diffusion.training.batches.order import image_indices
+from multistage_diffusion.training.checkpoints import checkpoints
+from multistage_diffusion.training.monitoring.divergence import PATIENCE, poison
 from tests.conftest import run_on
 from tests.training.test_loop import assert_same_weights
 
@@ -47,7 +47,9 @@ def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_is_taken(
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_if_all_checkpoints_are_truncated_nothing_is_touched(few_digits: Images, tmp_path: Path, file: str) -> None:
+def test_if_all_checkpoints_are_truncated_nothing_is_touched(
+    few_digits: Images, tmp_path: Path, file: str
+) -> None:
     list(train(run_on(few_digits), few_digits, tmp_path))
     for checkpoint in checkpoints(tmp_path):
         cut(checkpoint / file)
@@ -63,7 +65,9 @@ def test_if_all_checkpoints_are_truncated_nothing_is_touched(few_digits: Images,
     ({"keep_last": 1, "keep_every": 32}, [16, 32, 64, 80]),
     ({"keep_last": 1, "keep_every": 1}, [16, 32, 48, 64, 80]),
 ])  # fmt: skip
-def test_checkpoints_that_are_kept(few_digits: Images, tmp_path: Path, policy: dict[str, int], kept: list[int]) -> None:
+def test_checkpoints_that_are_kept(
+    few_digits: Images, tmp_path: Path, policy: dict[str, int], kept: list[int]
+) -> None:
     list(train(run_on(few_digits, images=80, **policy), few_digits, tmp_path))
     assert [int(path.name) for path in checkpoints(tmp_path)] == kept
     assert not list(tmp_path.glob("checkpoints/.*"))
@@ -81,7 +85,9 @@ def with_bad_images(images: Images, bad: slice) -> Images:
     return Images(values, source="digits")
 
 
-def test_steps_that_are_not_finite_are_left_out_and_counted(few_digits: Images, tmp_path: Path) -> None:
+def test_steps_that_are_not_finite_are_left_out_and_counted(
+    few_digits: Images, tmp_path: Path
+) -> None:
     data = with_bad_images(few_digits, slice(7, 8))
     config = run_on(data, images=400)
     records = list(train(config, data, tmp_path))
@@ -91,10 +97,14 @@ def test_steps_that_are_not_finite_are_left_out_and_counted(few_digits: Images, 
     for record in records:
         assert all(np.isfinite(loss) for loss in record.loss if loss is not None)
         assert np.isfinite(record.gradient_norm).all()
-    assert all(p.isfinite().all() for p in load_model(tmp_path / "model.safetensors").denoiser.parameters())
+    assert all(
+        p.isfinite().all() for p in load_model(tmp_path / "model.safetensors").denoiser.parameters()
+    )
 
 
-def test_a_step_left_out_leaves_the_weights_and_moments_alone(few_digits: Images, tmp_path: Path) -> None:
+def test_a_step_left_out_leaves_the_weights_and_moments_alone(
+    few_digits: Images, tmp_path: Path
+) -> None:
     """A run whose last steps all fail ends with the weights of the run that ends before them."""
     short = run_on(few_digits, images=16)
     list(train(short, few_digits, tmp_path / "short"))
@@ -104,7 +114,8 @@ def test_a_step_left_out_leaves_the_weights_and_moments_alone(few_digits: Images
     bad.__dict__["fingerprint"] = few_digits.fingerprint
     assert [record.skipped for record in train(longer, bad, tmp_path / "long")] == [1, 1]
     first, second = (
-        torch_file(tmp_path / name / "checkpoints" / number) for name, number in (("short", f"{16:012d}"), ("long", f"{32:012d}"))
+        torch_file(tmp_path / name / "checkpoints" / number)
+        for name, number in (("short", f"{16:012d}"), ("long", f"{32:012d}"))
     )
     for name, tensor in first.items():
         if not name.startswith(("sum.", "seen")):
@@ -112,18 +123,28 @@ def test_a_step_left_out_leaves_the_weights_and_moments_alone(few_digits: Images
 
 
 def torch_file(checkpoint: Path) -> dict[str, torch.Tensor]:
-    from multistage_diffusion.checkpoint import read_tensors
+    from multistage_diffusion.tensorfile import read_tensors
 
     return read_tensors(checkpoint / "training.safetensors")[0]
 
 
-def test_many_failing_steps_stop_the_run_and_name_the_sample(few_digits: Images, tmp_path: Path) -> None:
-    config = run_on(few_digits, images=160, learning_rate=1e20, warmup_images=1, checkpoint_images=8)
-    with pytest.raises(Diverged, match=rf"in {PATIENCE} steps .* after 8 images; .* in stage \d, of image \d+ at sigma [\d.]+\."):
+def test_many_failing_steps_stop_the_run_and_name_the_sample(
+    few_digits: Images, tmp_path: Path
+) -> None:
+    config = run_on(
+        few_digits, images=160, learning_rate=1e20, warmup_images=1, checkpoint_images=8
+    )
+    with pytest.raises(
+        Diverged,
+        match=rf"in {PATIENCE} steps .* after 8 images; .* in stage \d, of image \d+ at sigma [\d.]+\.",
+    ):
         list(train(config, few_digits, tmp_path))
     assert [int(path.name) for path in checkpoints(tmp_path)] == [8]
     for checkpoint in checkpoints(tmp_path):
-        assert all(t.isfinite().all() for t in load_model(checkpoint / "model.safetensors").denoiser.parameters())
+        assert all(
+            t.isfinite().all()
+            for t in load_model(checkpoint / "model.safetensors").denoiser.parameters()
+        )
     assert len(read_records(tmp_path)) == PATIENCE
 
 
@@ -143,20 +164,36 @@ LENGTH = ["--batch-size", "16", "--record-images", "64", "--checkpoint-images", 
 
 def command(out: Path, images: int, limit: int | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command line, which may write no file larger than ``limit`` bytes, as if the disk were full then."""
-    words = ["train", "digits", "--data", "digits", "--out", str(out), "--images", str(images), *TINY, *LENGTH]
+    words = [
+        "train",
+        "digits",
+        "--data",
+        "digits",
+        "--out",
+        str(out),
+        "--images",
+        str(images),
+        *TINY,
+        *LENGTH,
+    ]
 
     def small_disk() -> None:
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     full = [sys.executable, "-m", "multistage_diffusion", *words]
-    return subprocess.run(full, capture_output=True, text=True, check=False, timeout=110, preexec_fn=small_disk)
+    return subprocess.run(
+        full, capture_output=True, text=True, check=False, timeout=110, preexec_fn=small_disk
+    )
 
 
 def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
     assert command(tmp_path / "whole", 192).returncode == 0
     assert command(tmp_path / "parts", 64).returncode == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "parts" / "checkpoints").rglob("*.safetensors")}
+    before = {
+        path: path.read_bytes()
+        for path in (tmp_path / "parts" / "checkpoints").rglob("*.safetensors")
+    }
     smallest = min(len(content) for content in before.values())
     found = command(tmp_path / "parts", 192, smallest + 1000)
     assert found.returncode == 2
@@ -170,7 +207,9 @@ def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
     assert [json.loads(line)["images"] for line in lines] == [64, 128, 192]
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody may write to")
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="needs a file system that nobody may write to"
+)
 def test_a_folder_that_cannot_be_written_is_named() -> None:
     found = command(Path("/proc/run"), 64)
     assert found.returncode == 2

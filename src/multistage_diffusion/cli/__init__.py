@@ -14,16 +14,16 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from multistage_diffusion.cli.cluster import Cluster
-from multistage_diffusion.cli.convert import Convert
-from multistage_diffusion.cli.demo import Demo
-from multistage_diffusion.cli.ema import Ema
-from multistage_diffusion.cli.evaluate import Evaluate
-from multistage_diffusion.cli.inspect import Inspect
-from multistage_diffusion.cli.plan import Plan
-from multistage_diffusion.cli.report import Report
-from multistage_diffusion.cli.sample import Sample
-from multistage_diffusion.cli.train import Train
+from multistage_diffusion.cli.commands.cluster import Cluster
+from multistage_diffusion.cli.commands.convert import Convert
+from multistage_diffusion.cli.commands.demo import Demo
+from multistage_diffusion.cli.commands.ema import Ema
+from multistage_diffusion.cli.commands.evaluate import Evaluate
+from multistage_diffusion.cli.commands.inspect import Inspect
+from multistage_diffusion.cli.commands.plan import Plan
+from multistage_diffusion.cli.commands.report import Report
+from multistage_diffusion.cli.commands.sample import Sample
+from multistage_diffusion.cli.commands.train import Train
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.presets import ABOUT_PRESETS, PRESETS
 from multistage_diffusion.training import Diverged
@@ -92,23 +92,35 @@ def parse(arguments: Sequence[str] | None) -> Command:
 def _one_line(box: str) -> str:
     """The text of tyro's error box without its frame."""
     lines = [line.strip(" |│╭╮╰╯─-+") for line in box.splitlines()]
-    return re.sub(r"(Value error )?Error parsing \S*__\S*: ", "", " ".join(line for line in lines if line))
+    return re.sub(
+        r"(Value error )?Error parsing \S*__\S*: ", "", " ".join(line for line in lines if line)
+    )
 
 
 def _commands() -> type[Command]:
     """The commands as a union, which is what tyro reads; ``data``, ``plan`` and ``train`` have subcommands in turn."""
     plans = {name: Plan(preset=preset) for name, preset in PRESETS.items()}
-    trainings = {name: Train(data=tyro.MISSING, out=tyro.MISSING, preset=preset) for name, preset in PRESETS.items()}
+    trainings = {
+        name: Train(data=tyro.MISSING, out=tyro.MISSING, preset=preset)
+        for name, preset in PRESETS.items()
+    }
     plan = _nested("plan", Plan.__doc__ or "", plans, ABOUT_PRESETS)
     train = _nested("train", Train.__doc__ or "", trainings, ABOUT_PRESETS)
     inspect = {"inspect": Inspect(data=tyro.MISSING)}
-    data = _nested("data", "Look at a data set.", inspect, {"inspect": cleandoc(Inspect.__doc__ or "")})
-    others = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower(), prefix_name=False)] for kind in OTHERS]
+    data = _nested(
+        "data", "Look at a data set.", inspect, {"inspect": cleandoc(Inspect.__doc__ or "")}
+    )
+    others = [
+        Annotated[kind, tyro.conf.subcommand(kind.__name__.lower(), prefix_name=False)]
+        for kind in OTHERS
+    ]
     union: type[Command] = Union[data, others[0], plan, train, *others[1:]]  # type: ignore[assignment]
     return union
 
 
-def _nested(name: str, about: str, defaults: Mapping[str, Command], descriptions: Mapping[str, str]) -> Any:
+def _nested(
+    name: str, about: str, defaults: Mapping[str, Command], descriptions: Mapping[str, str]
+) -> Any:
     """A command with subcommands, such as one for each preset."""
     inner = tyro.extras.subcommand_type_from_defaults(defaults, descriptions, prefix_names=False)
     return Annotated[inner, tyro.conf.subcommand(name, description=about, prefix_name=False)]

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from multistage_diffusion.cli.progress import say
+from multistage_diffusion.cli.terminal import say
+from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.processes import leading
 
 __all__ = ["claim", "show_plan", "table"]
 
@@ -21,7 +21,9 @@ def claim(path: Path, content: bytes) -> None:
         BadInput: if the path holds something else.
     """
     if path.is_dir() or (path.exists() and path.read_bytes() != content):
-        raise BadInput(f"{path} exists and holds something else; choose another --out or remove it.")
+        raise BadInput(
+            f"{path} exists and holds something else; choose another --out or remove it."
+        )
 
 
 def show_plan(settings: object) -> None:
@@ -29,7 +31,9 @@ def show_plan(settings: object) -> None:
     say(json.dumps(settings, indent=1))
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str] = ()) -> None:
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str] = ()
+) -> None:
     """A table on standard output, from the first of several processes.
 
     Args:
@@ -37,11 +41,13 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequenc
         rows: the cells.
         texts: headings of other columns that hold no numbers.
     """
-    if not leading():
+    if not is_main_process():
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if index == 0 or heading in texts else "right", no_wrap=True)
+        shown.add_column(
+            heading, justify="left" if index == 0 or heading in texts else "right", no_wrap=True
+        )
     for row in rows:
         shown.add_row(*row)
     console = Console()

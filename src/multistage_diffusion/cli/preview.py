@@ -6,21 +6,23 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from multistage_diffusion.cli.progress import say, warn
-from multistage_diffusion.config import RunConfig
+from multistage_diffusion.cli.terminal import say, warn
 from multistage_diffusion.data import Images, ReadOptions
+from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.inspection import preview
-from multistage_diffusion.processes import leading
-from multistage_diffusion.training.check import check_run
+from multistage_diffusion.training.config import RunConfig
+from multistage_diffusion.training.resume import check_run
 
 __all__ = ["show_preview"]
 
 TITLE = "What a network of multistage-diffusion sees"
 
 
-def show_preview(out: Path, config: RunConfig, images: Images, reading: ReadOptions, dry_run: bool) -> None:
+def show_preview(
+    out: Path, config: RunConfig, images: Images, reading: ReadOptions, dry_run: bool
+) -> None:
     """Writes ``preview.png`` into the folder of a run and says so; that of a run that has begun stays.
 
     Raises:
@@ -33,7 +35,11 @@ def show_preview(out: Path, config: RunConfig, images: Images, reading: ReadOpti
         if not dry_run:
             raise
         return warn(str(error))
-    if not leading() or (path.exists() and (out / "config.json").exists()) or (dry_run and not reading.size):
+    if (
+        not is_main_process()
+        or (path.exists() and (out / "config.json").exists())
+        or (dry_run and not reading.size)
+    ):
         return
     if path.exists() and not _is_preview(path):
         raise BadInput(f"{path} exists and is no preview of a run; choose another --out.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from multistage_diffusion.cli.progress import track, warn
+from multistage_diffusion.cli.terminal import track, warn
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.data.decoding import Pixels
 

@@ -6,4 +6,13 @@ from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.clustering.sums import Sums
 from multistage_diffusion.clustering.two_thresholds import thresholds
 
-__all__ = ["Agreement", "ClusterOptions", "Clustering", "Sums", "agreement", "cluster", "identity", "thresholds"]
+__all__ = [
+    "Agreement",
+    "ClusterOptions",
+    "Clustering",
+    "Sums",
+    "agreement",
+    "cluster",
+    "identity",
+    "thresholds",
+]

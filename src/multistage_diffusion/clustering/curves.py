@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multistage_diffusion import processes
+from multistage_diffusion import distributed
 from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.optimal import PairDenoiser
@@ -67,7 +67,7 @@ def agreement(
     """
     stop = options.pairs if stop is None else stop
     unit = 1.0 if images.latent else PIXEL_UNIT
-    denoiser = PairDenoiser(images.pixels, device=processes.float64_device())
+    denoiser = PairDenoiser(images.pixels, device=distributed.float64_device())
     mean = images.mean.float().to(denoiser.device)
     chunk = _chunk(images, len(sigmas)) * (GPU_FACTOR if denoiser.device.type == "cuda" else 1)
     for first in range(start, stop, chunk):
@@ -90,14 +90,20 @@ def pairs(images: Images, seed: int, numbers: range) -> tuple[Tensor, Tensor]:
     An image is used twice only if there are fewer images than pairs. Each noise is a function of seed and number.
     """
     rounds = range(numbers[0] // len(images), numbers[-1] // len(images) + 1)
-    order = {turn: np.random.default_rng((seed, turn, 1)).permutation(len(images)) for turn in rounds}
+    order = {
+        turn: np.random.default_rng((seed, turn, 1)).permutation(len(images)) for turn in rounds
+    }
     chosen = [int(order[pair // len(images)][pair % len(images)]) for pair in numbers]
     noise = [np.random.default_rng((seed, pair)).standard_normal(images.shape) for pair in numbers]
     return torch.tensor(chosen), torch.from_numpy(np.stack(noise))
 
 
 def _agreement(
-    denoised: Iterable[Tensor], y: Tensor, mean: Tensor, sigmas: Sequence[float], options: ClusterOptions
+    denoised: Iterable[Tensor],
+    y: Tensor,
+    mean: Tensor,
+    sigmas: Sequence[float],
+    options: ClusterOptions,
 ) -> Agreement:
     """S0, S1 and, unless two thresholds make the stages, S; D comes one level after another, ``[pairs, C, H, W]``."""
     low, high, eps = [], [], []

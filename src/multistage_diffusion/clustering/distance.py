@@ -33,12 +33,17 @@ def distance_stages(schedule: Schedule, method: str, stages: int) -> Stages:
     inside = np.minimum(u, 1 - 0.5 / STEPS)  # the last level of a schedule without an end
     sigma = schedule.sigma(torch.from_numpy(inside if math.isinf(schedule.sigma(1.0)) else u))
     position = u if method == "timestep" else -2 * sigma.log().numpy()
-    return Stages(tuple(sigma[middle_cuts(np.abs(position[:, None] - position[None, :]), stages)].tolist()))
+    return Stages(
+        tuple(sigma[middle_cuts(np.abs(position[:, None] - position[None, :]), stages)].tolist())
+    )
 
 
 def middle_cuts(distance: Floats, stages: int) -> list[int]:
     """The first level of each stage but the first, for distances between levels, ``[levels, levels]``."""
     levels = len(distance)
     return best_partition(
-        middle_values(distance), stages, math.ceil(levels / (2 * stages)), math.ceil(3 * levels / (2 * stages))
+        middle_values(distance),
+        stages,
+        math.ceil(levels / (2 * stages)),
+        math.ceil(3 * levels / (2 * stages)),
     )[0]

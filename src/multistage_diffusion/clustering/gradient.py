@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from multistage_diffusion.checkpoint import Model
 from multistage_diffusion.clustering.curves import pairs
 from multistage_diffusion.clustering.distance import middle_cuts
 from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.clustering.sums import Sums
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import Model
 from multistage_diffusion.networks import StagedUNet
 
 __all__ = ["Affinity", "add_gradients"]
@@ -32,7 +32,9 @@ GROUPS = 16
 SKETCH = 16381
 
 
-def add_gradients(model: Model, images: Images, sigmas: Tensor, options: ClusterOptions, sums: Sums, stop: int) -> Iterator[int]:
+def add_gradients(
+    model: Model, images: Images, sigmas: Tensor, options: ClusterOptions, sums: Sums, stop: int
+) -> Iterator[int]:
     """Adds the gradients of further pairs, a group at a time, until there are ``stop``; yields how many were added.
 
     Raises:
@@ -48,16 +50,22 @@ def add_gradients(model: Model, images: Images, sigmas: Tensor, options: Cluster
         y, n = to_unit_range(images.pixels[chosen]), noise.float()
         group = sums.count // size % GROUPS
         for level, sigma in enumerate(sigmas):
-            loss = model.denoiser.loss(y, sigma.expand(size), n, None if labels is None else labels[chosen])
-            sums.curves["sketch"][group, level] += _sketch(torch.autograd.grad(loss.sum(), shared)).numpy()
+            loss = model.denoiser.loss(
+                y, sigma.expand(size), n, None if labels is None else labels[chosen]
+            )
+            sums.curves["sketch"][group, level] += _sketch(
+                torch.autograd.grad(loss.sum(), shared)
+            ).numpy()
         sums.pairs[group] += size
         yield size
 
 
 def _labels(model: Model, images: Images) -> Tensor | None:
-    config = model.config.model
+    config = model.config
     if config.shape != images.shape:
-        raise BadInput(f"The checkpoint is for images of {list(config.shape)}, the data has {list(images.shape)}.")
+        raise BadInput(
+            f"The checkpoint is for images of {list(config.shape)}, the data has {list(images.shape)}."
+        )
     if config.classes and images.labels is None:
         raise BadInput("The checkpoint is class-conditional, and the data has no labels.")
     return images.labels if config.classes else None
@@ -66,7 +74,9 @@ def _labels(model: Model, images: Images) -> Tensor | None:
 def _shared(network: StagedUNet) -> list[nn.Parameter]:
     """The parameters that every noise level uses."""
     if len(network.encoders) > 1:
-        raise BadInput("The checkpoint holds separate networks, whose gradients have nothing in common; use a unified one.")
+        raise BadInput(
+            "The checkpoint holds separate networks, whose gradients have nothing in common; use a unified one."
+        )
     part = network if len(network.decoders) == 1 else network.encoders[0]
     return list(part.parameters())
 

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multistage_diffusion.checkpoint import Model
 from multistage_diffusion.clustering.curves import Agreement, agreement
 from multistage_diffusion.clustering.distance import distance_stages
 from multistage_diffusion.clustering.gradient import Affinity, add_gradients
@@ -21,6 +20,7 @@ from multistage_diffusion.clustering.sums import Sums
 from multistage_diffusion.clustering.two_thresholds import thresholds
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import Model
 from multistage_diffusion.schedule import SCHEDULES, Schedule
 from multistage_diffusion.stages import Stages
 
@@ -65,9 +65,13 @@ class Clustering:
             return []
         value = similarity_values(self.agreement.similarity)
         levels = len(value) - 1
-        return [best_partition(value, stages)[1] / levels for stages in range(1, min(most, levels) + 1)]
+        return [
+            best_partition(value, stages)[1] / levels for stages in range(1, min(most, levels) + 1)
+        ]
 
-    def to_json(self, images: Images, schedule_name: str, checkpoint: str | None = None) -> dict[str, Any]:
+    def to_json(
+        self, images: Images, schedule_name: str, checkpoint: str | None = None
+    ) -> dict[str, Any]:
         """The contents of a stages file."""
         boundaries = list(self.stages.boundaries)
         return {
@@ -93,7 +97,9 @@ class Clustering:
         return curves
 
 
-def identity(images: Images, schedule_name: str, options: ClusterOptions, checkpoint: str | None = None) -> dict[str, Any]:
+def identity(
+    images: Images, schedule_name: str, options: ClusterOptions, checkpoint: str | None = None
+) -> dict[str, Any]:
     """The part of a stages file that determines the rest: method, parameters and data.
 
     Args:
@@ -105,8 +111,14 @@ def identity(images: Images, schedule_name: str, options: ClusterOptions, checkp
     parameters = {**asdict(options), "schedule": {"name": schedule_name, **asdict(schedule)}}
     return {
         "method": options.method,
-        "parameters": parameters if checkpoint is None else {**parameters, "checkpoint": checkpoint},
-        "data": {"fingerprint": images.fingerprint, "images": len(images), "shape": list(images.shape)},
+        "parameters": parameters
+        if checkpoint is None
+        else {**parameters, "checkpoint": checkpoint},
+        "data": {
+            "fingerprint": images.fingerprint,
+            "images": len(images),
+            "shape": list(images.shape),
+        },
     }
 
 
@@ -155,12 +167,19 @@ def cluster(
 def _levels(schedule: Schedule, options: ClusterOptions) -> Tensor:
     """The levels of the curves; gradients are compared at equal quantiles, since each level counts as much as another."""
     if options.method == "gradient":
-        return schedule.sigma((torch.arange(options.levels, dtype=torch.float64) + 0.5) / options.levels)
+        return schedule.sigma(
+            (torch.arange(options.levels, dtype=torch.float64) + 0.5) / options.levels
+        )
     return schedule.levels(options.levels)
 
 
 def _steps(
-    images: Images, sigmas: Tensor, options: ClusterOptions, model: Model | None, sums: Sums, target: int
+    images: Images,
+    sigmas: Tensor,
+    options: ClusterOptions,
+    model: Model | None,
+    sums: Sums,
+    target: int,
 ) -> Iterator[int]:
     """Grows the sums to ``target`` pairs; yields how many were added."""
     if options.method == "gradient":
@@ -182,7 +201,9 @@ def _more_pairs(found: Clustering) -> int:
     return min(found.options.most_pairs, math.ceil(found.pairs * factor))
 
 
-def _by_denoiser(schedule: Schedule, options: ClusterOptions, sigmas: Tensor, sums: Sums) -> Clustering:
+def _by_denoiser(
+    schedule: Schedule, options: ClusterOptions, sigmas: Tensor, sums: Sums
+) -> Clustering:
     u = schedule.u(sigmas).numpy()
 
     def cut(weight: Floats) -> tuple[float, ...]:
@@ -196,9 +217,13 @@ def _by_denoiser(schedule: Schedule, options: ClusterOptions, sigmas: Tensor, su
     return Clustering(stages, schedule, options, ci95, sums.count, sigmas.numpy(), sums.mean())
 
 
-def _by_gradients(schedule: Schedule, options: ClusterOptions, sigmas: Tensor, sums: Sums) -> Clustering:
+def _by_gradients(
+    schedule: Schedule, options: ClusterOptions, sigmas: Tensor, sums: Sums
+) -> Clustering:
     u, affinity = schedule.u(sigmas).numpy(), Affinity(sums)
-    stages, ci95 = _stages_and_intervals(lambda weight: affinity.cut(u, weight, options.stages), schedule, options, sums)
+    stages, ci95 = _stages_and_intervals(
+        lambda weight: affinity.cut(u, weight, options.stages), schedule, options, sums
+    )
     cosines = affinity.cosines(np.ones_like(sums.pairs))
     return Clustering(stages, schedule, options, ci95, sums.count, sigmas.numpy(), cosines=cosines)
 
@@ -220,7 +245,9 @@ def _stages_and_intervals(
 def _check(cut: tuple[float, ...], options: ClusterOptions) -> None:
     for value, name in zip(cut, ("smallest", "largest"), strict=False):
         if np.isnan(value):
-            raise BadInput(f"Even at the {name} noise the agreement is below alpha = {options.alpha}: lower alpha or raise eta.")
+            raise BadInput(
+                f"Even at the {name} noise the agreement is below alpha = {options.alpha}: lower alpha or raise eta."
+            )
     edges = (0.0, *cut, 1.0)
     if not all(low < high for low, high in pairwise(edges)):
         raise BadInput(

@@ -41,7 +41,9 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.stages <= MOST_STAGES:
-            raise BadInput(f"The number of stages must be between 1 and {MOST_STAGES}, not {self.stages}.")
+            raise BadInput(
+                f"The number of stages must be between 1 and {MOST_STAGES}, not {self.stages}."
+            )
         if not 0 < self.alpha <= 1:
             raise BadInput(f"alpha is a mean agreement between 0 and 1, not {self.alpha}.")
         if self.seed < 0:
@@ -52,4 +54,6 @@ class ClusterOptions:
             raise BadInput(f"The width of an interval must be positive, not {self.ci_width}.")
         least = max(3, self.stages)
         if self.pairs < 1 or self.levels < least:
-            raise BadInput(f"Clustering needs at least 1 pair and {least} levels, not {self.pairs} and {self.levels}.")
+            raise BadInput(
+                f"Clustering needs at least 1 pair and {least} levels, not {self.pairs} and {self.levels}."
+            )

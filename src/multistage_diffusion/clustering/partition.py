@@ -13,7 +13,9 @@ __all__ = ["best_partition", "middle_values", "similarity_values"]
 Floats = NDArray[np.float64]
 
 
-def best_partition(value: Floats, stages: int, shortest: int = 1, longest: int | None = None) -> tuple[list[int], float]:
+def best_partition(
+    value: Floats, stages: int, shortest: int = 1, longest: int | None = None
+) -> tuple[list[int], float]:
     """Where to cut, and the value of the whole.
 
     Args:
@@ -35,11 +37,15 @@ def best_partition(value: Floats, stages: int, shortest: int = 1, longest: int |
     for stage in range(1, stages + 1):
         for end in range(shortest, levels + 1):
             first = max(0, end - longest)
-            sums = best[stage - 1, first : end - shortest + 1] + value[first : end - shortest + 1, end]
+            sums = (
+                best[stage - 1, first : end - shortest + 1] + value[first : end - shortest + 1, end]
+            )
             start[stage, end] = first + int(sums.argmax())
             best[stage, end] = sums.max()
     if best[stages, levels] == -np.inf:
-        raise ValueError(f"{levels} levels cannot be cut into {stages} stages of {shortest} to {longest} levels.")
+        raise ValueError(
+            f"{levels} levels cannot be cut into {stages} stages of {shortest} to {longest} levels."
+        )
     return _cuts(start), float(best[stages, levels])
 
 
@@ -62,7 +68,9 @@ def similarity_values(similarity: Floats) -> Floats:
     sums = np.zeros((levels + 1, levels + 1))
     sums[1:, 1:] = similarity.cumsum(0).cumsum(1)
     diagonal = np.diag(sums)
-    squares = diagonal[None, :] - sums - sums.T + diagonal[:, None]  # sum over the block i..j-1 of a symmetric matrix
+    squares = (
+        diagonal[None, :] - sums - sums.T + diagonal[:, None]
+    )  # sum over the block i..j-1 of a symmetric matrix
     lengths = np.arange(levels + 1)[None, :] - np.arange(levels + 1)[:, None]
     return np.where(lengths > 0, squares / np.where(lengths > 0, lengths, 1), -np.inf)
 

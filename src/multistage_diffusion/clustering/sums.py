@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multistage_diffusion.checkpoint import read_tensors, save_tensors
 from multistage_diffusion.clustering.curves import Agreement
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
 __all__ = ["GROUPS", "Sums"]
 
@@ -50,19 +50,30 @@ class Sums:
         """The mean over pairs, each group counted ``weight`` times, ``[GROUPS]``."""
         weight = np.ones_like(self.pairs) if weight is None else weight
         pairs = weight @ self.pairs
-        return Agreement(**{name: np.tensordot(weight, values, 1) / pairs for name, values in self.curves.items()})
+        return Agreement(
+            **{
+                name: np.tensordot(weight, values, 1) / pairs
+                for name, values in self.curves.items()
+            }
+        )
 
     def replicates(self, seed: int, count: int) -> Floats:
         """Weights of ``count`` bootstrap replicates, ``[count, GROUPS]``: as many draws as there are groups with pairs."""
         filled = self.pairs > 0
         weights = np.zeros((count, len(filled)))
-        weights[:, filled] = np.random.default_rng(seed).multinomial(filled.sum(), np.full(filled.sum(), 1 / filled.sum()), count)
+        weights[:, filled] = np.random.default_rng(seed).multinomial(
+            filled.sum(), np.full(filled.sum(), 1 / filled.sum()), count
+        )
         return weights
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
         """Writes the sums and what they are sums of."""
         arrays = {"pairs": self.pairs, **self.curves}
-        save_tensors(path, {name: torch.from_numpy(array) for name, array in arrays.items()}, {"identity": identity})
+        save_tensors(
+            path,
+            {name: torch.from_numpy(array) for name, array in arrays.items()},
+            {"identity": identity},
+        )
 
     @staticmethod
     def load(path: Path, identity: dict[str, Any]) -> "Sums":
@@ -75,6 +86,8 @@ class Sums:
             return Sums()
         tensors, metadata = read_tensors(path)
         if metadata.get("identity") != identity:
-            raise BadInput(f"{path} holds partial sums of other data or settings; finish that command or remove the file.")
+            raise BadInput(
+                f"{path} holds partial sums of other data or settings; finish that command or remove the file."
+            )
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         return Sums(arrays.pop("pairs"), arrays)

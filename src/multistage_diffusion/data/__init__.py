@@ -2,6 +2,6 @@
 
 from multistage_diffusion.data.images import Images, to_pixels, to_unit_range
 from multistage_diffusion.data.options import ReadOptions
-from multistage_diffusion.data.sources import load
+from multistage_diffusion.data.sources.load import load
 
 __all__ = ["Images", "ReadOptions", "load", "to_pixels", "to_unit_range"]

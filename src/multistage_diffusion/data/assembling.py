@@ -14,10 +14,10 @@ from multistage_diffusion.data.decoding import Pixels, Undecodable, decode
 from multistage_diffusion.data.fitting import fitted
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.labels import numbered, read_labels
-from multistage_diffusion.data.listing import Entry, Label, Listing
 from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.parallel import in_order
+from multistage_diffusion.data.sources.listing import Entry, Label, Listing
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["Found", "Reading", "Stack", "Watch", "assemble", "first_size"]
@@ -108,8 +108,14 @@ class Found:
     def notes(self) -> list[str]:
         """What was done to how many images, in words."""
         kept = self.entries - len(self.broken)
-        mixed = [f"{self.grey} of {kept} images were grey and became RGB, as the others are"] if 0 < self.grey < kept else []
-        return [f"{count} of {self.entries} images {done}" for done, count in self.done.items()] + mixed
+        mixed = (
+            [f"{self.grey} of {kept} images were grey and became RGB, as the others are"]
+            if 0 < self.grey < kept
+            else []
+        )
+        return [
+            f"{count} of {self.entries} images {done}" for done, count in self.done.items()
+        ] + mixed
 
 
 class _Kept(NamedTuple):
@@ -166,9 +172,13 @@ class Reading:
         """
         listing, found, kept = self.listing, self.found, self.kept
         found.check(listing.source, self.options.skip_broken)
-        labels, classes = numbered(_labels(kept, self.options), [image.where for image in kept], listing.classes)
+        labels, classes = numbered(
+            _labels(kept, self.options), [image.where for image in kept], listing.classes
+        )
         notes, skipped = (*listing.notes, *found.notes()), tuple(found.broken.values())
-        images = Images(pixels(), labels, classes if labels is not None else (), listing.source, notes, skipped)
+        images = Images(
+            pixels(), labels, classes if labels is not None else (), listing.source, notes, skipped
+        )
         order = _by_name(kept) if listing.by_name else None
         return images if order is None else images.at(order)
 

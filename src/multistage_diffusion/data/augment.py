@@ -29,7 +29,11 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
-SCALE_STD, STRETCH_STD, SHIFT_STD = 0.2, 0.2, 0.125  # of log2 of a scale; of a shift as a share of the size
+SCALE_STD, STRETCH_STD, SHIFT_STD = (
+    0.2,
+    0.2,
+    0.125,
+)  # of log2 of a scale; of a shift as a share of the size
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,24 @@ class Augmentation:
         """The augmented images, ``[B, C, H, W]``, on their device."""
         images = mirror(images, self.labels[:, 0] == 1)
         images = mirror(images, self.labels[:, 1] == 1, axis=2)
-        changed = (self.back - torch.eye(3)).abs().amax((1, 2)) > 1e-5  # rotations there and back leave rounding errors
+        changed = (self.back - torch.eye(3)).abs().amax(
+            (1, 2)
+        ) > 1e-5  # rotations there and back leave rounding errors
         where = changed.nonzero()[:, 0].to(images.device, non_blocking=images.is_cuda)
-        return images.index_copy(0, where, _transformed(images[where], self.back[changed])) if len(where) else images
+        return (
+            images.index_copy(0, where, _transformed(images[where], self.back[changed]))
+            if len(where)
+            else images
+        )
 
 
 def mirror(images: Tensor, which: Tensor, axis: int = 3) -> Tensor:
     """Mirrors some images: ``which`` is bool ``[B]``."""
-    return torch.where(which.to(images.device, non_blocking=images.is_cuda)[:, None, None, None], images.flip(axis), images)
+    return torch.where(
+        which.to(images.device, non_blocking=images.is_cuda)[:, None, None, None],
+        images.flip(axis),
+        images,
+    )
 
 
 def augment(images: Tensor, probability: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -65,7 +79,9 @@ def augment(images: Tensor, probability: float, draw: torch.Generator) -> tuple[
     return drawn.apply(images), drawn.labels
 
 
-def draw_augmentation(count: int, size: Sequence[int], probability: float, draw: torch.Generator) -> Augmentation:
+def draw_augmentation(
+    count: int, size: Sequence[int], probability: float, draw: torch.Generator
+) -> Augmentation:
     """Draws what to do to ``count`` images.
 
     Args:
@@ -86,15 +102,35 @@ def draw_augmentation(count: int, size: Sequence[int], probability: float, draw:
 
     mirrored = torch.randint(2, (count,), generator=draw).float()
     inverted = sometimes(torch.randint(2, (count,), generator=draw).float())
-    scale, turn, stretch, axis = sometimes(normal()), sometimes(angle()), sometimes(normal()), angle()
+    scale, turn, stretch, axis = (
+        sometimes(normal()),
+        sometimes(angle()),
+        sometimes(normal()),
+        angle(),
+    )
     axis = axis * (torch.rand(count, generator=draw) < 0.5)
     moved = torch.rand(count, generator=draw) < probability
     x_shift, y_shift = normal() * moved, normal() * moved
     height, width = size
     back = _scaling(-SCALE_STD * scale, -SCALE_STD * scale) @ _rotation(turn)
-    back = back @ _rotation(-axis) @ _scaling(-STRETCH_STD * stretch, STRETCH_STD * stretch) @ _rotation(axis)
+    back = (
+        back
+        @ _rotation(-axis)
+        @ _scaling(-STRETCH_STD * stretch, STRETCH_STD * stretch)
+        @ _rotation(axis)
+    )
     back = back @ _translation(-SHIFT_STD * width * x_shift, -SHIFT_STD * height * y_shift)
-    labels = [mirrored, inverted, scale, turn.cos() - 1, turn.sin(), stretch * axis.cos(), stretch * axis.sin(), x_shift, y_shift]
+    labels = [
+        mirrored,
+        inverted,
+        scale,
+        turn.cos() - 1,
+        turn.sin(),
+        stretch * axis.cos(),
+        stretch * axis.sin(),
+        x_shift,
+        y_shift,
+    ]
     return Augmentation(torch.stack(labels, 1), back)
 
 
@@ -110,7 +146,9 @@ def _scaling(x: Tensor, y: Tensor) -> Tensor:
 
 def _rotation(angle: Tensor) -> Tensor:
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
-    return _matrix([[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero], [zero, zero, one]])
+    return _matrix(
+        [[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero], [zero, zero, one]]
+    )
 
 
 def _translation(x: Tensor, y: Tensor) -> Tensor:
@@ -132,7 +170,9 @@ def _transformed(images: Tensor, back: Tensor) -> Tensor:
     half = torch.tensor(-0.5)
     # ``back`` on the doubled grid, whose samples lie half a pixel off, in the unit coordinates of grid_sample
     doubled = torch.diag(torch.tensor([2.0, 2.0, 1.0]))
-    centre = _translation(half, half) @ doubled @ back @ doubled.inverse() @ _translation(-half, -half)
+    centre = (
+        _translation(half, half) @ doubled @ back @ doubled.inverse() @ _translation(-half, -half)
+    )
     to_unit = torch.diag(torch.tensor([2 / large.shape[3], 2 / large.shape[2], 1.0]))
     from_unit = torch.diag(torch.tensor([out_width / 2, out_height / 2, 1.0]))
     moves = (to_unit @ centre @ from_unit)[:, :2].to(large, non_blocking=images.is_cuda)
@@ -159,4 +199,6 @@ def _halved(images: Tensor, rim: int) -> Tensor:
     """Half the size, without a rim: the filter, then every second row and column."""
     channels, taps, pad = images.shape[1], _taps(images), (len(SYM6) - 1) // 2
     across = F.conv2d(images, taps, stride=(1, 2), padding=(0, pad), groups=channels)[..., rim:-rim]
-    return F.conv2d(across, taps.transpose(2, 3), stride=(2, 1), padding=(pad, 0), groups=channels)[:, :, rim:-rim]
+    return F.conv2d(across, taps.transpose(2, 3), stride=(2, 1), padding=(pad, 0), groups=channels)[
+        :, :, rim:-rim
+    ]

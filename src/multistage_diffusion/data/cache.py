@@ -28,9 +28,9 @@ from multistage_diffusion.data.assembling import Found, Reading, Stack, Watch, f
 from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.labels import read_labels
-from multistage_diffusion.data.listing import Listing
 from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, read_json, write_atomically
 
@@ -107,7 +107,10 @@ class Cache:
             with self._locked():
                 if not self.index.exists():
                     self._build(watch)
-        state, index = from_json(_Shards, read_json(self.folder / "shards.json")), from_json(_Index, read_json(self.index))
+        state, index = (
+            from_json(_Shards, read_json(self.folder / "shards.json")),
+            from_json(_Index, read_json(self.index)),
+        )
         state.found.check(self.listing.source, self.options.skip_broken)
         return self._images(state, index)
 
@@ -129,7 +132,9 @@ class Cache:
                 writer.add(pixels)
             writer.finish()
         if self.listing.identity() != self.identity:
-            raise BadInput(f"{self.listing.source} changed while it was decoded; repeat the command, and remove {self.folder}.")
+            raise BadInput(
+                f"{self.listing.source} changed while it was decoded; repeat the command, and remove {self.folder}."
+            )
         images = reading.finished(lambda: self._pixels(state))
         _write(self.index, _indexed(images))
 
@@ -148,7 +153,9 @@ class Cache:
             and (found.st_mtime_ns == shard.modified or fingerprint(file) == shard.fingerprint)
         ):
             return
-        raise BadInput(f"{file} is missing or not as it was written; remove {self.folder} to decode {self.listing.source} again.")
+        raise BadInput(
+            f"{file} is missing or not as it was written; remove {self.folder} to decode {self.listing.source} again."
+        )
 
     def _images(self, state: _Shards, index: _Index) -> Images:
         pixels = self._pixels(state)
@@ -160,14 +167,21 @@ class Cache:
             index.notes,
             tuple(state.found.broken.values()),
         )
-        vars(images).update(fingerprint=index.fingerprint, standard_deviation=index.standard_deviation)  # need not be found again
+        vars(images).update(
+            fingerprint=index.fingerprint, standard_deviation=index.standard_deviation
+        )  # need not be found again
         return images
 
 
 def _indexed(images: Images) -> _Index:
     assert isinstance(images.pixels, MappedRows)
-    labels, order = (None if tensor is None else tensor.tolist() for tensor in (images.labels, images.pixels.order))
-    return _Index(images.classes, images.notes, images.fingerprint, images.standard_deviation, labels, order)
+    labels, order = (
+        None if tensor is None else tensor.tolist()
+        for tensor in (images.labels, images.pixels.order)
+    )
+    return _Index(
+        images.classes, images.notes, images.fingerprint, images.standard_deviation, labels, order
+    )
 
 
 class _Writer:
@@ -188,7 +202,9 @@ class _Writer:
     def flush(self) -> None:
         """Begins to write what there is, once what came before is written."""
         self.writing.result()
-        self.writing = self.thread.submit(self._write, self.stack.pixels(), deepcopy(self.state.found))
+        self.writing = self.thread.submit(
+            self._write, self.stack.pixels(), deepcopy(self.state.found)
+        )
         self.stack = Stack()
 
     def finish(self) -> None:
@@ -201,7 +217,9 @@ class _Writer:
         if len(rows):
             write_atomically(file, _header(rows), rows.data.cast("B"))
             written = file.stat()
-            self.state.shards.append(_Shard(written.st_size, written.st_mtime_ns, fingerprint(file)))
+            self.state.shards.append(
+                _Shard(written.st_size, written.st_mtime_ns, fingerprint(file))
+            )
         _write(self.folder / "shards.json", _Shards(found, self.state.shards))
 
 

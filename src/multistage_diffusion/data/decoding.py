@@ -16,7 +16,9 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = ["SUFFIXES", "Pixels", "Undecodable", "decode", "is_image", "load_image"]
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 Pixels = NDArray[np.uint8]
 ALPHA = "had transparent parts and were laid on white"
 DEEP = "had 16 bits of grey and were rounded to 8 (divided by 257)"
@@ -64,7 +66,9 @@ def decode(opened: Callable[[], Image.Image]) -> tuple[Pixels, str]:
     except UnidentifiedImageError as error:
         raise Undecodable("its format cannot be identified") from error
     except DAMAGE as error:
-        raise Undecodable(" ".join(str(error).split()).removesuffix(".") or type(error).__name__) from error
+        raise Undecodable(
+            " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+        ) from error
 
 
 def load_image(file: Path) -> Tensor:
@@ -84,7 +88,9 @@ def _as_bytes(image: Image.Image) -> tuple[Pixels, str]:
     deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     upright = ImageOps.exif_transpose(image)
     if deep:
-        return ((np.asarray(upright).astype(np.uint32) + 128) // 257).astype(np.uint8)[..., None], DEEP
+        return ((np.asarray(upright).astype(np.uint32) + 128) // 257).astype(np.uint8)[
+            ..., None
+        ], DEEP
     plain, done = _grey_or_colour(upright)
     array = np.asarray(plain)
     return array if array.ndim == 3 else array[..., None], done
@@ -102,7 +108,9 @@ def _grey_or_colour(image: Image.Image) -> tuple[Image.Image, str]:
         return image.convert("RGB"), PRINT
     if image.mode in ("P", "YCbCr", "HSV"):
         return image.convert("RGB"), ""
-    raise ValueError(f"its colour mode {image.mode} is none of grey, colour, palette, CMYK or 16-bit grey; convert it")
+    raise ValueError(
+        f"its colour mode {image.mode} is none of grey, colour, palette, CMYK or 16-bit grey; convert it"
+    )
 
 
 def _on_white(image: Image.Image) -> tuple[Image.Image, str]:

@@ -28,9 +28,14 @@ def fitted(pixels: Pixels, size: tuple[int, int], fit: Fit) -> Pixels:
         return _resized(pixels, size)
     if fit == "center-crop":
         scale = max(size[0] / height, size[1] / width)
-        return _middle(_resized(pixels, (_around(height, scale, size[0]), _around(width, scale, size[1]))), size)
+        return _middle(
+            _resized(pixels, (_around(height, scale, size[0]), _around(width, scale, size[1]))),
+            size,
+        )
     scale = min(size[0] / height, size[1] / width)
-    return _padded(_resized(pixels, (_within(height * scale, size[0]), _within(width * scale, size[1]))), size)
+    return _padded(
+        _resized(pixels, (_within(height * scale, size[0]), _within(width * scale, size[1]))), size
+    )
 
 
 def _around(side: int, scale: float, least: int) -> int:
@@ -46,8 +51,13 @@ def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Resampled by Lanczos' filter, stretched by the scale where images shrink; each channel for itself."""
     if pixels.shape[:2] == size:
         return pixels
-    channels = (Image.fromarray(np.ascontiguousarray(channel)) for channel in pixels.transpose(2, 0, 1))
-    scaled = (channel.resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP) for channel in channels)
+    channels = (
+        Image.fromarray(np.ascontiguousarray(channel)) for channel in pixels.transpose(2, 0, 1)
+    )
+    scaled = (
+        channel.resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
+        for channel in channels
+    )
     return np.stack([np.asarray(channel) for channel in scaled], -1)
 
 
@@ -62,7 +72,9 @@ def _padded(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.pad(pixels, [*sides, (0, 0)], mode="reflect")
 
 
-def kept(shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> tuple[float, float, float, float]:
+def kept(
+    shape: tuple[int, int], size: tuple[int, int], fit: Fit
+) -> tuple[float, float, float, float]:
     """The part of an image that ``fitted`` keeps, in its own pixels: left, top, right, bottom.
 
     Args:

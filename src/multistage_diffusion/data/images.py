@@ -54,7 +54,9 @@ class Images:
     def at(self, rows: Tensor) -> "Images":
         """Some of the images, or all in another order: ``rows`` is int64 ``[n]`` or bool ``[N]``."""
         pixels = self.pixels.at(rows) if isinstance(self.pixels, MappedRows) else self.pixels[rows]
-        return replace(self, pixels=pixels, labels=None if self.labels is None else self.labels[rows])
+        return replace(
+            self, pixels=pixels, labels=None if self.labels is None else self.labels[rows]
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -89,7 +91,9 @@ class Images:
         if not self.latent:
             return self._of_counts()
         mean = self.mean.mean()
-        squares = sum((to_unit_range(block, torch.float64) - mean).square().sum() for block in self.blocks())
+        squares = sum(
+            (to_unit_range(block, torch.float64) - mean).square().sum() for block in self.blocks()
+        )
         return float((squares / (len(self) * math.prod(self.shape))) ** 0.5)
 
     def _of_counts(self) -> float:

@@ -10,16 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multistage_diffusion.data.listing import Label
+from multistage_diffusion.data.sources.listing import Label
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["LABELS_INSIDE", "labels_for", "numbered", "of_subfolders", "read_labels", "read_labels_inside"]
+__all__ = [
+    "LABELS_INSIDE",
+    "labels_for",
+    "numbered",
+    "of_subfolders",
+    "read_labels",
+    "read_labels_inside",
+]
 
 LABELS_INSIDE = "dataset.json"  # where EDM's and StyleGAN's tools put the labels
 Labels = dict[str, int | str]
 
 
-def numbered(labels: Sequence[Label], names: Sequence[str], classes: tuple[str, ...]) -> tuple[Tensor | None, tuple[str, ...]]:
+def numbered(
+    labels: Sequence[Label], names: Sequence[str], classes: tuple[str, ...]
+) -> tuple[Tensor | None, tuple[str, ...]]:
     """Labels as int64 ``[N]`` and the names of their classes; nothing if no image has a label.
 
     Args:
@@ -34,7 +43,9 @@ def numbered(labels: Sequence[Label], names: Sequence[str], classes: tuple[str, 
     if len(missing) == len(labels):
         return None, ()
     if missing:
-        raise BadInput(f"{missing[0]} has no label, nor have {len(missing) - 1} others of {len(labels)}; give all images one.")
+        raise BadInput(
+            f"{missing[0]} has no label, nor have {len(missing) - 1} others of {len(labels)}; give all images one."
+        )
     if all(isinstance(label, int) for label in labels):
         return _of_numbers([int(label) for label in labels if label is not None], names, classes)
     texts = [str(label) for label in labels]
@@ -43,10 +54,14 @@ def numbered(labels: Sequence[Label], names: Sequence[str], classes: tuple[str, 
     return torch.tensor([number[text] for text in texts]), tuple(found)
 
 
-def _of_numbers(labels: list[int], names: Sequence[str], classes: tuple[str, ...]) -> tuple[Tensor, tuple[str, ...]]:
+def _of_numbers(
+    labels: list[int], names: Sequence[str], classes: tuple[str, ...]
+) -> tuple[Tensor, tuple[str, ...]]:
     for name, label in zip(names, labels, strict=True):
         if label < 0 or (classes and label >= len(classes)):
-            raise BadInput(f"{name} has the label {label}; labels count from 0{f' to {len(classes) - 1}' if classes else ''}.")
+            raise BadInput(
+                f"{name} has the label {label}; labels count from 0{f' to {len(classes) - 1}' if classes else ''}."
+            )
     return torch.tensor(labels), classes or tuple(str(k) for k in range(max(labels) + 1))
 
 
@@ -87,7 +102,9 @@ def read_labels_inside(content: bytes, where: str) -> Labels:
 def _of_csv(text: str, where: str) -> Labels:
     reader = csv.DictReader(io.StringIO(text))
     if not {"file", "label"} <= set(reader.fieldnames or ()):
-        raise BadInput(f"{where} needs the header file,label in its first line, not {','.join(reader.fieldnames or ())!r}.")
+        raise BadInput(
+            f"{where} needs the header file,label in its first line, not {','.join(reader.fieldnames or ())!r}."
+        )
     rows = [(row["file"], row["label"]) for row in reader]
     if all(label is not None and label.isdecimal() for _, label in rows):
         return _checked([(name, int(label)) for name, label in rows], where)
@@ -99,19 +116,29 @@ def _of_json(text: str, where: str) -> Labels:
         content = json.loads(text)
     except ValueError as error:
         raise BadInput(f"{where} is not valid JSON: {error}.") from error
-    if isinstance(content, dict) and isinstance(content.get("labels"), list | None) and "labels" in content:
+    if (
+        isinstance(content, dict)
+        and isinstance(content.get("labels"), list | None)
+        and "labels" in content
+    ):
         pairs = content["labels"] or []
     else:
         pairs = list(content.items()) if isinstance(content, dict) else None
-    if pairs is None or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
-        raise BadInput(f'{where} needs labels as {{"file": label}} or {{"labels": [["file", 3], ...]}}.')
+    if pairs is None or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
+        raise BadInput(
+            f'{where} needs labels as {{"file": label}} or {{"labels": [["file", 3], ...]}}.'
+        )
     return _checked(pairs, where)
 
 
 def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> Labels:
     for name, label in pairs:
         if not isinstance(label, int | str) or isinstance(label, bool) or label == "":
-            raise BadInput(f"{where} has the label {label!r} for {name}; labels are whole numbers from 0 or names.")
+            raise BadInput(
+                f"{where} has the label {label!r} for {name}; labels are whole numbers from 0 or names."
+            )
     return {PurePosixPath(str(name).replace("\\", "/")).as_posix(): label for name, label in pairs}
 
 

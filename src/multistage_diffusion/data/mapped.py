@@ -49,7 +49,11 @@ class MappedFile:
         try:
             with self.path.open("rb") as file:
                 version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
                 shape, fortran, self.stored = read(file)
                 self.offset = file.tell()
         except (OSError, ValueError) as error:
@@ -62,12 +66,18 @@ class MappedFile:
     def window(self, start: int, stop: int) -> NDArray[Any]:
         """Images ``start .. stop - 1`` as they lie in the file, seen as ``[n, C, H, W]``."""
         offset = self.offset + start * self._row_bytes()
-        return self._channels_first(np.memmap(self.path, self.stored, "r", offset, (stop - start, *self.row)))
+        return self._channels_first(
+            np.memmap(self.path, self.stored, "r", offset, (stop - start, *self.row))
+        )
 
     def _channels_first(self, rows: NDArray[Any]) -> NDArray[Any]:
         if rows.ndim == 3:
             return rows[:, None]
-        return rows.transpose(0, 3, 1, 2) if self.stored == np.uint8 and not self.channels_first else rows
+        return (
+            rows.transpose(0, 3, 1, 2)
+            if self.stored == np.uint8 and not self.channels_first
+            else rows
+        )
 
 
 class MappedRows:

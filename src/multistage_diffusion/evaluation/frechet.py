@@ -35,7 +35,9 @@ class Moments:
         mean = batch.mean(0)
         deviation, shift = batch - mean, mean - self.mean
         total = self.count + len(batch)
-        self.scatter += deviation.T @ deviation + np.outer(shift, shift) * (self.count * len(batch) / total)
+        self.scatter += deviation.T @ deviation + np.outer(shift, shift) * (
+            self.count * len(batch) / total
+        )
         self.mean = self.mean + shift * (len(batch) / total)
         self.count = total
 

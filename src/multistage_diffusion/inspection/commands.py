@@ -23,7 +23,15 @@ def next_commands(source: str, options: ReadOptions, proposal: Proposal, stages:
     run = f"runs/{name_of(source)}"
     file = f"{run}/stages.json"
     data = ["--data", source, *reading_arguments(options)]
-    train = ["train", proposal.name, *data, *(("--stages", file) if stages else ()), *proposal.options, "--out", run]
+    train = [
+        "train",
+        proposal.name,
+        *data,
+        *(("--stages", file) if stages else ()),
+        *proposal.options,
+        "--out",
+        run,
+    ]
     commands = [["cluster", *data, "--out", file], train] if stages else [train]
     return [shlex.join(["multistage", *command]) for command in commands]
 
@@ -45,5 +53,11 @@ def reading_arguments(options: ReadOptions) -> list[str]:
         words.append(f"--{field.name.replace('_', '-')}")
         if field.name == "size" and len(set(value)) == 1:
             value = value[:1]
-        words += [str(part) for part in value] if isinstance(value, tuple) else [] if value is True else [str(value)]
+        words += (
+            [str(part) for part in value]
+            if isinstance(value, tuple)
+            else []
+            if value is True
+            else [str(value)]
+        )
     return words

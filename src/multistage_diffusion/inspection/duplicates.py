@@ -66,7 +66,9 @@ def near_duplicates(thumbnails: Pixels) -> list[Pair]:
     """
     order = np.argsort(thumbnails.mean((1, 2)), kind="stable")
     found = _search(thumbnails[order])
-    pairs = [Pair(min(order[a], order[b]), max(order[a], order[b]), mirrored) for a, b, mirrored in found]
+    pairs = [
+        Pair(min(order[a], order[b]), max(order[a], order[b]), mirrored) for a, b, mirrored in found
+    ]
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 
@@ -78,13 +80,23 @@ def _search(thumbnails: Pixels) -> Iterator[tuple[int, int, bool]]:
     free = np.ones(len(mean), bool)
     for start in range(0, len(mean), ROWS):
         rows = np.arange(start, min(len(mean), start + ROWS))
-        others = start + np.flatnonzero(free[start : np.searchsorted(mean, mean[rows[-1]] + GREY_LEVELS, "right")])
+        others = start + np.flatnonzero(
+            free[start : np.searchsorted(mean, mean[rows[-1]] + GREY_LEVELS, "right")]
+        )
         for (mirrored, view), hashed in zip(views, hashes, strict=True):
             first, second = _candidates(hashes[0], hashed, rows, others)
             for chunk in range(0, len(first), CANDIDATES):
-                a, b = _confirmed(thumbnails, view, free, first[chunk : chunk + CANDIDATES], second[chunk : chunk + CANDIDATES])
+                a, b = _confirmed(
+                    thumbnails,
+                    view,
+                    free,
+                    first[chunk : chunk + CANDIDATES],
+                    second[chunk : chunk + CANDIDATES],
+                )
                 free[b] = False
-                yield from ((int(one), int(other), mirrored) for one, other in zip(a, b, strict=True))
+                yield from (
+                    (int(one), int(other), mirrored) for one, other in zip(a, b, strict=True)
+                )
 
 
 def _hashes(thumbnails: Pixels) -> NDArray[np.uint64]:
@@ -94,7 +106,10 @@ def _hashes(thumbnails: Pixels) -> NDArray[np.uint64]:
 
 
 def _candidates(
-    hashed: NDArray[np.uint64], views: NDArray[np.uint64], rows: NDArray[np.intp], others: NDArray[np.intp]
+    hashed: NDArray[np.uint64],
+    views: NDArray[np.uint64],
+    rows: NDArray[np.intp],
+    others: NDArray[np.intp],
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Pairs of a row and a later one among the others whose hashes differ in few bits."""
     bits = np.bitwise_count(hashed[rows][:, None] ^ views[others][None])
@@ -103,12 +118,18 @@ def _candidates(
 
 
 def _confirmed(
-    thumbnails: Pixels, views: Pixels, free: NDArray[np.bool_], first: NDArray[np.intp], second: NDArray[np.intp]
+    thumbnails: Pixels,
+    views: Pixels,
+    free: NDArray[np.bool_],
+    first: NDArray[np.intp],
+    second: NDArray[np.intp],
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The pairs that are near enough, one for each second image that is still free."""
     first, second = first[free[second]], second[free[second]]
     ours, theirs = thumbnails[first].astype(np.float32), views[second].astype(np.float32)
     contrast = np.maximum(ours.std((1, 2)), theirs.std((1, 2)))
-    near = np.sqrt(np.square(ours - theirs).mean((1, 2))) <= np.minimum(GREY_LEVELS, OF_CONTRAST * contrast)
+    near = np.sqrt(np.square(ours - theirs).mean((1, 2))) <= np.minimum(
+        GREY_LEVELS, OF_CONTRAST * contrast
+    )
     others, place = np.unique(second[near], return_index=True)
     return first[near][place], others

@@ -46,15 +46,28 @@ class Findings:
         broken = f"{count} of {of} images {'is' if count == 1 else 'are'} broken; cluster and train refuse them"
         mend = "mend or remove them, or give --skip-broken"
         refused = bool(count) and not survey.options.skip_broken
-        flat = "" if round(survey.histogram.sigma_data, 4) else "all values are the same, so there is nothing to learn"
-        return [problem for problem in (f"{broken}: {mend}" if refused else "", self.label_problem, flat) if problem]
+        flat = (
+            ""
+            if round(survey.histogram.sigma_data, 4)
+            else "all values are the same, so there is nothing to learn"
+        )
+        return [
+            problem
+            for problem in (f"{broken}: {mend}" if refused else "", self.label_problem, flat)
+            if problem
+        ]
 
     def duplicate_lines(self) -> list[str]:
         """A line for each group of copies and each near-duplicate."""
         names = self.survey.names
-        same = ["same pixels: " + ", ".join(names[index] for index in group) for group in self.copies]
+        same = [
+            "same pixels: " + ", ".join(names[index] for index in group) for group in self.copies
+        ]
         kinds = {False: "nearly the same", True: "mirrored"}
-        return same + [f"{kinds[pair.mirrored]}: {names[pair.first]}, {names[pair.second]}" for pair in self.near]
+        return same + [
+            f"{kinds[pair.mirrored]}: {names[pair.first]}, {names[pair.second]}"
+            for pair in self.near
+        ]
 
     def imbalance(self) -> str:
         """A remark on classes that are much rarer than the largest, if there are any."""
@@ -77,12 +90,18 @@ class Findings:
             "broken": [asdict(broken) for broken in survey.broken],
             "problems": self.problems,
             "notes": list(survey.notes),
-            "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in survey.sizes.most_common()],
-            "stored": [{"as": mode, "done": done, "images": n} for (mode, done), n in survey.modes.most_common()],
+            "sizes": [
+                {"height": h, "width": w, "images": n} for (h, w), n in survey.sizes.most_common()
+            ],
+            "stored": [
+                {"as": mode, "done": done, "images": n}
+                for (mode, done), n in survey.modes.most_common()
+            ],
             "labels": self.labels,
             "copies": [[names[index] for index in group] for group in self.copies],
             "near_duplicates": [
-                {"images": [names[pair.first], names[pair.second]], "mirrored": pair.mirrored} for pair in self.near
+                {"images": [names[pair.first], names[pair.second]], "mirrored": pair.mirrored}
+                for pair in self.near
             ],
             "read_as": {"shape": list(survey.shape), "options": reading_arguments(survey.options)},
             "mean": histogram.means.tolist(),
@@ -96,8 +115,13 @@ class Findings:
         preset, stages = self.proposal.preset, self.stages
         found: dict[str, Any] = {"closed_form": None, "reason": stages}
         if isinstance(stages, Clustering):
-            measured = {"boundaries": list(stages.stages.boundaries), "ci95": [list(ends) for ends in stages.ci95]}
-            found = {"closed_form": {**measured, "images": len(self.survey.part), "pairs": stages.pairs}}
+            measured = {
+                "boundaries": list(stages.stages.boundaries),
+                "ci95": [list(ends) for ends in stages.ci95],
+            }
+            found = {
+                "closed_form": {**measured, "images": len(self.survey.part), "pairs": stages.pairs}
+            }
         return {
             "preset": self.proposal.name,
             "options": list(self.proposal.options),
@@ -130,7 +154,9 @@ def _labels(survey: Survey) -> tuple[dict[str, int], str]:
     try:
         numbers, classes = survey.numbered_labels()
     except BadInput as error:
-        return dict(Counter(str(label) for label in survey.labels if label is not None)), str(error).removesuffix(".")
+        return dict(Counter(str(label) for label in survey.labels if label is not None)), str(
+            error
+        ).removesuffix(".")
     if numbers is None:
         return {}, ""
     return dict(zip(classes, numbers.bincount(minlength=len(classes)).tolist(), strict=True)), ""

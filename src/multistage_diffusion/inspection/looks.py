@@ -8,13 +8,20 @@ from PIL import Image
 
 from multistage_diffusion.data.decoding import Pixels, Undecodable, decode
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.data.listing import Entry, Label, Listing
 from multistage_diffusion.data.parallel import in_order
+from multistage_diffusion.data.sources.listing import Entry, Label, Listing
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["Broken", "Look", "evenly", "looks", "orientation"]
 
-MODES = {"1": "black and white", "L": "grey", "LA": "grey, alpha", "P": "palette", "PA": "palette, alpha", "RGBA": "RGB, alpha"}
+MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey, alpha",
+    "P": "palette",
+    "PA": "palette, alpha",
+    "RGBA": "RGB, alpha",
+}
 PICTURED = 64
 
 
@@ -65,11 +72,19 @@ def evenly(number: int, count: int, wanted: int = PICTURED) -> bool:
 
 def _of_array(images: Images) -> Iterator[Look]:
     if images.latent:
-        raise BadInput(f"{images.source} holds latents; inspect looks at images. multistage cluster reads both.")
+        raise BadInput(
+            f"{images.source} holds latents; inspect looks at images. multistage cluster reads both."
+        )
     for row in range(len(images)):
         label = None if images.labels is None else int(images.labels[row])
         pixels = images.pixels[row].permute(1, 2, 0).numpy()
-        yield Look(str(row), f"{images.source} image {row}", label, pixels, f"array, {pixels.shape[2]} channels")
+        yield Look(
+            str(row),
+            f"{images.source} image {row}",
+            label,
+            pixels,
+            f"array, {pixels.shape[2]} channels",
+        )
 
 
 def _look(entry: Entry) -> Look | Broken:
@@ -77,7 +92,12 @@ def _look(entry: Entry) -> Look | Broken:
 
     def opened() -> Image.Image:
         image = entry.open()
-        stored.append((_mode(image), "turned upright, as their EXIF data says" if orientation(image) > 1 else ""))
+        stored.append(
+            (
+                _mode(image),
+                "turned upright, as their EXIF data says" if orientation(image) > 1 else "",
+            )
+        )
         return image
 
     try:
@@ -91,7 +111,9 @@ def _look(entry: Entry) -> Look | Broken:
 
 def orientation(image: Image.Image) -> int:
     """The orientation its EXIF data gives, 1 for upright; from 5 on height and width change places."""
-    late = image.format == "PNG" and "exif" not in image.info  # Pillow would decode all of it to look at its end
+    late = (
+        image.format == "PNG" and "exif" not in image.info
+    )  # Pillow would decode all of it to look at its end
     return 1 if late else int(image.getexif().get(0x0112, 1))
 
 
@@ -99,7 +121,13 @@ def _mode(image: Image.Image) -> str:
     """How an image is stored, in words, before it is decoded."""
     if image.mode.startswith("I"):
         return "16-bit grey"
-    if any("16" in str(tile.args) for tile in getattr(image, "tile", ()) if image.mode in ("RGB", "RGBA")):
+    if any(
+        "16" in str(tile.args)
+        for tile in getattr(image, "tile", ())
+        if image.mode in ("RGB", "RGBA")
+    ):
         return f"16-bit {MODES.get(image.mode, image.mode)}"
-    alpha = ", alpha" if image.mode in ("1", "L", "P", "RGB") and image.has_transparency_data else ""
+    alpha = (
+        ", alpha" if image.mode in ("1", "L", "P", "RGB") and image.has_transparency_data else ""
+    )
     return MODES.get(image.mode, image.mode) + alpha

@@ -9,9 +9,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.data.listing import Listing
 from multistage_diffusion.data.options import ReadOptions
-from multistage_diffusion.data.sources import list_images
+from multistage_diffusion.data.sources.listing import Listing
+from multistage_diffusion.data.sources.load import list_images
 from multistage_diffusion.inspection.looks import PICTURED, Look, evenly, looks
 from multistage_diffusion.inspection.sheet import Shown, draw, show
 
@@ -34,7 +34,8 @@ def preview(source: str, options: ReadOptions, images: Images) -> Image:
             title = f"some images of {source}: as they are, what {options.fit} keeps of them in a frame, and as they are read"
             return draw([show(look, size, (options.fit,)) for look in some], title)
     return draw(
-        list(_as_read(images)), f"{min(PICTURED, len(images))} of the {len(images):,} images of {source}, as they are read"
+        list(_as_read(images)),
+        f"{min(PICTURED, len(images))} of the {len(images):,} images of {source}, as they are read",
     )
 
 
@@ -47,7 +48,9 @@ def _originals(source: str, options: ReadOptions, count: int) -> Iterator[Look]:
         entries = found.entries()
         count = count if isinstance(entries, Sequence) else min(count, MOST_PASSED)
         passed = enumerate(islice(entries, count))
-        chosen = replace(found, entries=lambda: (entry for number, entry in passed if evenly(number, count)))
+        chosen = replace(
+            found, entries=lambda: (entry for number, entry in passed if evenly(number, count))
+        )
     yield from (look for look in looks(chosen) if isinstance(look, Look))
 
 

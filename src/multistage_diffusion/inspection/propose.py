@@ -51,18 +51,25 @@ def propose_size(sizes: Counter[Size]) -> Size | None:
     if len(sizes) <= 1:
         height, width = next(iter(sizes), (0, 0))
         even = (height - height % STEP, width - width % STEP)
-        if max(height, width) <= SIDES[0] and (even == (height, width) or min(height, width) < 2 * STEP):
+        if max(height, width) <= SIDES[0] and (
+            even == (height, width) or min(height, width) < 2 * STEP
+        ):
             return None
         if max(height, width) <= SIDES[0]:
             return even
     ratio = _common_ratio(sizes)
     candidates = [_sides(side, ratio) for side in SIDES]
-    return next((size for size in candidates if enlarged(sizes, size) <= ENLARGED * sizes.total()), candidates[-1])
+    return next(
+        (size for size in candidates if enlarged(sizes, size) <= ENLARGED * sizes.total()),
+        candidates[-1],
+    )
 
 
 def enlarged(sizes: Counter[Size], size: Size) -> int:
     """How many images are enlarged when they are made to cover a size."""
-    return sum(count for (height, width), count in sizes.items() if height < size[0] or width < size[1])
+    return sum(
+        count for (height, width), count in sizes.items() if height < size[0] or width < size[1]
+    )
 
 
 def _common_ratio(sizes: Counter[Size]) -> float:
@@ -89,9 +96,13 @@ def propose(shape: tuple[int, int, int], images: int, labelled: bool, shortest: 
     """
     longest = max(shape[1:])
     if longest <= TINY:
-        return Proposal("digits", () if labelled else ("--no-conditional",), _remarks(shape, images, shortest))
+        return Proposal(
+            "digits", () if labelled else ("--no-conditional",), _remarks(shape, images, shortest)
+        )
     bottom = longest // 2 ** (len(PRESETS["small"].network.channel_mult) - 1)
-    attention = bottom not in PRESETS["small"].network.attention_resolutions and bottom <= MOST_ATTENTION
+    attention = (
+        bottom not in PRESETS["small"].network.attention_resolutions and bottom <= MOST_ATTENTION
+    )
     options = ("--attention-resolutions", str(bottom)) if attention else ()
     return Proposal("small", options, _remarks(shape, images, shortest))
 
@@ -104,10 +115,14 @@ def _remarks(shape: tuple[int, int, int], images: int, shortest: float) -> tuple
         )
         remarks.append("--held-out 0.05 sets images aside and says when that begins.")
     if images >= PAPER_IMAGES and TINY < max(shape[1:]) <= SIDES[0]:
-        remarks.append(f"{images:,} images are enough for the paper's network (edm-cifar10, 129 million parameters) on a GPU.")
+        remarks.append(
+            f"{images:,} images are enough for the paper's network (edm-cifar10, 129 million parameters) on a GPU."
+        )
     if shortest >= LARGE:
         latents = "64x64 latents of an autoencoder; multistage cluster reads such latents, training takes images so far"
-        remarks.append(f"Details of images of 256x256 and more are for latent diffusion (ldm-256, on {latents}).")
+        remarks.append(
+            f"Details of images of 256x256 and more are for latent diffusion (ldm-256, on {latents})."
+        )
     return tuple(remarks)
 
 

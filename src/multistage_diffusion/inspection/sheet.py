@@ -55,7 +55,11 @@ def show(look: Look, size: tuple[int, int] | None, fits: Sequence[Fit]) -> Shown
 
 def _in_cell(pixels: Pixels) -> Image.Image:
     """Enlarged by a whole number, or made smaller, to fit into a cell."""
-    plain = pixels if pixels.shape[2] == 3 else np.repeat(pixels.mean(2, keepdims=True).round().astype(np.uint8), 3, axis=2)
+    plain = (
+        pixels
+        if pixels.shape[2] == 3
+        else np.repeat(pixels.mean(2, keepdims=True).round().astype(np.uint8), 3, axis=2)
+    )
     image = Image.fromarray(np.ascontiguousarray(plain))
     longest = max(image.size)
     if longest <= CELL:
@@ -65,14 +69,18 @@ def _in_cell(pixels: Pixels) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
-def _framed(image: Image.Image, shape: tuple[int, int], size: tuple[int, int], fit: Fit) -> Image.Image:
+def _framed(
+    image: Image.Image, shape: tuple[int, int], size: tuple[int, int], fit: Fit
+) -> Image.Image:
     """What is kept in a frame, the rest faint."""
     scale = image.width / shape[1]
     left, top, right, bottom = (round(edge * scale) for edge in kept(shape, size, fit))
     box = (left, top, max(left + 1, right), max(top + 1, bottom))
     faint = Image.blend(image, Image.new("RGB", image.size, "white"), 0.55)
     faint.paste(image.crop(box), box[:2])
-    ImageDraw.Draw(faint).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=FRAME, width=2)
+    ImageDraw.Draw(faint).rectangle(
+        (box[0], box[1], box[2] - 1, box[3] - 1), outline=FRAME, width=2
+    )
     return faint
 
 
@@ -92,7 +100,12 @@ def draw(shown: Sequence[Shown], title: str) -> Image.Image:
     top = MARGIN + TITLE + GAP + (LINE if len(columns) > 1 else 0)
     canvas = Image.new("RGB", _page(title, block * blocks, top + sum(map(_height, lines))), "white")
     pen = ImageDraw.Draw(canvas)
-    pen.text((MARGIN, MARGIN - 4), _shortened(title, canvas.width - 2 * MARGIN, TITLE), INK, ImageFont.load_default(TITLE))
+    pen.text(
+        (MARGIN, MARGIN - 4),
+        _shortened(title, canvas.width - 2 * MARGIN, TITLE),
+        INK,
+        ImageFont.load_default(TITLE),
+    )
     for number, name in enumerate(columns * blocks):
         left = MARGIN + number // len(columns) * block + number % len(columns) * cell
         pen.text((left, top - LINE + 1), name, INK, ImageFont.load_default(SMALL))

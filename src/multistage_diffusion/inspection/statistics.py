@@ -28,7 +28,9 @@ class Histogram:
         """Adds an image, ``[H, W, C]``."""
         if pixels.shape[2] > self.channels:
             self.counts = np.repeat(self.counts, pixels.shape[2], axis=0)
-        self.counts += np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(pixels, 2, 0)])
+        self.counts += np.stack(
+            [np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(pixels, 2, 0)]
+        )
 
     @property
     def means(self) -> NDArray[np.float64]:

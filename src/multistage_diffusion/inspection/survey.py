@@ -13,9 +13,9 @@ from multistage_diffusion.data.decoding import DAMAGE, Pixels
 from multistage_diffusion.data.fitting import fitted
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.labels import numbered, read_labels
-from multistage_diffusion.data.listing import Label, Listing
 from multistage_diffusion.data.options import Fit, ReadOptions
-from multistage_diffusion.data.sources import list_images
+from multistage_diffusion.data.sources.listing import Label, Listing
+from multistage_diffusion.data.sources.load import list_images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.inspection.duplicates import digest, thumbnail
 from multistage_diffusion.inspection.looks import Broken, Look, evenly, looks, orientation
@@ -75,13 +75,19 @@ class Survey:
         pixels = look.pixels if size is None else fitted(look.pixels, size, self.options.fit)
         self.histogram.add(pixels)
         if evenly(number, self.expected):
-            self.shown.append(show(replace(look, label=self._class(look.label)), size, self._fits()))
+            self.shown.append(
+                show(replace(look, label=self._class(look.label)), size, self._fits())
+            )
         if evenly(number, self.expected, PART_BYTES // pixels.size):
             self.part.append(pixels)
 
     def _class(self, label: Label) -> Label:
         """The name of a class where only its number is given."""
-        return self.classes[label] if isinstance(label, int) and 0 <= label < len(self.classes) else label
+        return (
+            self.classes[label]
+            if isinstance(label, int) and 0 <= label < len(self.classes)
+            else label
+        )
 
     def _fits(self) -> tuple[Fit, ...]:
         """The ways to bring images to size, the chosen one first; none where they keep theirs."""
@@ -96,7 +102,9 @@ class Survey:
     def part_images(self) -> Images:
         """The part of the images that was kept for the closed form."""
         rows = [np.broadcast_to(pixels, (*pixels.shape[:2], self.shape[0])) for pixels in self.part]
-        return Images(torch.from_numpy(np.stack(rows).transpose(0, 3, 1, 2).copy()), source=self.source)
+        return Images(
+            torch.from_numpy(np.stack(rows).transpose(0, 3, 1, 2).copy()), source=self.source
+        )
 
     def numbered_labels(self) -> tuple[Tensor | None, tuple[str, ...]]:
         """The labels as numbers and the names of the classes, as a run reads them.
@@ -122,7 +130,11 @@ def survey(source: str, options: ReadOptions, watch: Watch = lambda items, *_: i
         BadInput: if there is nothing to look at.
     """
     sizes = _sizes(list_images(source, options), watch)
-    proposed = None if options.size else propose_size(Counter({size: n for size, n in sizes.items() if all(size)}))
+    proposed = (
+        None
+        if options.size
+        else propose_size(Counter({size: n for size, n in sizes.items() if all(size)}))
+    )
     read = replace(options, size=proposed) if proposed else options
     found, total = list_images(source, options), sizes.total()
     seen = Survey(found.source, read, total, found.notes, found.classes)
@@ -143,7 +155,9 @@ def _sizes(found: Listing | Images, watch: Watch) -> Counter[Size]:
     """Heights and widths as headers give them; images with a broken header count as 0x0."""
     if isinstance(found, Images):
         return Counter({found.shape[1:]: len(found)})
-    return Counter(_header_size(entry.open) for entry in watch(found.entries(), "headers", found.count()))
+    return Counter(
+        _header_size(entry.open) for entry in watch(found.entries(), "headers", found.count())
+    )
 
 
 def _header_size(opened: Callable[[], Any]) -> Size:

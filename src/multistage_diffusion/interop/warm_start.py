@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multistage_diffusion.config import ModelConfig
-from multistage_diffusion.denoiser import NetworkDenoiser, build_denoiser
+from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.stages import Stages
 
 __all__ = ["warm_start"]
@@ -34,10 +34,16 @@ def warm_start(
         BadInput: if the first network is not unified, or stages and widths differ in number.
     """
     if len(unified.stages) > 1:
-        raise BadInput(f"Decoders are made from that of a unified network; this one has {len(unified.stages)}.")
+        raise BadInput(
+            f"Decoders are made from that of a unified network; this one has {len(unified.stages)}."
+        )
     if len(stages) != len(widths):
         raise BadInput(f"{len(stages)} stages need as many decoder widths, not {len(widths)}.")
-    made = replace(config, boundaries=stages.boundaries, network=replace(config.network, decoder_widths=tuple(widths)))
+    made = replace(
+        config,
+        boundaries=stages.boundaries,
+        network=replace(config.network, decoder_widths=tuple(widths)),
+    )
     denoiser = build_denoiser(made)
     denoiser.network.encoders.load_state_dict(unified.network.encoders.state_dict())
     encoder: Any = unified.network.encoders[0]

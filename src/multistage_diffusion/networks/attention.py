@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multistage_diffusion.config import NetworkConfig
+from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.layers import conv, group_norm, linear
 
 __all__ = ["Attention", "SpatialTransformer"]
@@ -33,7 +33,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, _: Tensor | None = None) -> Tensor:
         b, c, h, w = x.shape
-        q, k, v = self.qkv(self.norm(x)).view(b, self.heads, c // self.heads, 3, h * w).transpose(2, 4).unbind(3)
+        q, k, v = (
+            self.qkv(self.norm(x))
+            .view(b, self.heads, c // self.heads, 3, h * w)
+            .transpose(2, 4)
+            .unbind(3)
+        )
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(2, 3).reshape(b, c, h, w))
 
@@ -51,7 +56,8 @@ class SpatialTransformer(nn.Module):
         self.proj_in = conv(channels, channels, 1)
         heads = _heads(channels, config)
         self.layers = nn.ModuleList(
-            TransformerLayer(channels, heads, config.context_channels) for _ in range(config.transformer_depth)
+            TransformerLayer(channels, heads, config.context_channels)
+            for _ in range(config.transformer_depth)
         )
         self.proj = conv(channels, channels, 1, gain=1e-5)
 

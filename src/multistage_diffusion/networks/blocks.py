@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multistage_diffusion.config import NetworkConfig
 from multistage_diffusion.networks.attention import Attention, SpatialTransformer
+from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.layers import Dropout, conv, group_norm, linear
 
 __all__ = ["PyramidConv", "Resample", "Resampling", "ResamplingConv", "ResidualBlock"]
@@ -35,7 +35,11 @@ class Resampling(nn.Module):
         if self.how == "none":
             return x
         if self.box:
-            return F.avg_pool2d(x, 2) if self.how == "down" else F.interpolate(x, scale_factor=2, mode="nearest")
+            return (
+                F.avg_pool2d(x, 2)
+                if self.how == "down"
+                else F.interpolate(x, scale_factor=2, mode="nearest")
+            )
         return self.down(x, self.pad) if self.how == "down" else self.up(x, self.pad)
 
     def down(self, x: Tensor, padding: int) -> Tensor:
@@ -48,7 +52,9 @@ class Resampling(nn.Module):
 
     def up(self, x: Tensor, padding: int) -> Tensor:
         """Puts zeros between rows and columns and filters."""
-        return F.conv_transpose2d(x, 4 * self._kernel(x), stride=2, padding=padding, groups=x.shape[1])
+        return F.conv_transpose2d(
+            x, 4 * self._kernel(x), stride=2, padding=padding, groups=x.shape[1]
+        )
 
     def _kernel(self, x: Tensor) -> Tensor:
         return self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
@@ -64,7 +70,9 @@ class PyramidConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         filtered, pad, weight = self.resampling, self.resampling.pad, self.conv.weight
-        if filtered.how == "down":  # the filter at full size, with room for the convolution at its edges
+        if (
+            filtered.how == "down"
+        ):  # the filter at full size, with room for the convolution at its edges
             h = F.conv2d(filtered.blur(x, pad + 1), weight, stride=2)
         else:
             h = F.conv2d(filtered.up(x, max(pad - 1, 0)), weight, padding=max(1 - pad, 0))
@@ -101,7 +109,13 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, embedding: int, config: NetworkConfig, attention: bool = False, how: Resample = "none"
+        self,
+        inputs: int,
+        outputs: int,
+        embedding: int,
+        config: NetworkConfig,
+        attention: bool = False,
+        how: Resample = "none",
     ) -> None:
         super().__init__()
         self.how = how

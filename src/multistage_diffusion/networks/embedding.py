@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multistage_diffusion.config import NetworkConfig
+from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.layers import linear
 
 __all__ = ["NO_LABEL", "Embedding"]
@@ -31,18 +31,34 @@ class Embedding(nn.Module):
     def __init__(self, width: int, classes: int, config: NetworkConfig) -> None:
         super().__init__()
         self.channels = width * config.embedding_mult
-        self.kind, self.classes, self.label_dropout = config.embedding, classes, config.label_dropout
+        self.kind, self.classes, self.label_dropout = (
+            config.embedding,
+            classes,
+            config.label_dropout,
+        )
         self.before = config.label_embedding == "before"
         self.frequencies: Tensor
-        self.register_buffer("frequencies", self._frequencies(), persistent=config.embedding == "fourier")
+        self.register_buffer(
+            "frequencies", self._frequencies(), persistent=config.embedding == "fourier"
+        )
         self.label: nn.Linear | None = None
         if classes:
-            self.label = linear(classes, self.channels) if self.before else linear(classes, 4 * width, bias=False)
-        self.augment = linear(config.augment_channels, self.channels, bias=False) if config.augment_channels else None
+            self.label = (
+                linear(classes, self.channels)
+                if self.before
+                else linear(classes, 4 * width, bias=False)
+            )
+        self.augment = (
+            linear(config.augment_channels, self.channels, bias=False)
+            if config.augment_channels
+            else None
+        )
         self.layer0 = linear(self.channels, 4 * width)
         self.layer1 = linear(4 * width, 4 * width)
 
-    def forward(self, c_noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None) -> Tensor:
+    def forward(
+        self, c_noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
         """``c_noise`` and ``labels`` are ``[B]``, ``augment`` ``[B, augment_channels]``; returns ``[B, 4 * width]``."""
         emb = self._waves(c_noise)
         if self.label is not None and self.before:
@@ -62,8 +78,14 @@ class Embedding(nn.Module):
         return (1 / 10000) ** (torch.arange(half) / last)
 
     def _waves(self, c_noise: Tensor) -> Tensor:
-        angles = torch.outer(c_noise, self.frequencies * (2 * math.pi if self.kind == "fourier" else 1.0))
-        waves = [angles.cos(), angles.sin()] if self.kind == "sinusoidal" else [angles.sin(), angles.cos()]
+        angles = torch.outer(
+            c_noise, self.frequencies * (2 * math.pi if self.kind == "fourier" else 1.0)
+        )
+        waves = (
+            [angles.cos(), angles.sin()]
+            if self.kind == "sinusoidal"
+            else [angles.sin(), angles.cos()]
+        )
         return torch.cat(waves, dim=1)[:, : self.channels]  # an odd width lacks the last one
 
     def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:

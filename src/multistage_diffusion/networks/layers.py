@@ -5,7 +5,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from multistage_diffusion.config import NetworkConfig
+from multistage_diffusion.networks.config import NetworkConfig
 
 __all__ = ["Dropout", "conv", "group_norm", "linear"]
 
@@ -19,7 +19,9 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
-        constant = torch.is_grad_enabled() and not input.requires_grad and input.device.type == "cpu"
+        constant = (
+            torch.is_grad_enabled() and not input.requires_grad and input.device.type == "cpu"
+        )
         if constant and not torch.compiler.is_compiling():
             input = input.detach().requires_grad_()  # noqa: A001
         return super().forward(input)
@@ -70,6 +72,10 @@ class Dropout(nn.Module):
             return x
         if torch.compiler.is_compiling():  # compilers draw fast, and know torch's own
             return nn.functional.dropout(x, self.zeros / 65536)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        draws = bits.view(torch.int16)[: x.numel()].as_strided(x.shape, torch.empty_like(x).stride())
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(
+            -(2**63), None
+        )
+        draws = bits.view(torch.int16)[: x.numel()].as_strided(
+            x.shape, torch.empty_like(x).stride()
+        )
         return x * (draws >= self.zeros - 32768).to(x.dtype).mul_(65536 / (65536 - self.zeros))

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multistage_diffusion.config import NetworkConfig
 from multistage_diffusion.networks.blocks import PyramidConv, Resampling
+from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.layers import conv, group_norm
 
 __all__ = ["InputStep", "output_steps"]
@@ -30,8 +30,16 @@ class InputStep(nn.Module):
 
     def __init__(self, inputs: int, channels: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.residual, self.scale, taps = config.input_pyramid == "residual", _scale(config), config.resample_filter
-        self.down = PyramidConv(inputs, channels, "down", taps) if self.residual else Resampling("down", taps)
+        self.residual, self.scale, taps = (
+            config.input_pyramid == "residual",
+            _scale(config),
+            config.resample_filter,
+        )
+        self.down = (
+            PyramidConv(inputs, channels, "down", taps)
+            if self.residual
+            else Resampling("down", taps)
+        )
         self.join = nn.Identity() if self.residual else conv(inputs, channels, 1)
 
     def forward(self, h: Tensor, pyramid: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +50,9 @@ class InputStep(nn.Module):
         return joined, joined
 
 
-def output_steps(image_channels: int, channels: Sequence[int], config: NetworkConfig) -> nn.ModuleList:
+def output_steps(
+    image_channels: int, channels: Sequence[int], config: NetworkConfig
+) -> nn.ModuleList:
     """The steps of an output pyramid, lowest level first; none without one.
 
     Args:
@@ -53,17 +63,23 @@ def output_steps(image_channels: int, channels: Sequence[int], config: NetworkCo
     upward = list(reversed(channels))
     if config.output_pyramid == "skip":
         own = [*upward[:-1], 0]
-        return nn.ModuleList(SkipStep(image_channels, channels, level, config) for level, channels in enumerate(own))
+        return nn.ModuleList(
+            SkipStep(image_channels, channels, level, config) for level, channels in enumerate(own)
+        )
     if config.output_pyramid == "residual":
         below = [0, *upward[:-1]]
-        return nn.ModuleList(ResidualStep(b, own, config) for b, own in zip(below, upward, strict=True))
+        return nn.ModuleList(
+            ResidualStep(b, own, config) for b, own in zip(below, upward, strict=True)
+        )
     return nn.ModuleList()
 
 
 class SkipStep(nn.Module):
     """Adds a level's image to what came from below; the last level's image is the decoder's own."""
 
-    def __init__(self, image_channels: int, channels: int, level: int, config: NetworkConfig) -> None:
+    def __init__(
+        self, image_channels: int, channels: int, level: int, config: NetworkConfig
+    ) -> None:
         super().__init__()
         self.up = Resampling("up" if level else "none", config.resample_filter)
         self.norm = group_norm(channels, config) if channels else None
@@ -84,7 +100,11 @@ class ResidualStep(nn.Module):
         super().__init__()
         self.scale = _scale(config)
         self.norm = nn.Identity() if below else group_norm(channels, config)
-        self.up = PyramidConv(below, channels, "up", config.resample_filter) if below else conv(channels, channels, 3)
+        self.up = (
+            PyramidConv(below, channels, "up", config.resample_filter)
+            if below
+            else conv(channels, channels, 3)
+        )
 
     def forward(self, h: Tensor, pyramid: Tensor | None) -> tuple[Tensor, Tensor]:
         if pyramid is None:

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multistage_diffusion.config import NetworkConfig
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.blocks import Resample, ResamplingConv, ResidualBlock
+from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.embedding import Embedding
 from multistage_diffusion.networks.layers import conv, group_norm
 from multistage_diffusion.networks.pyramids import InputStep, output_steps
@@ -38,16 +38,28 @@ class Features:
         """Views of consecutive parts of the batch."""
         sizes = list(counts)
         contexts = [None] * len(sizes) if self.context is None else self.context.split(sizes)
-        tensors = zip(contexts, *(t.split(sizes) for t in (self.deepest, self.embedding, *self.skips)), strict=True)
-        return [Features(deepest, tuple(skips), embedding, context) for context, deepest, embedding, *skips in tensors]
+        tensors = zip(
+            contexts,
+            *(t.split(sizes) for t in (self.deepest, self.embedding, *self.skips)),
+            strict=True,
+        )
+        return [
+            Features(deepest, tuple(skips), embedding, context)
+            for context, deepest, embedding, *skips in tensors
+        ]
 
 
 def _bottom(channels: int, embedding: int, config: NetworkConfig) -> nn.ModuleList:
     """The two blocks at the lowest resolution."""
-    return nn.ModuleList(ResidualBlock(channels, channels, embedding, config, attention) for attention in (True, False))
+    return nn.ModuleList(
+        ResidualBlock(channels, channels, embedding, config, attention)
+        for attention in (True, False)
+    )
 
 
-def _resampling_block(channels: int, embedding: int, config: NetworkConfig, how: Resample) -> nn.Module:
+def _resampling_block(
+    channels: int, embedding: int, config: NetworkConfig, how: Resample
+) -> nn.Module:
     if config.resampling == "conv":
         return ResamplingConv(channels, how)
     return ResidualBlock(channels, channels, embedding, config, how=how)
@@ -63,7 +75,9 @@ class Encoder(nn.Module):
         config: depth and style.
     """
 
-    def __init__(self, shape: Sequence[int], width: int, classes: int, config: NetworkConfig) -> None:
+    def __init__(
+        self, shape: Sequence[int], width: int, classes: int, config: NetworkConfig
+    ) -> None:
         super().__init__()
         self.width = width
         self.embedding = Embedding(width, classes, config)
@@ -80,10 +94,14 @@ class Encoder(nn.Module):
                     self.pyramid.append(InputStep(image_channels, channels, config))
                     image_channels = channels if config.input_pyramid == "residual" else shape[0]
             for _ in range(config.blocks):
-                self.blocks.append(ResidualBlock(channels, mult * width, 4 * width, config, attention))
+                self.blocks.append(
+                    ResidualBlock(channels, mult * width, 4 * width, config, attention)
+                )
                 channels = mult * width
                 self.skip_channels.append(channels)
-        self.bottom = _bottom(channels, 4 * width, config) if config.bottom == "encoder" else nn.ModuleList()
+        self.bottom = (
+            _bottom(channels, 4 * width, config) if config.bottom == "encoder" else nn.ModuleList()
+        )
 
     def forward(
         self,
@@ -118,35 +136,53 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], width: int, encoder: Encoder, config: NetworkConfig, attention: Sequence[int]
+        self,
+        shape: Sequence[int],
+        width: int,
+        encoder: Encoder,
+        config: NetworkConfig,
+        attention: Sequence[int],
     ) -> None:
         super().__init__()
         embedding = 4 * encoder.width
         skips, channels = list(encoder.skip_channels), encoder.skip_channels[-1]
         self.in_level = config.blocks + 1
-        self.bottom = _bottom(channels, embedding, config) if config.bottom == "decoder" else nn.ModuleList()
+        self.bottom = (
+            _bottom(channels, embedding, config) if config.bottom == "decoder" else nn.ModuleList()
+        )
         self.blocks = nn.ModuleList()
         for level, mult in reversed(list(enumerate(config.channel_mult))):
             here = max(shape[1:]) >> level in attention
             for index in range(self.in_level):
                 attends = here and (config.decoder_attention != "last" or index == config.blocks)
-                self.blocks.append(ResidualBlock(channels + skips.pop(), mult * width, embedding, config, attends))
+                self.blocks.append(
+                    ResidualBlock(channels + skips.pop(), mult * width, embedding, config, attends)
+                )
                 channels = mult * width
             if level > 0:
                 self.blocks.append(_resampling_block(channels, embedding, config, "up"))
         self.adds_up = config.output_pyramid == "skip"
-        self.pyramid = output_steps(shape[0], [mult * width for mult in config.channel_mult], config)
+        self.pyramid = output_steps(
+            shape[0], [mult * width for mult in config.channel_mult], config
+        )
         self.norm = group_norm(channels, config)
         self.out = conv(channels, shape[0], 3, gain=1e-5)
 
     def forward(self, features: Features) -> Tensor:
-        x, emb, skips, context = features.deepest, features.embedding, list(features.skips), features.context
+        x, emb, skips, context = (
+            features.deepest,
+            features.embedding,
+            list(features.skips),
+            features.context,
+        )
         for block in self.bottom:
             x = block(x, emb, context)
         pyramid, steps = None, iter(self.pyramid)
         for index, block in enumerate(self.blocks, 1):
             x = block(x if block.how == "up" else torch.cat([x, skips.pop()], dim=1), emb, context)
-            if index % (self.in_level + 1) == self.in_level and len(self.pyramid):  # the last block of a level
+            if index % (self.in_level + 1) == self.in_level and len(
+                self.pyramid
+            ):  # the last block of a level
                 x, pyramid = next(steps)(x, pyramid)
         image = self.out(F.silu(self.norm(x)))
         return image + pyramid if self.adds_up and pyramid is not None else image
@@ -207,7 +243,9 @@ class StagedUNet(nn.Module):
         """
         features = self._encode([x, c_noise, labels, augment, context], counts)
         parts = zip(self.decoders, features, counts, strict=True)
-        return torch.cat([decoder(f) for stage, (decoder, f, n) in enumerate(parts) if n or stage in also])
+        return torch.cat(
+            [decoder(f) for stage, (decoder, f, n) in enumerate(parts) if n or stage in also]
+        )
 
     def _encode(self, inputs: Sequence[Tensor | None], counts: Sequence[int]) -> list[Features]:
         if len(self.encoders) == 1:
@@ -232,7 +270,9 @@ def _attention(shape: Sequence[int], config: NetworkConfig, stage: int) -> tuple
 def _check(shape: Sequence[int], config: NetworkConfig) -> None:
     encoders, decoders = len(config.encoder_widths), len(config.decoder_widths)
     if encoders not in (1, decoders):
-        raise BadInput(f"{encoders} encoders do not fit {decoders} decoders: give one encoder, or one for each decoder.")
+        raise BadInput(
+            f"{encoders} encoders do not fit {decoders} decoders: give one encoder, or one for each decoder."
+        )
     factor = 2 ** (len(config.channel_mult) - 1)
     if shape[1] % factor or shape[2] % factor:
         raise BadInput(

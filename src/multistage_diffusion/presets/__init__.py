@@ -1,7 +1,7 @@
 """Named settings to start from. Every one of them can be overridden, in Python with ``dataclasses.replace``."""
 
+from multistage_diffusion.presets.configure import choose_stages, plan_run, preset_model
 from multistage_diffusion.presets.paper import PAPER
-from multistage_diffusion.presets.plan import choose_stages, plan_run, preset_model
 from multistage_diffusion.presets.preset import Preset
 from multistage_diffusion.presets.small import SMALL
 

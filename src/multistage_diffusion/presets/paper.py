@@ -17,9 +17,10 @@ Where release and paper, or release and base, disagree:
 
 from dataclasses import replace
 
-from multistage_diffusion.config import NetworkConfig, TrainingConfig
+from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.presets.preset import Preset
 from multistage_diffusion.schedule import DDPM, VP
+from multistage_diffusion.training.config import TrainingConfig
 
 __all__ = ["DPM_CIFAR10", "EDM_CIFAR10", "LDM_256", "PAPER"]
 
@@ -123,30 +124,45 @@ LDM_256 = Preset(
 def _unified(preset: Preset) -> Preset:
     """One decoder as wide as the encoder."""
     width = preset.network.encoder_widths
-    return replace(preset, boundaries=(), network=replace(preset.network, decoder_widths=width, groups=32))
+    return replace(
+        preset, boundaries=(), network=replace(preset.network, decoder_widths=width, groups=32)
+    )
 
 
 def _separate(preset: Preset) -> Preset:
     """A unified network for each stage."""
     widths = preset.network.encoder_widths * len(preset.network.decoder_widths)
-    return replace(preset, network=replace(preset.network, encoder_widths=widths, decoder_widths=widths, groups=32))
+    return replace(
+        preset,
+        network=replace(preset.network, encoder_widths=widths, decoder_widths=widths, groups=32),
+    )
 
 
-def _with_twins(name: str, about: str, preset: Preset, base: Preset) -> dict[str, tuple[str, Preset]]:
+def _with_twins(
+    name: str, about: str, preset: Preset, base: Preset
+) -> dict[str, tuple[str, Preset]]:
     return {
         name: (f"{about}: the paper's multi-stage network.", preset),
-        f"{name}-unified": (f"{about}: the base, one network for all noise levels.", _unified(base)),
+        f"{name}-unified": (
+            f"{about}: the base, one network for all noise levels.",
+            _unified(base),
+        ),
         f"{name}-separate": (f"{about}: a whole network for each stage.", _separate(base)),
     }
 
 
-_RELEASED_LDM = replace(LDM_256, network=replace(LDM_256.network, decoder_attention="first-decoder"))
+_RELEASED_LDM = replace(
+    LDM_256, network=replace(LDM_256.network, decoder_attention="first-decoder")
+)
 
 PAPER: dict[str, tuple[str, Preset]] = {
     **_with_twins("edm-cifar10", "EDM on CIFAR-10", EDM_CIFAR10, EDM_CIFAR10),
     **_with_twins("edm-celeba32", "EDM on CelebA at 32x32", EDM_CIFAR10, EDM_CIFAR10),
     **_with_twins("dpm-cifar10", "DPM-Solver (VP) on CIFAR-10", DPM_CIFAR10, DPM_CIFAR10),
     **_with_twins("ldm-celebahq256", "Latent diffusion, 64x64 latents", _RELEASED_LDM, LDM_256),
-    "ldm-256": ("Latent diffusion, 64x64 latents: multi-stage with attention in every decoder.", LDM_256),
+    "ldm-256": (
+        "Latent diffusion, 64x64 latents: multi-stage with attention in every decoder.",
+        LDM_256,
+    ),
 }
 """A line about each preset, and the preset."""

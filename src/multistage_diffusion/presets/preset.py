@@ -5,7 +5,10 @@ from typing import Annotated
 
 import tyro
 
-from multistage_diffusion.config import NetworkConfig, PreconditioningName, ScheduleName, TrainingConfig
+from multistage_diffusion.networks.config import NetworkConfig
+from multistage_diffusion.preconditioning import PreconditioningName
+from multistage_diffusion.schedule import ScheduleName
+from multistage_diffusion.training.config import TrainingConfig
 
 __all__ = ["Preset"]
 

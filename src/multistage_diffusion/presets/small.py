@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from multistage_diffusion.config import NetworkConfig, TrainingConfig
+from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.presets.paper import DPM_CIFAR10, EDM_CIFAR10, LDM_256
 from multistage_diffusion.presets.preset import Preset
+from multistage_diffusion.training.config import TrainingConfig
 
 __all__ = ["SMALL"]
 
@@ -14,7 +15,13 @@ DIGITS = Preset(
     conditional=True,
     boundaries=(0.32, 2.5),
     shape=(1, 8, 8),
-    network=NetworkConfig(encoder_widths=(24,), decoder_widths=(32, 24, 16), blocks=1, attention_resolutions=(4,), dropout=0.1),
+    network=NetworkConfig(
+        encoder_widths=(24,),
+        decoder_widths=(32, 24, 16),
+        blocks=1,
+        attention_resolutions=(4,),
+        dropout=0.1,
+    ),
     training=TrainingConfig(
         images=200_000,
         batch_size=128,
@@ -27,12 +34,18 @@ DIGITS = Preset(
     ),
 )
 
-SMALL_WIDTHS = (40, 24, 24)  # as dear as a unified 32; of those tried, behind least where behind (benchmarks/study.md)
+SMALL_WIDTHS = (
+    40,
+    24,
+    24,
+)  # as dear as a unified 32; of those tried, behind least where behind (benchmarks/study.md)
 
 SMALL_IMAGES = Preset(
     preconditioning="edm",
     boundaries=(2.51, 7.40),
-    network=NetworkConfig(decoder_widths=SMALL_WIDTHS, channel_mult=(1, 2, 2), blocks=2, attention_resolutions=(8,)),
+    network=NetworkConfig(
+        decoder_widths=SMALL_WIDTHS, channel_mult=(1, 2, 2), blocks=2, attention_resolutions=(8,)
+    ),
     training=TrainingConfig(
         images=1_000_000,
         batch_size=64,
@@ -47,15 +60,38 @@ SMALL_IMAGES = Preset(
 
 def _sibling(base: Preset) -> Preset:
     """A base's blocks and loss in a small network for images of about 32x32, with a short run's lengths."""
-    network = replace(base.network, encoder_widths=(32,), decoder_widths=SMALL_WIDTHS, channel_mult=(1, 2, 2), blocks=2)
-    training = replace(SMALL_IMAGES.training, optimizer=base.training.optimizer, weight_decay=base.training.weight_decay)
-    training = replace(training, clip_norm=base.training.clip_norm, augment=base.training.augment, flip=base.training.flip)
-    return replace(base, shape=(3, 32, 32), network=replace(network, attention_resolutions=(8,), dropout=0.0), training=training)
+    network = replace(
+        base.network,
+        encoder_widths=(32,),
+        decoder_widths=SMALL_WIDTHS,
+        channel_mult=(1, 2, 2),
+        blocks=2,
+    )
+    training = replace(
+        SMALL_IMAGES.training,
+        optimizer=base.training.optimizer,
+        weight_decay=base.training.weight_decay,
+    )
+    training = replace(
+        training,
+        clip_norm=base.training.clip_norm,
+        augment=base.training.augment,
+        flip=base.training.flip,
+    )
+    return replace(
+        base,
+        shape=(3, 32, 32),
+        network=replace(network, attention_resolutions=(8,), dropout=0.0),
+        training=training,
+    )
 
 
 SMALL: dict[str, tuple[str, Preset]] = {
     "digits": ("Handwritten digits of 8x8 pixels, class-conditional; minutes on a laptop.", DIGITS),
-    "small": ("Images of about 32x32 pixels; a small network to try things out with.", SMALL_IMAGES),
+    "small": (
+        "Images of about 32x32 pixels; a small network to try things out with.",
+        SMALL_IMAGES,
+    ),
     "edm-small": (
         "A small network with the blocks, loss and augmentation of EDM.",
         _sibling(EDM_CIFAR10),

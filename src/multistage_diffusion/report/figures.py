@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from multistage_diffusion.training.records import Record
+from multistage_diffusion.training.monitoring.records import Record
 
 __all__ = ["learned_figure", "loss_figure", "stages_figure"]
 
@@ -48,13 +48,21 @@ def _agreement(figure: Figure, axes: Axes, stages: dict[str, Any]) -> None:
     curves = stages["curves"]
     for name, limit, style in (("low", "clean", "-"), ("high", "mean", "--")):
         label = f"agreement with the {limit} image"
-        axes.plot(curves["sigma"], curves[f"{name}_noise_agreement"], color="#111111", ls=style, label=label)
+        axes.plot(
+            curves["sigma"],
+            curves[f"{name}_noise_agreement"],
+            color="#111111",
+            ls=style,
+            label=label,
+        )
     axes.axhline(stages["parameters"]["alpha"], color="#999999", lw=0.8, ls=":")
     axes.set(ylabel="share of pixels", ylim=(0, 1.02))
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
 
-def _cosines(figure: Figure, axes: Axes, sigma: NDArray[np.float64], cosines: NDArray[np.float64]) -> None:
+def _cosines(
+    figure: Figure, axes: Axes, sigma: NDArray[np.float64], cosines: NDArray[np.float64]
+) -> None:
     shown = axes.pcolormesh(sigma, sigma, cosines, shading="nearest", cmap="viridis")
     axes.set(yscale="log", ylabel="noise level sigma", ylim=(sigma[0], sigma[-1]))
     figure.colorbar(shown, label="cosine of the gradients")
@@ -70,7 +78,9 @@ def loss_figure(records: Sequence[Record]) -> str:
         _loss_panel(axes, images, records, stage)
     panels[0].set_ylabel("weighted loss")
     entries = panels[-1].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=min(count, 3), frameon=False, fontsize=8)
+    figure.legend(
+        *entries, loc="outside lower center", ncols=min(count, 3), frameon=False, fontsize=8
+    )
     return _svg(figure)
 
 
@@ -78,21 +88,42 @@ def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], st
     colour = COLOURS[stage % len(COLOURS)]
     training = [np.nan if (loss := record.loss[stage]) is None else loss for record in records]
     marker = "o" if len(images) == 1 else None
-    axes.plot(images, training, color=colour, alpha=0.35, lw=1, marker=marker, label="training batches")
     axes.plot(
-        images, [record.probe_loss[stage] for record in records], color=colour, marker=marker, label="averaged weights, probe"
+        images, training, color=colour, alpha=0.35, lw=1, marker=marker, label="training batches"
     )
-    axes.axhline(records[-1].optimal_loss[stage], color="#111111", ls="--", label="optimal denoiser, probe")
+    axes.plot(
+        images,
+        [record.probe_loss[stage] for record in records],
+        color=colour,
+        marker=marker,
+        label="averaged weights, probe",
+    )
+    axes.axhline(
+        records[-1].optimal_loss[stage], color="#111111", ls="--", label="optimal denoiser, probe"
+    )
     if records[-1].held_out_loss:
-        held = [record.held_out_loss[stage] if record.held_out_loss else np.nan for record in records]
-        axes.plot(images, held, color=colour, ls="-.", marker=marker, label="averaged weights, held out")
+        held = [
+            record.held_out_loss[stage] if record.held_out_loss else np.nan for record in records
+        ]
+        axes.plot(
+            images, held, color=colour, ls="-.", marker=marker, label="averaged weights, held out"
+        )
     if records[-1].zero_loss:
-        axes.axhline(records[-1].zero_loss[stage], color="#999999", lw=0.8, ls=":", label="untrained network")
-    axes.set(title=f"stage {stage + 1}", xlabel="images", yscale="log", ylim=_limits(training, records, stage))
+        axes.axhline(
+            records[-1].zero_loss[stage], color="#999999", lw=0.8, ls=":", label="untrained network"
+        )
+    axes.set(
+        title=f"stage {stage + 1}",
+        xlabel="images",
+        yscale="log",
+        ylim=_limits(training, records, stage),
+    )
     axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _limits(training: Sequence[float], records: Sequence[Record], stage: int) -> tuple[float, float]:
+def _limits(
+    training: Sequence[float], records: Sequence[Record], stage: int
+) -> tuple[float, float]:
     """Room for the curves; an optimum that is nearly zero, as in memorised data, does not squeeze them flat."""
     seen = np.array([*training, *(record.probe_loss[stage] for record in records)])
     seen = seen[np.isfinite(seen) & (seen > 0)]
@@ -102,7 +133,9 @@ def _limits(training: Sequence[float], records: Sequence[Record], stage: int) ->
     return float(least / 1.5), float(seen.max() * 1.5)
 
 
-def learned_figure(learned: dict[str, Any], boundaries: Sequence[float], training: Sequence[float | None]) -> str:
+def learned_figure(
+    learned: dict[str, Any], boundaries: Sequence[float], training: Sequence[float | None]
+) -> str:
     """The learned loss over the noise level, beside losses of training and on the probe, with the stages.
 
     Args:
@@ -119,16 +152,31 @@ def learned_figure(learned: dict[str, Any], boundaries: Sequence[float], trainin
         colour = COLOURS[stage % len(COLOURS)]
         level, mean = (_in_bins(values[stage_of == stage]) for values in (np.log(sigma), losses))
         axes.plot(np.exp(level), mean, "o", ms=5, color=colour, label="averaged weights, probe")
-        axes.plot(edges[stage : stage + 2], [np.nan if loss is None else loss] * 2, color=colour, label="training batches, mean")
+        axes.plot(
+            edges[stage : stage + 2],
+            [np.nan if loss is None else loss] * 2,
+            color=colour,
+            label="training batches, mean",
+        )
         _mark_stage(axes, stage, edges)
-    axes.set(xscale="log", xlabel="noise level sigma", xlim=(edges[0], edges[-1]), yscale="log", ylabel="weighted loss")
-    axes.legend(*(entries[:3] for entries in axes.get_legend_handles_labels()), frameon=False, fontsize=8)
+    axes.set(
+        xscale="log",
+        xlabel="noise level sigma",
+        xlim=(edges[0], edges[-1]),
+        yscale="log",
+        ylabel="weighted loss",
+    )
+    axes.legend(
+        *(entries[:3] for entries in axes.get_legend_handles_labels()), frameon=False, fontsize=8
+    )
     return _svg(figure)
 
 
 def _in_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means of some neighbouring values at a time."""
-    return np.array([part.mean() for part in np.array_split(values, max(1, len(values) // BIN)) if len(part)])
+    return np.array(
+        [part.mean() for part in np.array_split(values, max(1, len(values) // BIN)) if len(part)]
+    )
 
 
 def _mark_stage(axes: Axes, stage: int, edges: Sequence[float], shade: float = 0.12) -> None:
@@ -136,7 +184,9 @@ def _mark_stage(axes: Axes, stage: int, edges: Sequence[float], shade: float = 0
     start, stop, colour = edges[stage], edges[stage + 1], COLOURS[stage % len(COLOURS)]
     axes.axvspan(start, stop, color=colour, alpha=shade, lw=0)
     middle = np.log(start * stop / edges[0] ** 2) / np.log(edges[-1] / edges[0]) / 2
-    axes.text(middle, 1.03, f"stage {stage + 1}", ha="center", color=colour, transform=axes.transAxes)
+    axes.text(
+        middle, 1.03, f"stage {stage + 1}", ha="center", color=colour, transform=axes.transAxes
+    )
 
 
 def _svg(figure: Figure) -> str:

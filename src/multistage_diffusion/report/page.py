@@ -11,16 +11,17 @@ from typing import Any
 
 import jinja2
 
-from multistage_diffusion.config import RunConfig, from_json, to_json
+from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import StageCost, stage_costs, total_parameters
 from multistage_diffusion.files import read_json
 from multistage_diffusion.report.figures import learned_figure, loss_figure, stages_figure
 from multistage_diffusion.stages import Stages
-from multistage_diffusion.training.draws import stage_shares
-from multistage_diffusion.training.records import Record, read_records
-from multistage_diffusion.training.split import over_fitting
-from multistage_diffusion.training.uncertainty import read_curve
+from multistage_diffusion.training.batches.levels import stage_shares
+from multistage_diffusion.training.config import RunConfig
+from multistage_diffusion.training.learned_weight import read_curve
+from multistage_diffusion.training.monitoring.overfitting import over_fitting
+from multistage_diffusion.training.monitoring.records import Record, read_records
 
 __all__ = ["render"]
 
@@ -65,14 +66,20 @@ def render(runs: Sequence[Path]) -> str:
     Raises:
         BadInput: if a folder holds no run, or a file of it is damaged.
     """
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(files("multistage_diffusion.report").joinpath("page.html").read_text())
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(
+        files("multistage_diffusion.report").joinpath("page.html").read_text()
+    )
     return template.render(sections=[_section(run) for run in runs])
 
 
 def _section(run: Path) -> Section:
     if not (run / "config.json").exists():
-        raise BadInput(f"{run} holds no run: there is no config.json in it (multistage train makes one).")
+        raise BadInput(
+            f"{run} holds no run: there is no config.json in it (multistage train makes one)."
+        )
     config = from_json(RunConfig, read_json(run / "config.json"))
     records, learned = read_records(run), read_curve(run)
     rows = _rows(config, records[-1] if records else None)
@@ -86,10 +93,14 @@ def _section(run: Path) -> Section:
         remarks=_remarks(records),
         stages_svg=_stages_svg(run / "stages.json"),
         loss_svg=loss_figure(records) if records else None,
-        learned_svg=learned_figure(learned, config.model.boundaries, records[-1].loss) if learned and records else None,
+        learned_svg=learned_figure(learned, config.model.boundaries, records[-1].loss)
+        if learned and records
+        else None,
         learned_at=learned["images"] if learned else None,
         samples=_inline(run / "samples.png"),
-        sampled_at=read_json(note)["trained_images"] if (note := run / "samples" / "samples.json").exists() else None,
+        sampled_at=read_json(note)["trained_images"]
+        if (note := run / "samples" / "samples.json").exists()
+        else None,
         evaluations=_evaluations(run),
         settings=_readable(to_json(config)),
     )
@@ -98,16 +109,26 @@ def _section(run: Path) -> Section:
 def _remarks(records: list[Record]) -> list[str]:
     """What a person should know about how the run went."""
     skipped = sum(record.skipped for record in records)
-    left_out = [f"{skipped} steps were left out since loss or gradient were not finite"] if skipped else []
-    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in [*over_fitting(records), *left_out]]
+    left_out = (
+        [f"{skipped} steps were left out since loss or gradient were not finite"] if skipped else []
+    )
+    return [
+        f"{sentence[0].upper()}{sentence[1:]}." for sentence in [*over_fitting(records), *left_out]
+    ]
 
 
 def _rows(config: RunConfig, last: Record | None) -> list[StageRow]:
     stages, shares = Stages(config.model.boundaries), stage_shares(config)
-    losses = zip(last.probe_loss, last.optimal_loss, strict=True) if last else [(None, None)] * len(stages)
+    losses = (
+        zip(last.probe_loss, last.optimal_loss, strict=True)
+        if last
+        else [(None, None)] * len(stages)
+    )
     return [
         StageRow(k + 1, *stages.bounds(k), shares[k], cost, loss, optimal)
-        for k, (cost, (loss, optimal)) in enumerate(zip(stage_costs(config.model), losses, strict=True))
+        for k, (cost, (loss, optimal)) in enumerate(
+            zip(stage_costs(config.model), losses, strict=True)
+        )
     ]
 
 
@@ -118,11 +139,17 @@ def _stages_svg(path: Path) -> str | None:
 
 def _readable(settings: object) -> str:
     """Indented JSON with each list on one line."""
-    return re.sub(r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), json.dumps(settings, indent=2))
+    return re.sub(
+        r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), json.dumps(settings, indent=2)
+    )
 
 
 def _inline(path: Path) -> str | None:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path.exists() else None
+    return (
+        "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        if path.exists()
+        else None
+    )
 
 
 def _evaluations(run: Path) -> list[dict[str, Any]]:

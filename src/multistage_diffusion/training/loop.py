@@ -7,35 +7,49 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from multistage_diffusion import processes
-from multistage_diffusion.checkpoint import Model, load_model, save_model
-from multistage_diffusion.config import PrecisionName, RunConfig, to_json
+from multistage_diffusion import distributed
+from multistage_diffusion.config import to_json
+from multistage_diffusion.cost import training_macs
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.denoiser import build_denoiser, dtype_of, fastest_layout, lay_out
-from multistage_diffusion.evaluation.cost import training_macs
+from multistage_diffusion.denoiser import fastest_layout, lay_out
 from multistage_diffusion.files import write_json
+from multistage_diffusion.model import Model, build_denoiser, load_model, save_model
 from multistage_diffusion.schedule import SCHEDULES
-from multistage_diffusion.training.batches import Batch, Draws, Samples, share_out
-from multistage_diffusion.training.check import begin_with, check_run
-from multistage_diffusion.training.compiled import compile_parts
-from multistage_diffusion.training.draws import Levels, Stream, seed_globally
-from multistage_diffusion.training.feeding import Feed
-from multistage_diffusion.training.gradients import Exchange, part_norms
-from multistage_diffusion.training.health import PATIENCE, Diverged, Health, poison
-from multistage_diffusion.training.probe import Probe
+from multistage_diffusion.training.batches.batch import Batch, Draws, Samples, share_out
+from multistage_diffusion.training.batches.held_out import split
+from multistage_diffusion.training.batches.levels import Levels
+from multistage_diffusion.training.batches.prefetch import Feed
+from multistage_diffusion.training.checkpoints import load_latest, save_checkpoint, whole_weights
+from multistage_diffusion.training.compilation import compile_parts
+from multistage_diffusion.training.config import RunConfig, provenance
+from multistage_diffusion.training.distributed.gradients import Exchange, part_norms
+from multistage_diffusion.training.ema.snapshots import keep_snapshots, save_snapshot
+from multistage_diffusion.training.learned_weight import write_curve
+from multistage_diffusion.training.monitoring.divergence import PATIENCE, Diverged, Health, poison
+from multistage_diffusion.training.monitoring.grids import draw_grids
+from multistage_diffusion.training.monitoring.memory import memory_in_use
+from multistage_diffusion.training.monitoring.probe import Probe
+from multistage_diffusion.training.monitoring.records import Record, append_record, keep_records
+from multistage_diffusion.training.monitoring.trackers import (
+    joined_accelerator,
+    start_trackers,
+    track,
+)
+from multistage_diffusion.training.precision import dtype_of, set_precision
+from multistage_diffusion.training.randomness import Stream, seed_globally
 from multistage_diffusion.training.rates import Rates
-from multistage_diffusion.training.records import Record, append_record, keep_records
-from multistage_diffusion.training.snapshots import keep_snapshots, save_snapshot
-from multistage_diffusion.training.split import split
-from multistage_diffusion.training.state import State, load_latest, save_checkpoint, whole_weights
-from multistage_diffusion.training.uncertainty import write_curve
-from multistage_diffusion.training.watch import draw_grids, joined_accelerator, memory_in_use, start_trackers, track
+from multistage_diffusion.training.resume import begin_with, check_run
+from multistage_diffusion.training.state import State
 
 __all__ = ["train"]
 
 
 def train(
-    config: RunConfig, images: Images, out: Path, should_stop: Callable[[], bool] = lambda: False, init: Model | None = None
+    config: RunConfig,
+    images: Images,
+    out: Path,
+    should_stop: Callable[[], bool] = lambda: False,
+    init: Model | None = None,
 ) -> Generator[Record, None, None]:
     """Trains until ``config.training.images`` images have been seen, continuing from the latest checkpoint in ``out``.
 
@@ -79,7 +93,11 @@ class _Loop:
         self.config, self.recipe, self.out = config, config.training, out
         self.accelerator = joined_accelerator(config.training.track, out)
         self.device = self.accelerator.device
-        self.schedule, self.levels, self.rates = SCHEDULES[config.model.schedule], Levels.of(config), Rates(config)
+        self.schedule, self.levels, self.rates = (
+            SCHEDULES[config.model.schedule],
+            Levels.of(config),
+            Rates(config),
+        )
         set_precision(self.recipe.precision)
         seed_globally(self.recipe.seed, Stream.WEIGHTS)
         denoiser = build_denoiser(config.model).to(self.device)
@@ -87,38 +105,52 @@ class _Loop:
             begin_with(denoiser, config, init)
         self.state = State.begin(lay_out(denoiser, dtype_of(self.recipe.precision)), self.recipe)
         self.layout = fastest_layout(denoiser)
-        self.sharded = self.recipe.shard and processes.count() > 1
-        self.health, self.exchange = Health(self.device), Exchange(p for _, p in self.state.named_parameters())
+        self.sharded = self.recipe.shard and distributed.world_size() > 1
+        self.health, self.exchange = (
+            Health(self.device),
+            Exchange(p for _, p in self.state.named_parameters()),
+        )
         check_run(out, config, images)
-        self.shares = share_out(self.recipe.batch_size, processes.count(), self.recipe.accumulate)
+        self.shares = share_out(
+            self.recipe.batch_size, distributed.world_size(), self.recipe.accumulate
+        )
         self._resume()
         start_trackers(self.accelerator, out, config)
         if self.recipe.compile:
             compile_parts(denoiser.network)
         self.images, held_out = split(images, self.recipe.held_out, self.recipe.seed)
-        own = [part[processes.number()] for part in self.shares]
+        own = [part[distributed.rank()] for part in self.shares]
         self.feed = Feed(config, self.images, self.levels, own, self.device)
         self.probe = self._probe(self.images)
         self.held_out = self._probe(held_out) if held_out else None
-        self.optimal_loss, self.zero_loss = self.probe.optimal_loss(self.images, denoiser), self.probe.zero_loss(denoiser)
+        self.optimal_loss, self.zero_loss = (
+            self.probe.optimal_loss(self.images, denoiser),
+            self.probe.zero_loss(denoiser),
+        )
         self.clock, self.timed_images, self.timed_seconds = time.monotonic(), 0, 0.0
 
     def _probe(self, images: Images) -> Probe:
         conditional = self.config.model.classes > 0
-        return Probe.draw(images, self.state.denoiser.stages, self.schedule, conditional, self.recipe.seed)
+        return Probe.draw(
+            images, self.state.denoiser.stages, self.schedule, conditional, self.recipe.seed
+        )
 
     def _resume(self) -> None:
-        processes.wait()  # all have looked at the folder before the first one writes to it
+        distributed.barrier()  # all have looked at the folder before the first one writes to it
         load_latest(self.out, self.state)
-        if processes.leading():
+        if distributed.is_main_process():
             keep_records(self.out, self.state.images)
             keep_snapshots(self.out, self.state.images)
             write_json(self.out / "config.json", to_json(self.config))
-        processes.wait()
+        distributed.barrier()
 
     def agree(self, wish: bool) -> bool:
         """Whether any process wishes it."""
-        return wish if processes.count() == 1 else bool(processes.greatest(torch.tensor(float(wish), device=self.device)))
+        return (
+            wish
+            if distributed.world_size() == 1
+            else bool(distributed.all_reduce_max(torch.tensor(float(wish), device=self.device)))
+        )
 
     def crossed(self, interval: int) -> bool:
         """Whether the last step reached or passed a multiple of ``interval`` images, or the end."""
@@ -129,7 +161,7 @@ class _Loop:
         """One batch: loss, gradient, Adam, averages. Nothing here waits for the device."""
         state, recipe = self.state, self.recipe
         draws, read = self.feed(state.images)
-        seed_globally(recipe.seed, Stream.DROPOUT, state.images, processes.number())
+        seed_globally(recipe.seed, Stream.DROPOUT, state.images, distributed.rank())
         self.rates.apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)
         for part, samples in zip(self.shares, read, strict=True):
@@ -138,7 +170,10 @@ class _Loop:
         self.exchange.add((frozenset(stage.tolist()), frozen))
         self._update()
         counts = stage.bincount(minlength=len(state.denoiser.stages)).tolist()
-        state.macs += sum(n * cost for n, cost in zip(counts, training_macs(self.config.model, frozen), strict=True))
+        state.macs += sum(
+            n * cost
+            for n, cost in zip(counts, training_macs(self.config.model, frozen), strict=True)
+        )
         state.count(counts)
         self.timed_images += recipe.batch_size
 
@@ -147,8 +182,12 @@ class _Loop:
         state, every = self.state, part_norms(self.state.modules())
         norms = every[: len(state.sums.norm)]  # without that of the learned weight
         if self.recipe.clip_norm:
-            nn.utils.clip_grads_with_norm_(state.denoiser.parameters(), self.recipe.clip_norm, torch.linalg.vector_norm(norms))
-        bad = self.health.failed(torch.linalg.vector_norm(every), state.images // self.recipe.batch_size)
+            nn.utils.clip_grads_with_norm_(
+                state.denoiser.parameters(), self.recipe.clip_norm, torch.linalg.vector_norm(norms)
+            )
+        bad = self.health.failed(
+            torch.linalg.vector_norm(every), state.images // self.recipe.batch_size
+        )
         state.optimizer.found_inf = bad  # type: ignore[attr-defined]  # fused optimisers leave the step out then
         state.optimizer.step()
         state.sums.norm += norms.nan_to_num(0, 0, 0) * (1 - bad)
@@ -172,10 +211,16 @@ class _Loop:
         """What is minimised, for each sample."""
         if self.state.uncertainty is not None:
             losses = self.state.uncertainty.balance(losses, sigma)
-        return losses * self.levels.weights(sigma).to(losses, non_blocking=True) if self.recipe.importance else losses
+        return (
+            losses * self.levels.weights(sigma).to(losses, non_blocking=True)
+            if self.recipe.importance
+            else losses
+        )
 
     def _losses(self, batch: Batch, also: Collection[int]) -> Tensor:
-        return self.state.denoiser.loss(batch.y, batch.sigma, batch.noise, batch.labels, batch.augment, also)
+        return self.state.denoiser.loss(
+            batch.y, batch.sigma, batch.noise, batch.labels, batch.augment, also
+        )
 
     def _stages(self, draws: Draws, part: list[tuple[int, int]]) -> frozenset[int]:
         """The stages of the samples that all processes compute in a part."""
@@ -191,19 +236,30 @@ class _Loop:
         sums = self.state.sums
         if self.health.longest >= PATIENCE:
             raise self._diverged()
-        if processes.count() > 1:
+        if distributed.world_size() > 1:
             for value in (sums.loss, sums.count):
-                value.copy_(processes.total(value) if processes.leading() else 0 * processes.total(value))
+                value.copy_(
+                    distributed.all_reduce_sum(value)
+                    if distributed.is_main_process()
+                    else 0 * distributed.all_reduce_sum(value)
+                )
 
     def _diverged(self) -> Diverged:
         """Names the sample with the worst loss in the batch that failed first; the weights have not changed since."""
         seen = int(self.health.first) * self.recipe.batch_size
         ranges, stages = [own for part in self.shares for own in part], self.state.denoiser.stages
-        draws, read = Feed(self.config, self.feed.images, self.levels, ranges, self.device, ahead=0)(seen)
-        seed_globally(self.recipe.seed, Stream.DROPOUT, seen, processes.number())
+        draws, read = Feed(
+            self.config, self.feed.images, self.levels, ranges, self.device, ahead=0
+        )(seen)
+        seed_globally(self.recipe.seed, Stream.DROPOUT, seen, distributed.rank())
         also = range(len(stages)) if self.sharded else ()
         with torch.no_grad():
-            losses = torch.cat([self._losses(draws.place(samples, self.device, self.layout), also) for samples in read]).cpu()
+            losses = torch.cat(
+                [
+                    self._losses(draws.place(samples, self.device, self.layout), also)
+                    for samples in read
+                ]
+            ).cpu()
         worst = int(losses.nan_to_num(torch.inf).argmax())
         sample = [index for own in ranges for index in range(*own)][worst]
         what = "The gradient" if losses.isfinite().all() else "The loss"
@@ -218,9 +274,14 @@ class _Loop:
         """The record of the steps since the last one, written to ``stats.jsonl``; whole in the first process only."""
         self._gather()
         state, sums = self.state, self.state.sums
-        loss, count, norm, taken = (value.tolist() for value in (sums.loss, sums.count, sums.norm, sums.taken))
+        loss, count, norm, taken = (
+            value.tolist() for value in (sums.loss, sums.count, sums.norm, sums.taken)
+        )
         self._tick(training=True)
-        begun, probed = state.images - self.recipe.batch_size, self.probe.network_losses(state.averages.main, self.device)
+        begun, probed = (
+            state.images - self.recipe.batch_size,
+            self.probe.network_losses(state.averages.main, self.device),
+        )
         speed = self.timed_images / self.timed_seconds
         record = Record(
             images=state.images,
@@ -235,14 +296,16 @@ class _Loop:
             gradient_norm=[total / max(1, taken[0]) for total in norm],
             skipped=int(sums.skipped),
             zero_loss=self.zero_loss,
-            held_out_loss=self.held_out.network_loss(state.averages.main, self.device) if self.held_out else [],
+            held_out_loss=self.held_out.network_loss(state.averages.main, self.device)
+            if self.held_out
+            else [],
             macs=state.macs,
             memory=memory_in_use(self.device),
             seconds_left=max(0, self.recipe.images - state.images) / speed,
         )
         sums.clear()
         self.timed_images, self.timed_seconds = 0, 0.0
-        if processes.leading():
+        if distributed.is_main_process():
             append_record(self.out, record)
             if state.uncertainty is not None:
                 write_curve(self.out, state.uncertainty, state.images, self.probe.sigma, probed)
@@ -269,14 +332,16 @@ class _Loop:
         self._tick(training=True)
         if stopping or not self.health.failing:
             save_checkpoint(self.out, self.state, self.config)
-        processes.wait()
+        distributed.barrier()
         self._tick(training=False)
 
     def finish(self) -> None:
         """Writes the finished model."""
         path, weights = self.out / "model.safetensors", whole_weights(self.state.averages.main)
-        if processes.leading() and (not path.exists() or load_model(path).images != self.state.images):
-            save_model(path, weights, self.config, self.state.images)
+        if distributed.is_main_process() and (
+            not path.exists() or load_model(path).images != self.state.images
+        ):
+            save_model(path, weights, self.config.model, self.state.images, provenance(self.config))
         if self.recipe.track:
             self.accelerator.end_training()
 
@@ -286,9 +351,3 @@ class _Loop:
         self.state.seconds += now - self.clock
         self.timed_seconds += (now - self.clock) * training
         self.clock = now
-
-
-def set_precision(name: PrecisionName) -> None:
-    """Whether products of float32 numbers may round their factors to TF32 on a GPU."""
-    torch.set_float32_matmul_precision("highest" if name == "float32" else "high")
-    torch.backends.cudnn.allow_tf32 = name != "float32"

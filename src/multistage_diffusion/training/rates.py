@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import torch
 
-from multistage_diffusion.config import NetworkConfig, RunConfig, interval
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.networks.config import NetworkConfig
+from multistage_diffusion.training.config import RunConfig, interval
 
 __all__ = ["Rate", "Rates", "part_names"]
 
@@ -35,7 +36,11 @@ class Rate:
     def at(self, images: int, batch: int) -> float:
         """The rate of the batch of ``batch`` images that begins after ``images`` images; 0 while frozen."""
         begun = int(self.frozen[1]) if self.frozen[1] <= images else 0
-        return 0.0 if self.freezes(images) else self.highest * min(1.0, (images - begun + batch) / max(self.warmup, 1))
+        return (
+            0.0
+            if self.freezes(images)
+            else self.highest * min(1.0, (images - begun + batch) / max(self.warmup, 1))
+        )
 
 
 class Rates:
@@ -91,11 +96,19 @@ class Rates:
 def part_names(network: NetworkConfig) -> list[str]:
     """What the parts of a network are called, in their order."""
     encoders, decoders = len(network.encoder_widths), len(network.decoder_widths)
-    first = ["encoder"] if encoders == 1 else [f"encoder {number}" for number in range(1, encoders + 1)]
-    return first + (["decoder"] if decoders == 1 else [f"decoder {number}" for number in range(1, decoders + 1)])
+    first = (
+        ["encoder"] if encoders == 1 else [f"encoder {number}" for number in range(1, encoders + 1)]
+    )
+    return first + (
+        ["decoder"] if decoders == 1 else [f"decoder {number}" for number in range(1, decoders + 1)]
+    )
 
 
-def _each(setting: str, given: Sequence[Value], common: Value, names: Sequence[str]) -> Sequence[Value]:
+def _each(
+    setting: str, given: Sequence[Value], common: Value, names: Sequence[str]
+) -> Sequence[Value]:
     if given and len(given) != len(names):
-        raise BadInput(f"The setting {setting} has {len(given)} values for {len(names)} parts: {', '.join(names)}.")
+        raise BadInput(
+            f"The setting {setting} has {len(given)} values for {len(names)} parts: {', '.join(names)}."
+        )
     return given or [common] * len(names)

@@ -1,0 +1,42 @@
+"""``multistage report``: one or several runs as a page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from multistage_diffusion.cli.output import show_plan
+from multistage_diffusion.cli.terminal import say
+from multistage_diffusion.config import to_json
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import write_atomically
+from multistage_diffusion.report import render
+
+__all__ = ["Report"]
+
+MARK = "multistage diffusion</title>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write one HTML page about a run, or several, also while they are going on."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """Folders of runs."""
+    out: Path | None = None
+    """The page. Default: report.html in the first run. An earlier report there is replaced."""
+    dry_run: bool = False
+    """Print the resolved settings and stop."""
+
+    def run(self) -> None:
+        if not self.runs:
+            raise BadInput("Name at least one run to report on.")
+        out = self.out or self.runs[0] / "report.html"
+        if self.dry_run:
+            return show_plan({**to_json(self), "out": str(out)})
+        page = render(self.runs)
+        if out.is_dir() or (out.exists() and MARK not in out.read_text(errors="replace")):
+            raise BadInput(f"{out} exists and is no report; choose another --out.")
+        write_atomically(out, page.encode())
+        say(f"wrote {out}")

@@ -1,0 +1,176 @@
+"""What a network costs in each stage, counted by torch itself. Nothing is computed: the tensors hold no numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import ModelConfig, build_denoiser
+from multistage_diffusion.networks import StagedUNet
+
+__all__ = [
+    "StageCost",
+    "activation_bytes",
+    "propose_widths",
+    "stage_costs",
+    "total_parameters",
+    "training_macs",
+    "unified",
+]
+
+WIDTH_STEP = 8
+SCALE_STEPS = 64  # in which proportional widths are tried, for each factor of one
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """The part of a network that serves one stage."""
+
+    parameters: int
+    """Parameters of its encoder and decoder; a shared encoder is counted in every stage."""
+    macs: int
+    """Multiply-accumulates of matrix products and convolutions for one image, forward."""
+    training_macs: int
+    """The same, forward and backward."""
+
+
+def unified(config: ModelConfig) -> ModelConfig:
+    """The unified twin: one decoder, of the width of the (first) encoder, for all noise levels."""
+    width = config.network.encoder_widths[:1]
+    return replace(
+        config,
+        boundaries=(),
+        network=replace(config.network, encoder_widths=width, decoder_widths=width),
+    )
+
+
+def stage_costs(config: ModelConfig, frozen: Sequence[bool] = ()) -> list[StageCost]:
+    """Cost in each stage, smallest noise first, counted on torch's meta device.
+
+    Args:
+        config: the model.
+        frozen: which encoders, then which decoders are not trained; none, if not given.
+    """
+    with torch.device("meta"):
+        denoiser = build_denoiser(config)
+    parts = denoiser.network.parts
+    for part, still in zip(parts, frozen or [False] * len(parts), strict=True):
+        part.requires_grad_(not still)
+    return [_cost(denoiser, config, stage) for stage in range(len(denoiser.stages))]
+
+
+@lru_cache(maxsize=16)
+def training_macs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[int, ...]:
+    """Multiply-accumulates for one image in each stage, forward and backward; arguments as for ``stage_costs``."""
+    return tuple(cost.training_macs for cost in stage_costs(config, frozen))
+
+
+def total_parameters(config: ModelConfig) -> int:
+    """Parameters of the whole network."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_denoiser(config).parameters())
+
+
+def _cost(denoiser: NetworkDenoiser, config: ModelConfig, stage: int) -> StageCost:
+    network = denoiser.network
+    with FlopCounterMode(display=False) as counter:
+        output = _forward(network, config, stage, batch=1, device="meta")
+        forward = counter.get_total_flops() // 2
+        if output.requires_grad:
+            output.sum().backward()
+    encoder = network.encoders[stage if len(network.encoders) > 1 else 0]
+    parameters = sum(
+        p.numel() for part in (encoder, network.decoders[stage]) for p in part.parameters()
+    )
+    return StageCost(parameters, forward, counter.get_total_flops() // 2)
+
+
+def _forward(
+    network: StagedUNet, config: ModelConfig, stage: int, batch: int, device: str
+) -> Tensor:
+    """The network's output for a batch of one stage."""
+    counts = [batch * (k == stage) for k in range(len(network.decoders))]
+    image = torch.empty(batch, *config.shape, device=device)
+    labels = torch.zeros(batch, dtype=torch.long, device=device) if config.classes else None
+    return network(image, image.new_empty(batch), counts, labels)
+
+
+def activation_bytes(config: ModelConfig, stage: int, dtype: torch.dtype = torch.float32) -> int:
+    """Memory that the forward pass of one more image keeps for its backward pass, in the number format ``dtype``."""
+    with FakeTensorMode():
+        network = build_denoiser(config).network
+        one, two = (_saved_bytes(network, config, stage, batch, dtype) for batch in (1, 2))
+    return two - one
+
+
+def _saved_bytes(
+    network: StagedUNet, config: ModelConfig, stage: int, batch: int, dtype: torch.dtype
+) -> int:
+    held: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        held[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
+    ):
+        output = _forward(network, config, stage, batch, "cpu")
+    del output
+    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+def propose_widths(config: ModelConfig, share: Sequence[float], ratio: float) -> tuple[int, ...]:
+    """Decoder widths, multiples of 8 in the proportions of the present ones, for a cost near to but at most a given one.
+
+    Args:
+        config: a network with one encoder.
+        share: how often each stage is evaluated; the cost is the mean of the stages' MACs with these weights.
+        ratio: the largest cost, as a multiple of the unified twin's.
+
+    Raises:
+        BadInput: if there are several encoders, or even the narrowest decoders cost more.
+    """
+    if len(config.network.encoder_widths) > 1:
+        raise BadInput(
+            "Widths are proposed for networks with one shared encoder, not for separate ones."
+        )
+    limit = ratio * _macs(unified(config), unified(config).network.decoder_widths[0])
+
+    def fits(scale: int) -> bool:
+        return (
+            sum(s * _macs(config, w) for s, w in zip(share, _scaled(config, scale), strict=True))
+            <= limit
+        )
+
+    if not fits(0):
+        least = sum(s * _macs(config, WIDTH_STEP) for s in share) / (limit / ratio)
+        raise BadInput(
+            f"Even decoders of width {WIDTH_STEP} cost {least:.3f} times the unified network; {ratio:g} is too little."
+        )
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return _scaled(config, low)
+
+
+def _scaled(config: ModelConfig, scale: int) -> tuple[int, ...]:
+    widths = (scale * width / SCALE_STEPS / WIDTH_STEP for width in config.network.decoder_widths)
+    return tuple(WIDTH_STEP * max(1, round(width)) for width in widths)
+
+
+@lru_cache(maxsize=256)
+def _macs(config: ModelConfig, width: int) -> int:
+    """Multiply-accumulates forward with a single decoder of this width."""
+    network = replace(config.network, decoder_widths=(width,))
+    return stage_costs(replace(config, boundaries=(), network=network))[0].macs

@@ -1,0 +1,92 @@
+"""Settings of a network."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from multistage_diffusion.errors import BadInput
+
+__all__ = ["NetworkConfig", "Pyramid"]
+
+
+Pyramid = Literal["none", "skip", "residual"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """A U-Net of encoders and decoders. One of each: unified. One encoder, several decoders: multistage. Pairs: separate."""
+
+    encoder_widths: tuple[int, ...] = (32,)
+    """Channels of each encoder's top level: one shared encoder, or one for each decoder."""
+    decoder_widths: tuple[int, ...] = (48, 32, 16)
+    """Channels of each decoder's top level, one decoder for each stage, smallest noise first."""
+    channel_mult: tuple[int, ...] = (1, 2)
+    """Channels of each level as multiples of the width; each further level halves the resolution."""
+    blocks: int = 2
+    """Residual blocks in each level of an encoder; a decoder has one more."""
+    attention_resolutions: tuple[int, ...] = ()
+    """Image sizes (the longer side, in pixels) at which blocks have self-attention."""
+    dropout: float = 0.0
+    """Dropout probability inside the residual blocks."""
+    groups: int = 32
+    """Largest number of groups in a group normalisation."""
+    group_channels: int = 4
+    """Fewest channels in a group."""
+    norm_eps: float = 1e-6
+    """Added to the variance in a group normalisation."""
+    bottom: Literal["encoder", "decoder"] = "decoder"
+    """Who has the two blocks at the lowest resolution: DPM-Solver and latent diffusion share them, EDM does not."""
+    decoder_attention: Literal["last", "each", "first-decoder"] = "last"
+    """Which blocks of a decoder's level have attention: the last one, each, or each of the first decoder (the paper's LDM)."""
+    head_channels: int = 0
+    """Channels of an attention head; 0 for a fixed number of heads."""
+    heads: int = 1
+    """Attention heads where their channels are not given."""
+    residual_scale: bool = True
+    """Scale residual sums by sqrt(1/2)."""
+    adaptive_scale: bool = False
+    """Let the embedding scale and shift the features (ADM) instead of being added."""
+    project_resampled: bool = True
+    """Put a 1x1 convolution into the skip of every resampling block."""
+    resampling: Literal["block", "conv"] = "block"
+    """Resample in residual blocks, or by convolutions between them (latent diffusion)."""
+    resample_filter: tuple[int, ...] = (1, 1)
+    """Filter of resampling: 1 1 is a box, 1 3 3 1 the smoother one of NCSN++."""
+    input_pyramid: Pyramid = "none"
+    """Feed the image into every level of the encoder."""
+    output_pyramid: Pyramid = "none"
+    """Build the output from every level of the decoder."""
+    embedding: Literal["positional", "fourier", "sinusoidal"] = "positional"
+    """Waves of the noise level: DDPM++, NCSN++, or ADM and latent diffusion."""
+    embedding_mult: int = 1
+    """Number of waves as a multiple of the encoder's width."""
+    label_embedding: Literal["before", "after"] = "before"
+    """Add the class before the layers of the embedding (EDM) or after them (ADM, latent diffusion)."""
+    label_dropout: float = 0.0
+    """Share of the training images whose class is hidden, for classifier-free guidance."""
+    augment_channels: int = 0
+    """Labels of the augmentation pipe: 9 if there is one."""
+    context_channels: int = 0
+    """Channels of a context that is attended to, such as text; 0 for none."""
+    transformer_depth: int = 1
+    """Transformer layers where there is a context."""
+
+    def __post_init__(self) -> None:
+        counts = {
+            "encoder_widths": self.encoder_widths,
+            "decoder_widths": self.decoder_widths,
+            "channel_mult": self.channel_mult,
+        }
+        for name, values in {**counts, "blocks": (self.blocks,), "groups": (self.groups,)}.items():
+            if not values or min(values) < 1:
+                raise BadInput(
+                    f"The setting {name} needs numbers of at least 1, not {list(values)}."
+                )
+        for name, value in (("dropout", self.dropout), ("label_dropout", self.label_dropout)):
+            if not 0 <= value < 1:
+                raise BadInput(
+                    f"The setting {name} must be at least 0 and less than 1, not {value}."
+                )
+        if len(self.resample_filter) % 2 or sum(self.resample_filter) == 0:
+            raise BadInput(
+                f"The setting resample_filter needs an even number of taps, not {list(self.resample_filter)}."
+            )

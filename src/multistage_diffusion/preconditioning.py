@@ -1,0 +1,94 @@
+"""Preconditionings: how a raw network becomes a denoiser, as functions of sigma.
+
+A preconditioning wraps the raw network F (Karras et al. 2022, eq. 7):
+
+    D(x; sigma) = c_skip(sigma) x + c_out(sigma) F(c_in(sigma) x; c_noise(sigma)),
+
+and weights the loss ``weight(sigma) |D(y + sigma n; sigma) - y|^2``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from multistage_diffusion.schedule import DDPM, VP, Schedule, as_float64
+
+__all__ = [
+    "Coefficient",
+    "PRECONDITIONINGS",
+    "Preconditioning",
+    "PreconditioningName",
+    "edm_preconditioning",
+    "eps_preconditioning",
+    "to_device_of",
+    "weighted_error",
+]
+
+
+PreconditioningName = Literal["edm", "vp", "ddpm"]
+
+
+Coefficient = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Preconditioning:
+    """The coefficients of D as functions of sigma, elementwise in float64."""
+
+    c_skip: Coefficient
+    c_out: Coefficient
+    c_in: Coefficient
+    c_noise: Coefficient
+    weight: Coefficient
+
+
+def edm_preconditioning(sigma_data: float) -> Preconditioning:
+    """EDM's: input, target and weighted loss have unit variance at every level (Karras et al. 2022, table 1)."""
+    var = sigma_data**2
+    return Preconditioning(
+        c_skip=lambda s: var / (s**2 + var),
+        c_out=lambda s: s * sigma_data / (s**2 + var).sqrt(),
+        c_in=lambda s: 1 / (s**2 + var).sqrt(),
+        c_noise=lambda s: s.log() / 4,
+        weight=lambda s: (s**2 + var) / (s**2 * var),
+    )
+
+
+def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
+    """Noise prediction with the plain loss on the noise, as in DDPM, score_sde and latent diffusion.
+
+    Args:
+        schedule: the schedule whose own clock the network is told.
+        scale: factor on that clock.
+    """
+    return Preconditioning(
+        c_skip=torch.ones_like,
+        c_out=lambda s: -s,
+        c_in=lambda s: 1 / (1 + s**2).sqrt(),
+        c_noise=lambda s: scale * schedule.to_clock(s),
+        weight=lambda s: 1 / s**2,
+    )
+
+
+PRECONDITIONINGS: dict[str, Callable[[float], Preconditioning]] = {
+    "edm": edm_preconditioning,
+    "vp": lambda _: eps_preconditioning(VP(), 999.0),
+    "ddpm": lambda _: eps_preconditioning(DDPM(), 1.0),
+}
+"""The preconditionings by name, as functions of the data's standard deviation."""
+
+
+def weighted_error(
+    denoised: Tensor, y: Tensor, sigma: Tensor, preconditioning: Preconditioning
+) -> Tensor:
+    """``weight(sigma)`` times the mean square over pixels of ``denoised - y``: ``[B]``."""
+    weight = to_device_of(preconditioning.weight(as_float64(sigma)).to(y.dtype), y)
+    return weight * (denoised - y).square().flatten(1).mean(1)
+
+
+def to_device_of(value: Tensor, x: Tensor) -> Tensor:
+    """A few numbers per sample on the device of ``x``. A GPU is not waited for; it takes a copy of its own."""
+    return value.to(x.device, non_blocking=x.is_cuda)

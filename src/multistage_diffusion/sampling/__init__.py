@@ -1,0 +1,31 @@
+"""From noise to images."""
+
+from multistage_diffusion.sampling.dpm import (
+    dpm_multistep,
+    dpm_singlestep,
+    dpmpp_2m,
+    singlestep_orders,
+)
+from multistage_diffusion.sampling.draw import SampleOptions, evaluations_per_stage, generate
+from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
+from multistage_diffusion.sampling.noise import noise
+from multistage_diffusion.sampling.ode import ddim, heun
+from multistage_diffusion.sampling.solvers import SOLVERS, Solver, SolverName
+
+__all__ = [
+    "SOLVERS",
+    "SampleOptions",
+    "Solver",
+    "SolverName",
+    "ddim",
+    "dpm_multistep",
+    "dpm_singlestep",
+    "dpmpp_2m",
+    "evaluations_per_stage",
+    "generate",
+    "heun",
+    "karras_grid",
+    "log_snr_grid",
+    "noise",
+    "singlestep_orders",
+]

@@ -1,0 +1,1 @@
+"""The batches of a run, as functions of its configuration and the images seen."""

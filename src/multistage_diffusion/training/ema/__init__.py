@@ -1,0 +1,1 @@
+"""Averages of the weights, during training and after it."""

@@ -1,0 +1,21 @@
+"""The number format of training."""
+
+from typing import Literal
+
+import torch
+
+__all__ = ["PrecisionName", "dtype_of", "set_precision"]
+
+
+PrecisionName = Literal["float32", "tf32", "bf16"]
+
+
+def dtype_of(precision: PrecisionName) -> torch.dtype:
+    """The number format of products and convolutions for a precision of training."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def set_precision(name: PrecisionName) -> None:
+    """Whether products of float32 numbers may round their factors to TF32 on a GPU."""
+    torch.set_float32_matmul_precision("highest" if name == "float32" else "high")
+    torch.backends.cudnn.allow_tf32 = name != "float32"

@@ -1,0 +1,90 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import load_model, save_model
+from multistage_diffusion.run import find_model
+from multistage_diffusion.training.config import RunConfig
+
+
+@pytest.fixture
+def file(tmp_path: Path, denoiser: NetworkDenoiser, run_config: RunConfig) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_model(path, denoiser.network.state_dict(), run_config, 123)
+    return path
+
+
+def test_a_model_file_is_enough_to_build_the_same_denoiser(
+    file: Path, denoiser: NetworkDenoiser, run_config: RunConfig
+) -> None:
+    model = load_model(file)
+    x, sigma = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 1.0, 9.0])
+    assert torch.equal(model.denoiser(x, sigma), denoiser(x, sigma))
+    assert model.config == run_config
+    assert model.images == 123
+    assert not model.denoiser.training
+
+
+def test_the_metadata_holds_the_configuration_as_json(file: Path, run_config: RunConfig) -> None:
+    with safe_open(file, "pt") as handle:
+        assert from_json(RunConfig, json.loads(handle.metadata()["config"])) == run_config
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, -1])
+def test_a_truncated_file_is_named(file: Path, size: int) -> None:
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(BadInput, match=r"Cannot read .*model\.safetensors"):
+        load_model(file)
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(BadInput, match="not written by this program"):
+        load_model(tmp_path / "other.safetensors")
+
+
+def test_weights_that_do_not_fit_are_refused(
+    file: Path, denoiser: NetworkDenoiser, run_config: RunConfig
+) -> None:
+    wider = replace(run_config.model.network, decoder_widths=(16, 8, 4))
+    save_model(
+        file,
+        denoiser.network.state_dict(),
+        replace(run_config, model=replace(run_config.model, network=wider)),
+        0,
+    )
+    with pytest.raises(BadInput, match="do not fit"):
+        load_model(file)
+
+
+def test_the_final_model_is_preferred_to_checkpoints(file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(BadInput, match="holds no model"):
+        find_model(run)
+    for images in (8, 16):
+        target = run / "checkpoints" / f"{images:012d}" / "model.safetensors"
+        target.parent.mkdir(parents=True)
+        target.write_bytes(file.read_bytes())
+    assert find_model(run).parent.name == f"{16:012d}"
+    (run / "model.safetensors").write_bytes(file.read_bytes())
+    assert find_model(run) == run / "model.safetensors"
+    assert find_model(file) == file
+
+
+def test_configurations_survive_json(run_config: RunConfig) -> None:
+    assert from_json(RunConfig, json.loads(json.dumps(to_json(run_config)))) == run_config
+
+
+def test_a_bad_setting_is_named(run_config: RunConfig) -> None:
+    value = to_json(run_config)
+    value["model"]["schedule"] = "linear"
+    with pytest.raises(BadInput, match=r"model\.schedule"):
+        from_json(RunConfig, value)
