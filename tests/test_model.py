@@ -12,13 +12,14 @@ from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import load_model, save_model
 from multistage_diffusion.run import find_model
-from multistage_diffusion.training.config import RunConfig
+from multistage_diffusion.training.config import RunConfig, provenance
+from multistage_diffusion.training.config import run_config as run_of
 
 
 @pytest.fixture
 def file(tmp_path: Path, denoiser: NetworkDenoiser, run_config: RunConfig) -> Path:
     path = tmp_path / "model.safetensors"
-    save_model(path, denoiser.network.state_dict(), run_config, 123)
+    save_model(path, denoiser.network.state_dict(), run_config.model, 123, provenance(run_config))
     return path
 
 
@@ -28,7 +29,7 @@ def test_a_model_file_is_enough_to_build_the_same_denoiser(
     model = load_model(file)
     x, sigma = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 1.0, 9.0])
     assert torch.equal(model.denoiser(x, sigma), denoiser(x, sigma))
-    assert model.config == run_config
+    assert run_of(model) == run_config
     assert model.images == 123
     assert not model.denoiser.training
 
@@ -58,8 +59,9 @@ def test_weights_that_do_not_fit_are_refused(
     save_model(
         file,
         denoiser.network.state_dict(),
-        replace(run_config, model=replace(run_config.model, network=wider)),
+        replace(run_config.model, network=wider),
         0,
+        provenance(run_config),
     )
     with pytest.raises(BadInput, match="do not fit"):
         load_model(file)

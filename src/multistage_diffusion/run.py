@@ -1,24 +1,135 @@
-"""A run folder."""
+"""A run folder: the names of its files, and the rule for what may be written where."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["find_model"]
+__all__ = ["Run", "claim", "find_model"]
 
 
-def find_model(run: Path) -> Path:
-    """The model file of a run: the final one, else that of the latest checkpoint; or the file itself.
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run. A file written for a number of images has it as its name."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The configuration. A folder that holds one is a run that has begun."""
+        return self.path / "config.json"
+
+    @property
+    def stats(self) -> Path:
+        """The records, one line of JSON each."""
+        return self.path / "stats.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The finished model: averaged weights and configuration."""
+        return self.path / "model.safetensors"
+
+    @property
+    def stages(self) -> Path:
+        """A copy of the stages file that the run was started with."""
+        return self.path / "stages.json"
+
+    @property
+    def preview(self) -> Path:
+        """What the network sees of some images."""
+        return self.path / "preview.png"
+
+    @property
+    def learned_weight(self) -> Path:
+        """The curve of the learned loss weight."""
+        return self.path / "uncertainty.json"
+
+    @property
+    def samples(self) -> Path:
+        """The folder of samples; their grid lies beside it, see ``sample_grid``."""
+        return self.path / "samples"
+
+    @property
+    def sample_grid(self) -> Path:
+        """The first samples as one picture."""
+        return self.path / "samples.png"
+
+    @property
+    def evaluations(self) -> Path:
+        """What was measured on the run."""
+        return self.path / "evaluations.json"
+
+    @property
+    def report(self) -> Path:
+        """The report of the run."""
+        return self.path / "report.html"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run."""
+        return self.config.exists()
+
+    def checkpoint(self, images: int) -> Path:
+        """The folder of the checkpoint after ``images`` images."""
+        return self.path / "checkpoints" / f"{images:012d}"
+
+    def checkpoints(self) -> list[Path]:
+        """The complete checkpoints, oldest first."""
+        found = self.path.glob("checkpoints/*")
+        return sorted(path for path in found if path.is_dir() and path.name.isdigit())
+
+    def images_seen(self) -> int:
+        """How far the latest checkpoint is, in images; 0 without one."""
+        return max((int(checkpoint.name) for checkpoint in self.checkpoints()), default=0)
+
+    def snapshot(self, images: int) -> Path:
+        """The snapshot of averaged weights after ``images`` images."""
+        return self.path / "averages" / f"{images:012d}.safetensors"
+
+    def snapshots(self) -> list[Path]:
+        """The snapshots, oldest first."""
+        found = self.path.glob("averages/*.safetensors")
+        return sorted(path for path in found if path.stem.isdigit())
+
+    def grid(self, images: int, weights: str) -> Path:
+        """The grid of samples drawn after ``images`` images with ``raw`` or ``averaged`` weights."""
+        return self.path / "grids" / f"{images:012d}-{weights}.png"
+
+
+def find_model(path: Path) -> Path:
+    """The model file of a run: the final one, else that of the latest checkpoint.
+
+    Args:
+        path: the folder of a run, or a model file, which is returned as it is.
 
     Raises:
         BadInput: if there is none.
     """
-    if run.is_file():
-        return run
-    final = run / "model.safetensors"
-    files = [final] if final.exists() else sorted(run.glob("checkpoints/*/model.safetensors"))
-    if not files:
+    if path.is_file():
+        return path
+    run = Run(path)
+    files = [checkpoint / "model.safetensors" for checkpoint in run.checkpoints()]
+    found = [file for file in (*files, run.model) if file.exists()]
+    if not found:
         raise BadInput(
-            f"{run} holds no model: neither model.safetensors nor a checkpoint (multistage train makes them)."
+            f"{path} holds no model: neither model.safetensors nor a checkpoint "
+            "(multistage train makes them)."
         )
-    return files[-1]
+    return found[-1]
+
+
+def claim(path: Path, problem: str, ours: Callable[[Path], bool] = lambda _: False) -> None:
+    """Checks that a command may write to a path. Nothing is ever overwritten without this check.
+
+    Args:
+        path: a file or folder that the command is about to write.
+        problem: what is wrong with a path that is in use, such as "is not a report".
+        ours: whether what lies there is the command's own work, which it may continue or replace.
+
+    Raises:
+        BadInput: if the path is neither free (missing, or an empty folder) nor ours.
+    """
+    empty = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not empty and not ours(path):
+        raise BadInput(f"{path} exists and {problem}; choose another --out or remove it.")

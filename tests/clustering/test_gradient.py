@@ -12,8 +12,7 @@ from multistage_diffusion.data import Images, to_unit_range
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, build_denoiser
 from multistage_diffusion.schedule import VP
-
-from ..conftest import MODEL, TINY, disturb, run_on
+from tests.conftest import MODEL, TINY, disturb
 
 OPTIONS = ClusterOptions(method="gradient", pairs=32, levels=12)
 SIGMAS = torch.tensor([0.05, 0.2, 1.0, 5.0], dtype=torch.float64)
@@ -27,7 +26,7 @@ def model(
         MODEL, boundaries=MODEL.boundaries[: decoders - 1], network=widths, classes=classes
     )
     denoiser = disturb(build_denoiser(config)).eval()
-    return Model(denoiser, replace(run_on(data), model=config), 0)
+    return Model(denoiser, config, 0)
 
 
 def gradients(data: Images, trained: Model) -> torch.Tensor:

@@ -24,7 +24,7 @@ from multistage_diffusion.data.sources.load import list_images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.training.batches.held_out import split
-from tests.data.test_archives import tarred, zipped
+from tests.data.sources.test_archives import tarred, zipped
 
 SHARD = 5 * 3 * 8 * 8
 

@@ -17,9 +17,8 @@ from multistage_diffusion.interop import release_model
 from multistage_diffusion.model import load_model
 from multistage_diffusion.presets import PRESETS, Preset
 from multistage_diffusion.schedule import SCHEDULES
-
-from ..test_golden import FOLDER, assert_close, column, group
-from .test_pickles import Attack, persistent, persistent_module
+from tests.interop.releases.test_pickles import Attack, persistent, persistent_module
+from tests.test_golden import FOLDER, assert_close, column, group
 
 
 def tree(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -204,9 +203,9 @@ def test_a_unified_run_becomes_the_beginning_of_a_multi_stage_one(
         == 0
     )
     trained, begun = load_model(tmp_path / "run" / "model.safetensors"), load_model(warm)
-    assert trained.config.init
-    assert replace(trained.config.model.network, dropout=0.0) == replace(
-        begun.config.model.network, dropout=0.0
+    assert trained.run["init"]
+    assert replace(trained.config.network, dropout=0.0) == replace(
+        begun.config.network, dropout=0.0
     )
     for name, tensor in begun.denoiser.network.state_dict().items():
         torch.testing.assert_close(

@@ -10,8 +10,7 @@ from multistage_diffusion.interop import warm_start
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.presets import PRESETS
 from multistage_diffusion.stages import Stages
-
-from ..conftest import MODEL, TINY, disturb
+from tests.conftest import MODEL, TINY, disturb
 
 STAGES = Stages((0.3, 2.5))
 UNIFIED = replace(MODEL, boundaries=(), network=replace(TINY, decoder_widths=(8,)))

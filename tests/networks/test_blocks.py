@@ -22,8 +22,7 @@ from multistage_diffusion.networks.blocks import (
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.embedding import FOURIER_SCALE, NO_LABEL, Embedding
 from multistage_diffusion.networks.layers import Dropout, GroupNorm
-
-from .conftest import TINY, disturb
+from tests.conftest import TINY, disturb
 
 FIR = (1, 3, 3, 1)
 SHAPE = (3, 8, 8)

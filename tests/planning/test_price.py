@@ -12,8 +12,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.planning.price import price
 from multistage_diffusion.stages import Stages
-
-from .conftest import MODEL, TINY, run_on
+from tests.conftest import MODEL, TINY, run_on
 
 SIGMAS = (0.1, 1.0, 10.0)
 WIDE = replace(MODEL, network=replace(TINY, encoder_widths=(32,), decoder_widths=(48, 32, 16)))

@@ -17,13 +17,13 @@ from tests.conftest import disturb
 
 @pytest.fixture
 def model(denoiser: NetworkDenoiser, run_config: RunConfig) -> Model:
-    return Model(denoiser, run_config, 24)
+    return Model(denoiser, run_config.model, 24)
 
 
 @pytest.fixture
 def conditional(run_config: RunConfig) -> Model:
     config = replace(run_config, model=replace(run_config.model, classes=3))
-    return Model(disturb(build_denoiser(config.model)).eval(), config, 24)
+    return Model(disturb(build_denoiser(config.model)).eval(), config.model, 24)
 
 
 FEW = SampleOptions(steps=4)
@@ -57,9 +57,9 @@ def test_evaluations_are_those_of_the_paper(
 ) -> None:
     """Heun with 18 steps takes 35 evaluations; with the paper's boundaries 9, 2 and 7 of the steps begin in stages 1 to 3."""
     config = replace(run_config, model=replace(run_config.model, boundaries=(2.5103, 7.6577)))
-    model = Model(build_denoiser(config.model), config, 0)
-    assert sum(evaluations_per_stage(model.config.model, SampleOptions())) == 35
-    assert evaluations_per_stage(model.config.model, SampleOptions(solver="ddim")) == [9, 2, 7]
+    model = Model(build_denoiser(config.model), config.model, 0)
+    assert sum(evaluations_per_stage(model.config, SampleOptions())) == 35
+    assert evaluations_per_stage(model.config, SampleOptions(solver="ddim")) == [9, 2, 7]
 
 
 def test_png_files_keep_every_pixel(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import load_model
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.training import Record, read_records, train
-from multistage_diffusion.training.config import RunConfig, TrainingConfig
+from multistage_diffusion.training.config import RunConfig, TrainingConfig, run_config
 from multistage_diffusion.training.ema.averages import ema_decay
 from multistage_diffusion.training.ema.snapshots import Snapshots
 from multistage_diffusion.training.rates import Rates
@@ -104,7 +104,7 @@ def test_a_shorter_length_than_what_was_seen_is_refused(few_digits: Images, tmp_
     list(train(run_on(few_digits, images=40), few_digits, tmp_path))
     with pytest.raises(BadInput, match="already seen 40 images"):
         list(train(run_on(few_digits, images=16), few_digits, tmp_path))
-    assert load_model(tmp_path / "model.safetensors").config.training.images == 40
+    assert run_config(load_model(tmp_path / "model.safetensors")).training.images == 40
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from multistage_diffusion.interop.releases import edm, ldm
 from multistage_diffusion.interop.releases.rules import Rule
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.presets import PRESETS
-
-from ..conftest import MODEL
+from tests.conftest import MODEL
 
 
 def narrow(name: str) -> ModelConfig:

@@ -82,9 +82,9 @@ def test_a_run_has_the_same_weights_whether_it_reads_ahead_or_not(
                 config,
                 mapped(few_digits, tmp_path),
                 tmp_path / "sittings",
-                lambda stop=stop: next(stop),
+                lambda stop=stop: next(stop),  # type: ignore[misc]
             )
-        )  # type: ignore[misc]
+        )
     assert_same_weights(tmp_path / "none", tmp_path / "two")
     assert_same_weights(tmp_path / "none", tmp_path / "sittings")
     assert_same_weights(tmp_path / "none", tmp_path / "memory")

@@ -16,8 +16,7 @@ from multistage_diffusion.model import load_model
 from multistage_diffusion.tensorfile import read_metadata, read_tensors
 from multistage_diffusion.training import read_records
 from multistage_diffusion.training.ema.snapshots import snapshots
-
-from ..test_processes import free_port
+from tests.test_distributed import free_port
 
 TINY = [
     "--encoder-widths",
