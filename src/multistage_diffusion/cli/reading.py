@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from multistage_diffusion.cli.terminal import track, warn
+from multistage_diffusion.cli.progress import show_progress
+from multistage_diffusion.cli.terminal import print_warning
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.data.decoding import Pixels
 
@@ -16,9 +17,9 @@ def read(data: str, options: ReadOptions) -> Images:
     """The images, with a line on standard error for whatever was done to them and for each that was left out."""
     images = load(data, options, _shown)
     for note in images.notes:
-        warn(f"{data}: {note}")
+        print_warning(f"{data}: {note}")
     for line in most_of([f"left out {skipped}" for skipped in images.skipped]):
-        warn(line)
+        print_warning(line)
     return images
 
 
@@ -26,7 +27,7 @@ def _shown(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels
     """Shows how far decoding has come."""
     if total - before < FEW:
         return images
-    return track(images, "images decoded", total, lambda _: 1, start=before)
+    return show_progress(images, "images decoded", total, lambda _: 1, start=before)
 
 
 def most_of(lines: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from multistage_diffusion.data import Images, load, to_pixels, to_unit_range
 from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.presets import PRESETS, plan_run
+from multistage_diffusion.presets import PRESETS, configure_run
 from multistage_diffusion.stages import Stages
 
 
@@ -106,7 +106,7 @@ def test_latents_keep_their_values(tmp_path: Path) -> None:
     torch.testing.assert_close(to_unit_range(latents.pixels[:]), torch.from_numpy(values).float())
     assert latents.standard_deviation == pytest.approx(values.astype(np.float64).std())
     with pytest.raises(BadInput, match="latents"):
-        plan_run(PRESETS["small"], latents, Stages((1.0, 2.0)), "latents.npy")
+        configure_run(PRESETS["small"], latents, Stages((1.0, 2.0)), "latents.npy")
 
 
 def test_npz_without_channels_is_grey(tmp_path: Path) -> None:
