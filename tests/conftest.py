@@ -74,7 +74,8 @@ def model_config() -> ModelConfig:
 
 @pytest.fixture
 def denoiser() -> NetworkDenoiser:
-    """A tiny three-stage denoiser whose every parameter matters: none is left at its near-zero start."""
+    """A tiny three-stage denoiser whose every parameter matters: none is left at its near-zero
+    start."""
     return disturb(build_denoiser(MODEL)).eval()
 
 

@@ -102,7 +102,8 @@ def test_little_noise_leaves_the_image_alone(name: str, model_config: ModelConfi
 
 
 def test_edm_input_target_and_weight_have_unit_variance() -> None:
-    """Var(c_in x) = 1, Var((y - c_skip x) / c_out) = 1 and weight * c_out^2 = 1, with Var(y) = sigma_data^2."""
+    """Var(c_in x) = 1, Var((y - c_skip x) / c_out) = 1 and weight * c_out^2 = 1, with Var(y) =
+    sigma_data^2."""
     p, var = PRECONDITIONINGS["edm"](0.7), 0.49
     one = torch.ones_like(SIGMA)
     torch.testing.assert_close(p.c_in(SIGMA) ** 2 * (var + SIGMA**2), one)
@@ -139,7 +140,8 @@ def test_noise_labels_are_the_bases_own_clocks() -> None:
 
 
 def test_loss_of_a_silent_network_has_its_closed_value(model_config: ModelConfig) -> None:
-    """F = 0 leaves D = c_skip x: the error is that of shrinking, ((1 - c_skip)^2 y^2 + c_skip^2 sigma^2) in expectation."""
+    """F = 0 leaves D = c_skip x: the error is that of shrinking, ((1 - c_skip)^2 y^2 + c_skip^2
+    sigma^2) in expectation."""
     denoiser = build_denoiser(model_config).eval()
     for parameter in denoiser.parameters():
         torch.nn.init.zeros_(parameter)

@@ -1,9 +1,11 @@
-"""Diffusion models with one shared encoder and one decoder for each stage of noise (arXiv 2312.09181).
+"""Diffusion models with one shared encoder and one decoder for each stage of noise (arXiv
+2312.09181).
 
 The public names, imported when they are first used:
 
 - ``load``, ``ReadOptions``, ``Images``: data sets;
-- ``VP``, ``LogNormal``, ``Karras``, ``VE``, ``DDPM``: noise schedules; ``Stages``: partitions of their levels;
+- ``VP``, ``LogNormal``, ``Karras``, ``VE``, ``DDPM``: noise schedules; ``Stages``: partitions of
+  their levels;
 - ``OptimalDenoiser``, ``ClusterOptions``, ``cluster``: the closed form and the stages it gives;
 - ``PRESETS``, ``configure_run``, ``train``: training; ``load_model``: a trained model;
 - ``SampleOptions``, ``generate``, ``heun``, ``ddim``, ``dpmpp_2m``: sampling.
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# A mixed batch has other numbers of samples in its stages at every step; oneDNN forgets what it prepared for them after 1024.
+# A mixed batch has other numbers of samples in its stages at every step; oneDNN forgets what it
+# prepared for them after 1024.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 _HOMES = {
@@ -64,6 +67,7 @@ __all__ = [
     "Stages",
     "build_denoiser",
     "cluster",
+    "configure_run",
     "ddim",
     "dpmpp_2m",
     "generate",
@@ -72,7 +76,6 @@ __all__ = [
     "load",
     "load_model",
     "noise",
-    "configure_run",
     "train",
 ]
 

@@ -1,4 +1,7 @@
-"""What a network costs in each stage, counted by torch itself. Nothing is computed: the tensors hold no numbers."""
+"""What a network costs in each stage, counted by torch itself.
+
+Nothing is computed: the tensors hold no numbers.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,7 +71,9 @@ def stage_costs(config: ModelConfig, frozen: Sequence[bool] = ()) -> list[StageC
 
 @lru_cache(maxsize=16)
 def training_macs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[int, ...]:
-    """Multiply-accumulates for one image in each stage, forward and backward; arguments as for ``stage_costs``."""
+    """Multiply-accumulates for one image in each stage, forward and backward; arguments as for
+    ``stage_costs``.
+    """
     return tuple(cost.training_macs for cost in stage_costs(config, frozen))
 
 
@@ -103,7 +108,9 @@ def _forward(
 
 
 def activation_bytes(config: ModelConfig, stage: int, dtype: torch.dtype = torch.float32) -> int:
-    """Memory that the forward pass of one more image keeps for its backward pass, in the number format ``dtype``."""
+    """Memory that the forward pass of one more image keeps for its backward pass, in the number
+    format ``dtype``.
+    """
     with FakeTensorMode():
         network = build_denoiser(config).network
         one, two = (_saved_bytes(network, config, stage, batch, dtype) for batch in (1, 2))
@@ -129,11 +136,13 @@ def _saved_bytes(
 
 
 def propose_widths(config: ModelConfig, share: Sequence[float], ratio: float) -> tuple[int, ...]:
-    """Decoder widths, multiples of 8 in the proportions of the present ones, for a cost near to but at most a given one.
+    """Decoder widths, multiples of 8 in the proportions of the present ones, for a cost near to but
+    at most a given one.
 
     Args:
         config: a network with one encoder.
-        share: how often each stage is evaluated; the cost is the mean of the stages' MACs with these weights.
+        share: how often each stage is evaluated; the cost is the mean of the stages' MACs with
+            these weights.
         ratio: the largest cost, as a multiple of the unified twin's.
 
     Raises:
@@ -154,7 +163,8 @@ def propose_widths(config: ModelConfig, share: Sequence[float], ratio: float) ->
     if not fits(0):
         least = sum(s * _macs(config, WIDTH_STEP) for s in share) / (limit / ratio)
         raise BadInput(
-            f"Even decoders of width {WIDTH_STEP} cost {least:.3f} times the unified network; {ratio:g} is too little."
+            f"Even decoders of width {WIDTH_STEP} cost {least:.3f} times the unified network; "
+            f"{ratio:g} is too little."
         )
     low, high = 0, 1
     while fits(high):

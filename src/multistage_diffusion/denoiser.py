@@ -4,8 +4,9 @@ A preconditioning wraps the raw network F (Karras et al. 2022, eq. 7):
 
     D(x; sigma) = c_skip(sigma) x + c_out(sigma) F(c_in(sigma) x; c_noise(sigma)),
 
-and weights the loss ``weight(sigma) |D(y + sigma n; sigma) - y|^2``. ``NetworkDenoiser`` also owns the routing: it knows
-sigma, so it sorts the batch by stage once, before the encoder, and restores the order once, after the decoders.
+and weights the loss ``weight(sigma) |D(y + sigma n; sigma) - y|^2``. ``NetworkDenoiser`` also owns
+the routing: it knows sigma, so it sorts the batch by stage once, before the encoder, and restores
+the order once, after the decoders.
 """
 
 from collections.abc import Collection
@@ -21,14 +22,18 @@ from multistage_diffusion.preconditioning import Preconditioning, to_device_of, 
 from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.stages import Stages
 
-__all__ = ["Denoiser", "NARROW", "NetworkDenoiser", "fastest_layout", "lay_out"]
+__all__ = ["NARROW", "Denoiser", "NetworkDenoiser", "fastest_layout", "lay_out"]
 
 
 class Denoiser(Protocol):
-    """Anything that estimates the clean image: a network, the closed form, guidance around either."""
+    """Anything that estimates the clean image: a network, the closed form, guidance around
+    either.
+    """
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``x`` is ``[B, C, H, W]``, ``sigma`` ``[B]`` or a scalar; returns an estimate of ``E[y | x]`` like ``x``."""
+        """``x`` is ``[B, C, H, W]``, ``sigma`` ``[B]`` or a scalar; returns an estimate of ``E[y |
+        x]`` like ``x``.
+        """
         ...
 
 
@@ -36,13 +41,16 @@ NARROW = 16  # channels of a group that torch reads at once
 
 
 class NetworkDenoiser(nn.Module):
-    """A network as a denoiser that routes each sample to its own stage. The only place where dtypes are cast.
+    """A network as a denoiser that routes each sample to its own stage.
+
+    The only place where dtypes are cast.
 
     Args:
         network: the raw network.
         preconditioning: its coefficients.
         stages: which decoder serves which noise level.
-        dtype: number format of the network's matrix products and convolutions; weights stay as they are.
+        dtype: number format of the network's matrix products and convolutions; weights stay as they
+            are.
 
     Raises:
         BadInput: if the network has another number of decoders than there are stages.
@@ -58,7 +66,8 @@ class NetworkDenoiser(nn.Module):
         super().__init__()
         if len(network.decoders) != len(stages):
             raise BadInput(
-                f"{len(stages)} stages need {len(stages)} decoders, the network has {len(network.decoders)}."
+                f"{len(stages)} stages need {len(stages)} decoders, the network has "
+                f"{len(network.decoders)}."
             )
         self.network = network
         self.preconditioning = preconditioning
@@ -144,9 +153,11 @@ def _like(coefficient: Tensor, x: Tensor) -> Tensor:
 
 
 def fastest_layout(denoiser: NetworkDenoiser) -> torch.memory_format:
-    """How images and weights should lie in memory: by pixel (channels-last), but for narrow networks in bf16 on a processor.
+    """How images and weights should lie in memory: by pixel (channels-last), but for narrow
+    networks in bf16 on a processor.
 
-    Torch's group normalisation of bf16 images by pixel takes ten times as long on a processor where groups have few channels.
+    Torch's group normalisation of bf16 images by pixel takes ten times as long on a processor where
+    groups have few channels.
     """
     widths = [
         norm.num_channels // norm.num_groups
@@ -159,7 +170,9 @@ def fastest_layout(denoiser: NetworkDenoiser) -> torch.memory_format:
 
 
 def lay_out(denoiser: NetworkDenoiser, dtype: torch.dtype) -> NetworkDenoiser:
-    """Sets the number format and lays out the weights of convolutions as is fastest in it; their values stay."""
+    """Sets the number format and lays out the weights of convolutions as is fastest in it; their
+    values stay.
+    """
     denoiser.dtype = dtype
     layout = fastest_layout(denoiser)
     for parameter in denoiser.parameters():

@@ -1,6 +1,9 @@
-"""Several processes that share one computation, through torch.distributed. With one process all this changes nothing.
+"""Several processes that share one computation, through torch.distributed.
 
-The processes are started by ``torchrun`` or ``accelerate launch``, which tell each its number in the environment.
+With one process all this changes nothing.
+
+The processes are started by ``torchrun`` or ``accelerate launch``, which tell each its number in
+the environment.
 """
 
 import os
@@ -39,7 +42,9 @@ def rank() -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that speaks and writes; known before the processes have joined."""
+    """Whether this is the process that speaks and writes; known before the processes have
+    joined.
+    """
     return rank() == 0 if dist.is_initialized() else os.environ.get("RANK", "0") == "0"
 
 
@@ -56,10 +61,12 @@ def float64_device() -> torch.device:
 
 
 def init_process_group(device: torch.device) -> None:
-    """Joins the other processes, if this one was started as one of several and they have not joined yet.
+    """Joins the other processes, if this one was started as one of several and they have not joined
+    yet.
 
-    When torch's launcher starts the processes of one machine again, its store still holds the addresses of the dead ones; each
-    attempt therefore has a part of the store to itself. (Between machines attempts are not numbered alike, and stores are new.)
+    When torch's launcher starts the processes of one machine again, its store still holds the
+    addresses of the dead ones; each attempt therefore has a part of the store to itself. (Between
+    machines attempts are not numbered alike, and stores are new.)
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return

@@ -1,4 +1,6 @@
-"""Model files: one safetensors file with weights and, in its metadata, the whole configuration as JSON."""
+"""Model files: one safetensors file with weights and, in its metadata, the whole configuration as
+JSON.
+"""
 
 import math
 from collections.abc import Mapping
@@ -39,7 +41,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not 0 < self.sigma_data < math.inf:
             raise BadInput(
-                f"The setting sigma_data must be positive, not {self.sigma_data}: do the images differ at all?"
+                f"The setting sigma_data must be positive, not {self.sigma_data}: do the images "
+                "differ at all?"
             )
 
 

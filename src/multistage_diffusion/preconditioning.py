@@ -17,8 +17,8 @@ from torch import Tensor
 from multistage_diffusion.schedule import DDPM, VP, Schedule, as_float64
 
 __all__ = [
-    "Coefficient",
     "PRECONDITIONINGS",
+    "Coefficient",
     "Preconditioning",
     "PreconditioningName",
     "edm_preconditioning",
@@ -46,7 +46,9 @@ class Preconditioning:
 
 
 def edm_preconditioning(sigma_data: float) -> Preconditioning:
-    """EDM's: input, target and weighted loss have unit variance at every level (Karras et al. 2022, table 1)."""
+    """EDM's: input, target and weighted loss have unit variance at every level (Karras et al. 2022,
+    table 1).
+    """
     var = sigma_data**2
     return Preconditioning(
         c_skip=lambda s: var / (s**2 + var),
@@ -58,7 +60,8 @@ def edm_preconditioning(sigma_data: float) -> Preconditioning:
 
 
 def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
-    """Noise prediction with the plain loss on the noise, as in DDPM, score_sde and latent diffusion.
+    """Noise prediction with the plain loss on the noise, as in DDPM, score_sde and latent
+    diffusion.
 
     Args:
         schedule: the schedule whose own clock the network is told.
@@ -90,5 +93,8 @@ def weighted_error(
 
 
 def to_device_of(value: Tensor, x: Tensor) -> Tensor:
-    """A few numbers per sample on the device of ``x``. A GPU is not waited for; it takes a copy of its own."""
+    """A few numbers per sample on the device of ``x``.
+
+    A GPU is not waited for; it takes a copy of its own.
+    """
     return value.to(x.device, non_blocking=x.is_cuda)

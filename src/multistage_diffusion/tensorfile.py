@@ -53,7 +53,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, object]]]:
             metadata = file.metadata() or {}
             if metadata.pop("format", None) != FORMAT:
                 raise BadInput(
-                    f"{path} was not written by this program: its metadata lacks the format {FORMAT!r}."
+                    f"{path} was not written by this program: its metadata lacks the format "
+                    f"{FORMAT!r}."
                 )
             yield file, {key: json.loads(value) for key, value in metadata.items()}
     except (SafetensorError, OSError) as error:

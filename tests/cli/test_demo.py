@@ -1,4 +1,5 @@
-"""The demo as it is shipped: samples that a classifier recognises, of all classes, and no copies."""
+"""The demo as it is shipped: samples that a classifier recognises, of all classes, and no
+copies."""
 
 from pathlib import Path
 

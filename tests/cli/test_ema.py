@@ -50,7 +50,8 @@ def assert_refused(result: tuple[int, str, str], says: str, out: Path) -> None:
 def test_the_half_life_of_the_run_gives_its_own_average(
     ema: Command, trained: Path, tmp_path: Path
 ) -> None:
-    """The ramp-up of a short run is a power-function average, but for the difference of steps from a continuous time."""
+    """The ramp-up of a short run is a power-function average, but for the difference of steps from
+    a continuous time."""
     code, printed, _ = ema(trained, "--half-life", 50_000, "--out", tmp_path / "same.safetensors")
     assert code == 0
     assert "Widths sigma_rel that come out to 1%: 0.0" in printed

@@ -69,7 +69,8 @@ def test_no_probability_leaves_only_mirror_images() -> None:
 
 
 def test_labels_have_the_moments_of_their_distributions() -> None:
-    """With certainty: mirrors are halves, scale, stretch and shifts unit Gaussians, angles uniform."""
+    """With certainty: mirrors are halves, scale, stretch and shifts unit Gaussians, angles
+    uniform."""
     _, labels = augment(torch.zeros(4000, 1, 2, 2), 1.0, source())
     mirror, inverted, scale, cosine, sine, along, across, x, y = labels.T
     for half in (mirror, inverted):

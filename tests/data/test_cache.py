@@ -278,7 +278,8 @@ def test_a_killed_build_goes_on(folder: Path, tmp_path: Path) -> None:
             folder / "dog" / f"more{index}.png"
         )
     program = (
-        "from multistage_diffusion.data import ReadOptions, cache, load; import sys; from pathlib import Path;"
+        "from multistage_diffusion.data import ReadOptions, cache, load; import sys; from pathlib "
+        "import Path;"
         f"cache.SHARD_BYTES = {SHARD}; print('go', flush=True);"
         "load(sys.argv[1], ReadOptions(cache=Path(sys.argv[2])))"
     )

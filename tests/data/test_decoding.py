@@ -72,7 +72,8 @@ def test_cmyk_becomes_rgb() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_upright(orientation: int) -> None:
-    """Orientations as the EXIF standard describes them: what the rows and columns that are stored stand for."""
+    """Orientations as the EXIF standard describes them: what the rows and columns that are stored
+    stand for."""
     turned = {
         1: COLOURS,
         2: COLOURS[:, ::-1],

@@ -30,7 +30,8 @@ SHAPE = (3, 8, 8)
 
 
 def by_scipy(x: Tensor, up: int) -> np.ndarray:
-    """A separable 1 3 3 1 filter by scipy, after zeros between rows and columns where ``up`` is 2."""
+    """A separable 1 3 3 1 filter by scipy, after zeros between rows and columns where ``up`` is
+    2."""
     array = x.numpy()
     for axis in (2, 3):
         array = upfirdn(np.array(FIR) / 8 * up, array, up, 1, axis=axis)
@@ -220,7 +221,8 @@ def test_dropout_has_its_share_of_zeros_and_keeps_the_mean() -> None:
 
 
 def test_dropout_treats_neighbours_apart() -> None:
-    """Of entries that share a random number, and of all others, pairs are zero as often as chance has it."""
+    """Of entries that share a random number, and of all others, pairs are zero as often as chance
+    has it."""
     zero = (Dropout(0.5)(torch.ones(4096 * 16)) == 0).double().view(-1, 16)
     pairs = (zero.T @ zero) / len(zero)
     assert float((pairs - torch.eye(16) * 0.25 - 0.25).abs().max()) < 0.03

@@ -54,7 +54,8 @@ def test_other_decoders_get_no_gradient(config: NetworkConfig) -> None:
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_one_stage_equals_unified_bit_by_bit(stage: int) -> None:
-    """The unified network with the weights of the encoder and one decoder does exactly what the routed one does."""
+    """The unified network with the weights of the encoder and one decoder does exactly what the
+    routed one does."""
     net = network(replace(TINY, decoder_widths=(8, 8, 8)))
     unified = network(UNIFIED)
     unified.encoders.load_state_dict(net.encoders.state_dict())

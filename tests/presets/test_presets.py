@@ -137,7 +137,8 @@ def test_augmentation_needs_a_network_that_knows_of_it() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_sigma_data_is_measured_and_used_where_the_preset_leaves_it_open(name: str) -> None:
-    """At sigma = sigma_data EDM's preconditioning keeps half of the noisy image; the noise-predicting ones keep all of it."""
+    """At sigma = sigma_data EDM's preconditioning keeps half of the noisy image; the noise-
+    predicting ones keep all of it."""
     preset = PRESETS[name]
     pixels = torch.arange(4 * 3 * 8 * 8).remainder(200).to(torch.uint8).reshape(4, 3, 8, 8)
     images = Images(pixels, torch.arange(4) % 2, ("a", "b"))

@@ -74,7 +74,8 @@ def test_order_on_a_gaussian(solver: Solver, expected: int) -> None:
 
 @pytest.mark.parametrize(("solver", "expected"), ORDERS)
 def test_order_on_the_optimal_denoiser(few_digits: Images, solver: Solver, expected: int) -> None:
-    """Over levels at which several images still compete; the reference has very small steps of order 3."""
+    """Over levels at which several images still compete; the reference has very small steps of
+    order 3."""
     denoiser = OptimalDenoiser(to_unit_range(few_digits.pixels[:], torch.float64))
     x = 10 * torch.from_numpy(np.random.default_rng(0).standard_normal((3, 1, 8, 8)))
     exact = singlestep(3, True)(denoiser, x, log_snr_grid(1601, 1.2, 10.0)[:-1])
@@ -114,7 +115,8 @@ def test_ddim_equals_its_variance_preserving_form() -> None:
 
 
 def test_dpmpp_2m_equals_its_published_form() -> None:
-    """Algorithm 2 of Lu et al. 2022 in its own variables, alpha_t, sigma_t and lambda_t of the VP process."""
+    """Algorithm 2 of Lu et al. 2022 in its own variables, alpha_t, sigma_t and lambda_t of the VP
+    process."""
     x, grid = (
         5 * torch.randn(2, 1, 4, 4, dtype=torch.float64),
         log_snr_grid(9, 0.05, 5.0)[:-1].tolist(),
@@ -153,7 +155,10 @@ def test_multistep_data_prediction_is_dpmpp_2m() -> None:
 
 @pytest.mark.parametrize("evaluations", range(1, 25))
 def test_singlestep_orders_use_all_evaluations(evaluations: int) -> None:
-    """Lu et al. 2022, appendix on DPM-Solver-fast: K = n // 3 + 1 steps; threes but for the last one or two."""
+    """Lu et al. 2022, appendix on DPM-Solver-fast:
+
+    K = n // 3 + 1 steps; threes but for the last one or two.
+    """
     orders = singlestep_orders(evaluations)
     assert sum(orders) == evaluations
     assert len(orders) == evaluations // 3 + 1

@@ -1,4 +1,5 @@
-"""Compiled encoders and decoders compute the same, and are compiled once for all numbers of samples."""
+"""Compiled encoders and decoders compute the same, and are compiled once for all numbers of
+samples."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -89,7 +89,8 @@ def test_a_run_learns_it_and_keeps_it_in_checkpoints_alone(
 def test_the_losses_that_are_recorded_stay_the_plain_ones(
     few_digits: Images, tmp_path: Path
 ) -> None:
-    """With the network frozen the weight learns on, and what is recorded is the same as without it."""
+    """With the network frozen the weight learns on, and what is recorded is the same as without
+    it."""
     still = {"freeze": ("0:",) * 4, "images": 80}
     plain, learned = (
         list(train(run_on(few_digits, learned_weight=on, **still), few_digits, tmp_path / str(on)))
@@ -102,7 +103,8 @@ def test_the_losses_that_are_recorded_stay_the_plain_ones(
 
 
 def test_in_training_the_curve_comes_near_the_losses(few_digits: Images, tmp_path: Path) -> None:
-    """With the network as it is at the start, whose weighted loss is about 1, 2 and 3 in the stages."""
+    """With the network as it is at the start, whose weighted loss is about 1, 2 and 3 in the
+    stages."""
     config = run_on(
         few_digits,
         freeze=("0:",) * 4,

@@ -216,7 +216,8 @@ def test_half_life_of_the_average() -> None:
 
 
 def test_the_average_forgets_the_start_of_a_short_run() -> None:
-    """With ramp-up r the weight of the start falls as images^(-ln 2 / r); without it, it would still be above 0.9."""
+    """With ramp-up r the weight of the start falls as images^(-ln 2 / r); without it, it would
+    still be above 0.9."""
     config = replace_settings(
         TrainingConfig(), batch_size=100, ema_half_life=500_000, ema_rampup=0.05
     )
@@ -275,7 +276,8 @@ def test_a_network_with_random_frequencies_resumes_with_them(
 
 
 def test_clipping_bounds_the_step(few_digits: Images, tmp_path: Path) -> None:
-    """Adam's first step does not know the size of a gradient, but for its epsilon: a tiny norm makes a tiny step."""
+    """Adam's first step does not know the size of a gradient, but for its epsilon: a tiny norm
+    makes a tiny step."""
     starts = {}
     for clip in (0.0, 1e-9):
         config = run_on(few_digits, clip_norm=clip, images=8, warmup_images=0, ema_rampup=1e-9)

@@ -41,7 +41,7 @@ def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_is_taken(
     cut(Run(tmp_path / "parts").checkpoints()[-1] / file)
     with caplog.at_level(logging.WARNING):
         list(train(config, few_digits, tmp_path / "parts"))
-    assert "000000000024 is damaged and was set aside" in caplog.text
+    assert "000000000024 is damaged and was renamed" in caplog.text
     assert (tmp_path / "parts" / "checkpoints" / "000000000024.damaged" / file).exists()
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
 
@@ -163,7 +163,8 @@ LENGTH = ["--batch-size", "16", "--record-images", "64", "--checkpoint-images", 
 
 
 def command(out: Path, images: int, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command line, which may write no file larger than ``limit`` bytes, as if the disk were full then."""
+    """Runs the command line, which may write no file larger than ``limit`` bytes, as if the disk
+    were full then."""
     words = [
         "train",
         "digits",

@@ -24,10 +24,12 @@ TITLE = "What a network of multistage-diffusion sees"
 def show_preview(
     out: Path, config: RunConfig, images: Images, reading: ReadOptions, dry_run: bool
 ) -> None:
-    """Writes ``preview.png`` into the folder of a run and says so; that of a run that has begun stays.
+    """Writes ``preview.png`` into the folder of a run and says so; that of a run that has begun
+    stays.
 
     Raises:
-        BadInput: if the run may not begin in that folder, or a picture of that name there is something else.
+        BadInput: if the run may not begin in that folder, or a picture of that name there is
+            something else.
     """
     path = out / "preview.png"
     try:

@@ -14,7 +14,9 @@ FEW = 1000  # images that are decoded before a person would read of it
 
 
 def read(data: str, options: ReadOptions) -> Images:
-    """The images, with a line on standard error for whatever was done to them and for each that was left out."""
+    """The images, with a line on standard error for whatever was done to them and for each that was
+    left out.
+    """
     images = load(data, options, _shown)
     for note in images.notes:
         print_warning(f"{data}: {note}")

@@ -1,12 +1,14 @@
-"""Stages by the agreement of gradients, after Go et al. 2023, "Addressing Negative Transfer in Diffusion Models", section 4.2.
+"""Stages by the agreement of gradients, after Go et al. 2023, "Addressing Negative Transfer in
+Diffusion Models", section 4.2.
 
-The distance of two noise levels is minus the cosine of the gradients of the loss at these levels, with the same images and
-noises at both, with respect to the parameters that all levels share: all of a unified network, the encoder of a
-multistage one. Consecutive stages minimise the sum of the distances of their levels to the middle one.
+The distance of two noise levels is minus the cosine of the gradients of the loss at these levels,
+with the same images and noises at both, with respect to the parameters that all levels share: all
+of a unified network, the encoder of a multistage one. Consecutive stages minimise the sum of the
+distances of their levels to the middle one.
 
-Gradients are kept as sketches: entries with random signs are added up modulo ``SKETCH``. Inner products of sketches are
-unbiased, with a standard deviation of ``1 / sqrt(SKETCH)``, 0.8 %, of the product of the norms, and exact for networks with
-fewer parameters.
+Gradients are kept as sketches: entries with random signs are added up modulo ``SKETCH``. Inner
+products of sketches are unbiased, with a standard deviation of ``1 / sqrt(SKETCH)``, 0.8 %, of the
+product of the norms, and exact for networks with fewer parameters.
 """
 
 from collections.abc import Iterator
@@ -36,7 +38,8 @@ SKETCH = 16381
 def add_gradients(
     model: Model, images: Images, sigmas: Tensor, options: ClusterOptions, sums: Sums, stop: int
 ) -> Iterator[int]:
-    """Adds the gradients of further pairs, a group at a time, until there are ``stop``; yields how many were added.
+    """Adds the gradients of further pairs, a group at a time, until there are ``stop``; yields how
+    many were added.
 
     Raises:
         BadInput: if the model is for other images, or its levels share no parameters.
@@ -63,7 +66,8 @@ def _labels(model: Model, images: Images) -> Tensor | None:
     config = model.config
     if config.shape != images.shape:
         raise BadInput(
-            f"The checkpoint is for images of {list(config.shape)}, the data has {list(images.shape)}."
+            f"The checkpoint is for images of {list(config.shape)}, the data has "
+            f"{list(images.shape)}."
         )
     if config.classes and images.labels is None:
         raise BadInput("The checkpoint is class-conditional, and the data has no labels.")
@@ -74,14 +78,18 @@ def _shared(network: StagedUNet) -> list[nn.Parameter]:
     """The parameters that every noise level uses."""
     if len(network.encoders) > 1:
         raise BadInput(
-            "The checkpoint holds separate networks, whose gradients have nothing in common; use a unified one."
+            "The checkpoint holds separate networks, whose gradients have nothing in common; use "
+            "a unified one."
         )
     part = network if len(network.decoders) == 1 else network.encoders[0]
     return list(part.parameters())
 
 
 def _sketch(gradient: tuple[Tensor, ...]) -> Tensor:
-    """Adds up a gradient's entries modulo ``SKETCH``, with signs that depend on the place only: ``[SKETCH]``."""
+    """Adds up a gradient's entries modulo ``SKETCH``, with signs that depend on the place only:
+
+    ``[SKETCH]``.
+    """
     signs = torch.Generator().manual_seed(0)
     total, place = torch.zeros(SKETCH), 0
     for part in gradient:

@@ -40,7 +40,8 @@ class Clustering:
     schedule: Schedule
     options: ClusterOptions
     ci95: list[tuple[float, float]]
-    """Bootstrap 95 % interval of each boundary, in sigma; without width where nothing was sampled."""
+    """Bootstrap 95 % interval of each boundary, in sigma; without width where nothing was
+    sampled."""
     pairs: int = 0
     """Pairs of image and noise that were drawn."""
     sigmas: Floats | None = None
@@ -57,7 +58,8 @@ class Clustering:
         return max(widths, default=0.0)
 
     def within_stage_similarity(self, most: int = 8) -> list[float]:
-        """Similarity of a random level to a random one of its stage, in the best partition into 1, 2, ... ``most`` stages.
+        """Similarity of a random level to a random one of its stage, in the best partition into 1,
+        2, ... ``most`` stages.
 
         Empty for three stages by two thresholds, which compare no levels with each other.
         """
@@ -141,8 +143,10 @@ def cluster(
         schedule: the density of noise levels over which means are taken.
         options: method and settings.
         model: a trained model, for the method ``gradient``.
-        sums: what an interrupted call with the same data and settings had summed; this call adds to it.
-        watch: passes on the steps of the computation, each so many pairs, while the sums grow to the given number of pairs.
+        sums: what an interrupted call with the same data and settings had summed; this call adds to
+            it.
+        watch: passes on the steps of the computation, each so many pairs, while the sums grow to
+            the given number of pairs.
 
     Raises:
         BadInput: if the curves do not reach ``alpha``, or the first and last stage overlap.
@@ -165,7 +169,9 @@ def cluster(
 
 
 def _levels(schedule: Schedule, options: ClusterOptions) -> Tensor:
-    """The levels of the curves; gradients are compared at equal quantiles, since each level counts as much as another."""
+    """The levels of the curves; gradients are compared at equal quantiles, since each level counts
+    as much as another.
+    """
     if options.method == "gradient":
         return schedule.sigma(
             (torch.arange(options.levels, dtype=torch.float64) + 0.5) / options.levels
@@ -193,7 +199,9 @@ def _steps(
 
 
 def _more_pairs(found: Clustering) -> int:
-    """How many pairs the intervals need to be as narrow as asked for: they shrink with the root of the number."""
+    """How many pairs the intervals need to be as narrow as asked for: they shrink with the root of
+    the number.
+    """
     wanted = found.options.ci_width
     if wanted is None or found.ci_width <= wanted:
         return 0
@@ -246,12 +254,15 @@ def _check(cut: tuple[float, ...], options: ClusterOptions) -> None:
     for value, name in zip(cut, ("smallest", "largest"), strict=False):
         if np.isnan(value):
             raise BadInput(
-                f"Even at the {name} noise the agreement is below alpha = {options.alpha}: lower alpha or raise eta."
+                f"Even at the {name} noise the agreement is below alpha = {options.alpha}: lower "
+                "alpha or raise eta."
             )
     edges = (0.0, *cut, 1.0)
     if not all(low < high for low, high in pairwise(edges)):
         raise BadInput(
-            f"The first and last stage overlap or fill everything (quantiles {', '.join(f'{c:.3f}' for c in cut)}): "
-            f"raise alpha (now {options.alpha}), lower eta (now {options.eta:g}), use the schedule vp, or train with the "
+            "The first and last stage overlap or fill everything (quantiles "
+            f"{', '.join(f'{c:.3f}' for c in cut)}): "
+            f"raise alpha (now {options.alpha}), lower eta (now {options.eta:g}), use the "
+            "schedule vp, or train with the "
             "boundaries of a preset, without --stages."
         )

@@ -81,8 +81,10 @@ class Found:
         self.first = self.first or (where, height, width)
         if (height, width) != self.first[1:]:
             raise BadInput(
-                f"{where} is {height}x{width} (height x width), but {self.first[0]} is {self.first[1]}x{self.first[2]}: give "
-                "--size H W to make all images equal, and --fit center-crop, resize or pad for the way to do it."
+                f"{where} is {height}x{width} (height x width), but {self.first[0]} is "
+                f"{self.first[1]}x{self.first[2]}: give "
+                "--size H W to make all images equal, and --fit center-crop, resize or pad for "
+                "the way to do it."
             )
         self.entries += 1
         self.grey += channels == 1
@@ -100,7 +102,8 @@ class Found:
         if count and not skip_broken:
             others = f", the first of {count} that are broken" if count > 1 else ""
             raise BadInput(
-                f"Cannot decode the image {first}{others}, of {self.entries}; mend or remove it, or give --skip-broken."
+                f"Cannot decode the image {first}{others}, of {self.entries}; mend or remove it, "
+                "or give --skip-broken."
             )
         if count and count == self.entries:
             raise BadInput(f"All {count} images of {source} are broken; the first is {first}.")
@@ -190,7 +193,8 @@ def _labels(kept: list[_Kept], options: ReadOptions) -> list[Label]:
     missing = [image.name for image in kept if image.name not in given]
     if missing:
         raise BadInput(
-            f"{options.labels} has no label for {missing[0]}, nor for {len(missing) - 1} others of {len(kept)} images; "
+            f"{options.labels} has no label for {missing[0]}, nor for {len(missing) - 1} others "
+            f"of {len(kept)} images; "
             "files are named as they lie in the data, like a/b.png."
         )
     return [given[image.name] for image in kept]

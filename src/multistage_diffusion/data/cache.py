@@ -133,7 +133,8 @@ class Cache:
             writer.finish()
         if self.listing.identity() != self.identity:
             raise BadInput(
-                f"{self.listing.source} changed while it was decoded; repeat the command, and remove {self.folder}."
+                f"{self.listing.source} changed while it was decoded; repeat the command, and "
+                f"remove {self.folder}."
             )
         images = reading.finished(lambda: self._pixels(state))
         _write(self.index, _indexed(images))
@@ -154,7 +155,8 @@ class Cache:
         ):
             return
         raise BadInput(
-            f"{file} is missing or not as it was written; remove {self.folder} to decode {self.listing.source} again."
+            f"{file} is missing or not as it was written; remove {self.folder} to decode "
+            f"{self.listing.source} again."
         )
 
     def _images(self, state: _Shards, index: _Index) -> Images:

@@ -109,7 +109,8 @@ def _grey_or_colour(image: Image.Image) -> tuple[Image.Image, str]:
     if image.mode in ("P", "YCbCr", "HSV"):
         return image.convert("RGB"), ""
     raise ValueError(
-        f"its colour mode {image.mode} is none of grey, colour, palette, CMYK or 16-bit grey; convert it"
+        f"its colour mode {image.mode} is none of grey, colour, palette, CMYK or 16-bit grey; "
+        "convert it"
     )
 
 

@@ -44,7 +44,8 @@ def numbered(
         return None, ()
     if missing:
         raise BadInput(
-            f"{missing[0]} has no label, nor have {len(missing) - 1} others of {len(labels)}; give all images one."
+            f"{missing[0]} has no label, nor have {len(missing) - 1} others of {len(labels)}; "
+            "give all images one."
         )
     if all(isinstance(label, int) for label in labels):
         return _of_numbers([int(label) for label in labels if label is not None], names, classes)
@@ -60,7 +61,8 @@ def _of_numbers(
     for name, label in zip(names, labels, strict=True):
         if label < 0 or (classes and label >= len(classes)):
             raise BadInput(
-                f"{name} has the label {label}; labels count from 0{f' to {len(classes) - 1}' if classes else ''}."
+                f"{name} has the label {label}; labels count from "
+                f"0{f' to {len(classes) - 1}' if classes else ''}."
             )
     return torch.tensor(labels), classes or tuple(str(k) for k in range(max(labels) + 1))
 
@@ -103,7 +105,8 @@ def _of_csv(text: str, where: str) -> Labels:
     reader = csv.DictReader(io.StringIO(text))
     if not {"file", "label"} <= set(reader.fieldnames or ()):
         raise BadInput(
-            f"{where} needs the header file,label in its first line, not {','.join(reader.fieldnames or ())!r}."
+            f"{where} needs the header file,label in its first line, not "
+            f"{','.join(reader.fieldnames or ())!r}."
         )
     rows = [(row["file"], row["label"]) for row in reader]
     if all(label is not None and label.isdecimal() for _, label in rows):
@@ -137,7 +140,8 @@ def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> Labels:
     for name, label in pairs:
         if not isinstance(label, int | str) or isinstance(label, bool) or label == "":
             raise BadInput(
-                f"{where} has the label {label!r} for {name}; labels are whole numbers from 0 or names."
+                f"{where} has the label {label!r} for {name}; labels are whole numbers from 0 or "
+                "names."
             )
     return {PurePosixPath(str(name).replace("\\", "/")).as_posix(): label for name, label in pairs}
 

@@ -36,7 +36,8 @@ class MappedFile:
         latents = self.stored.kind == "f" and len(shape) == 4
         if not (pixels or latents) or not in_order:
             raise BadInput(
-                f"{path} holds {self.stored}{list(shape)}; give uint8 [N, H, W] or [N, H, W, C] for images, "
+                f"{path} holds {self.stored}{list(shape)}; give uint8 [N, H, W] or [N, H, W, C] "
+                "for images, "
                 "or floating point [N, C, H, W] for latents."
             )
         if path.stat().st_size < self.offset + shape[0] * self._row_bytes():

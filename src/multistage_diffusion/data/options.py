@@ -38,7 +38,8 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if len(self.size) > 2 or any(side < 1 for side in self.size):
             raise BadInput(
-                f"--size takes a height and a width, or one number for both, not {' '.join(map(str, self.size))}."
+                "--size takes a height and a width, or one number for both, not "
+                f"{' '.join(map(str, self.size))}."
             )
 
     @property

@@ -31,7 +31,8 @@ class Findings:
     copies: list[list[int]]
     """Groups of images with the same pixels."""
     near: list[Pair]
-    """Images that nearly repeat another, the first of each group of copies standing for the others."""
+    """Images that nearly repeat another, the first of each group of copies standing for the
+    others."""
     proposal: Proposal
     stages: Clustering | str
     """Stages by the closed form on a part of the images, or why there are none."""
@@ -43,7 +44,10 @@ class Findings:
         """What a run would refuse, in sentences without their full stops."""
         survey = self.survey
         count, of = len(survey.broken), survey.expected
-        broken = f"{count} of {of} images {'is' if count == 1 else 'are'} broken; cluster and train refuse them"
+        broken = (
+            f"{count} of {of} images {'is' if count == 1 else 'are'} broken; cluster and train refuse "
+            "them"
+        )
         mend = "mend or remove them, or give --skip-broken"
         refused = bool(count) and not survey.options.skip_broken
         flat = (
@@ -78,7 +82,10 @@ class Findings:
         if not rare:
             return ""
         named = ", ".join(rare[:5]) + (f" and {len(rare) - 5} more" if len(rare) > 5 else "")
-        return f"uneven: {named} ha{'s' if len(rare) == 1 else 've'} at most a tenth of the images of {largest}"
+        return (
+            f"uneven: {named} ha{'s' if len(rare) == 1 else 've'} at most a tenth of the images of "
+            f"{largest}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for programs."""

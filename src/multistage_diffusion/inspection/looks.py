@@ -73,7 +73,8 @@ def evenly(number: int, count: int, wanted: int = PICTURED) -> bool:
 def _of_array(images: Images) -> Iterator[Look]:
     if images.latent:
         raise BadInput(
-            f"{images.source} holds latents; inspect looks at images. multistage cluster reads both."
+            f"{images.source} holds latents; inspect looks at images. multistage cluster reads "
+            "both."
         )
     for row in range(len(images)):
         label = None if images.labels is None else int(images.labels[row])
@@ -110,7 +111,9 @@ def _look(entry: Entry) -> Look | Broken:
 
 
 def orientation(image: Image.Image) -> int:
-    """The orientation its EXIF data gives, 1 for upright; from 5 on height and width change places."""
+    """The orientation its EXIF data gives, 1 for upright; from 5 on height and width change
+    places.
+    """
     late = (
         image.format == "PNG" and "exif" not in image.info
     )  # Pillow would decode all of it to look at its end

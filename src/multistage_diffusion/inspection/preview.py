@@ -31,7 +31,10 @@ def preview(source: str, options: ReadOptions, images: Images) -> Image:
     if size is not None:
         some = list(_originals(source, options, len(images)))
         if any(look.size != size for look in some):
-            title = f"some images of {source}: as they are, what {options.fit} keeps of them in a frame, and as they are read"
+            title = (
+                f"some images of {source}: as they are, what {options.fit} keeps of them in a frame, "
+                "and as they are read"
+            )
             return draw([show(look, size, (options.fit,)) for look in some], title)
     return draw(
         list(_as_read(images)),
@@ -40,7 +43,9 @@ def preview(source: str, options: ReadOptions, images: Images) -> Image:
 
 
 def _originals(source: str, options: ReadOptions, count: int) -> Iterator[Look]:
-    """Some of ``count`` images as they are stored, opened again; of an archive or a table some of the first."""
+    """Some of ``count`` images as they are stored, opened again; of an archive or a table some of
+    the first.
+    """
     found = list_images(source, options)
     if isinstance(found, Images):
         chosen: Images | Listing = found.at(_rows(len(found)))

@@ -111,17 +111,23 @@ def _remarks(shape: tuple[int, int, int], images: int, shortest: float) -> tuple
     remarks = []
     if images < PAPER_IMAGES:
         remarks.append(
-            f"{images:,} images need a small network: the paper's of 129 million parameters would learn them by heart."
+            f"{images:,} images need a small network: the paper's of 129 million parameters would "
+            "learn them by heart."
         )
         remarks.append("--held-out 0.05 sets images aside and says when that begins.")
     if images >= PAPER_IMAGES and TINY < max(shape[1:]) <= SIDES[0]:
         remarks.append(
-            f"{images:,} images are enough for the paper's network (edm-cifar10, 129 million parameters) on a GPU."
+            f"{images:,} images are enough for the paper's network (edm-cifar10, 129 million "
+            "parameters) on a GPU."
         )
     if shortest >= LARGE:
-        latents = "64x64 latents of an autoencoder; multistage cluster reads such latents, training takes images so far"
+        latents = (
+            "64x64 latents of an autoencoder; multistage cluster reads such latents, training takes "
+            "images so far"
+        )
         remarks.append(
-            f"Details of images of 256x256 and more are for latent diffusion (ldm-256, on {latents})."
+            "Details of images of 256x256 and more are for latent diffusion (ldm-256, on "
+            f"{latents})."
         )
     return tuple(remarks)
 

@@ -33,7 +33,8 @@ class Shown:
     size: tuple[int, int]
     """Height and width it had."""
     fits: dict[Fit, Image.Image] = field(default_factory=dict)
-    """What a network sees, for each way to bring the image to size, at most ``CELL`` pixels a side."""
+    """What a network sees, for each way to bring the image to size, at most ``CELL`` pixels a
+    side."""
 
 
 def show(look: Look, size: tuple[int, int] | None, fits: Sequence[Fit]) -> Shown:
@@ -85,7 +86,8 @@ def _framed(
 
 
 def draw(shown: Sequence[Shown], title: str) -> Image.Image:
-    """One picture: originals beside what networks see where there is such, else a grid of the images.
+    """One picture: originals beside what networks see where there is such, else a grid of the
+    images.
 
     Args:
         shown: the images; where there are too many, some of them, spread evenly.

@@ -1,4 +1,6 @@
-"""One pass over a data set: what there is, what is broken, and statistics of the images as they are read."""
+"""One pass over a data set: what there is, what is broken, and statistics of the images as they are
+read.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -118,13 +120,14 @@ class Survey:
 def survey(source: str, options: ReadOptions, watch: Watch = lambda items, *_: items) -> Survey:
     """Looks at every image of a source, one after the other.
 
-    Sizes come first, from the headers alone: where they differ and none is asked for, or where they are larger than the presets
-    are for, images are read in the size that is proposed.
+    Sizes come first, from the headers alone: where they differ and none is asked for, or where they
+    are larger than the presets are for, images are read in the size that is proposed.
 
     Args:
         source: as for ``load``.
         options: how images are read.
-        watch: passes items on, and may show how far they have come: the items, what they are, how many there are.
+        watch: passes items on, and may show how far they have come: the items, what they are, how
+            many there are.
 
     Raises:
         BadInput: if there is nothing to look at.
@@ -146,7 +149,8 @@ def survey(source: str, options: ReadOptions, watch: Watch = lambda items, *_: i
             seen.add(number, look if given is None else replace(look, label=given.get(look.name)))
     if not seen.names:
         raise BadInput(
-            f"All {total} images of {source} are broken; the first is {seen.broken[0].where}: {seen.broken[0].reason}."
+            f"All {total} images of {source} are broken; the first is {seen.broken[0].where}: "
+            f"{seen.broken[0].reason}."
         )
     return seen
 

@@ -13,7 +13,9 @@ __all__ = ["Attention", "SpatialTransformer"]
 
 
 def _heads(channels: int, config: NetworkConfig) -> int:
-    """So many heads, or as many of ``head_channels`` channels as there is room for; their number divides ``channels``."""
+    """So many heads, or as many of ``head_channels`` channels as there is room for; their number
+    divides ``channels``.
+    """
     most = max(1, channels // config.head_channels) if config.head_channels else config.heads
     return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
 
@@ -44,7 +46,8 @@ class Attention(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer layers over the positions of ``[B, C, H, W]`` with attention to a context (Rombach et al. 2022, section 3.3).
+    """Transformer layers over the positions of ``[B, C, H, W]`` with attention to a context
+    (Rombach et al. 2022, section 3.3).
 
     A residual branch without its skip. Where no context is given, the attention to it is left out.
     """
@@ -69,7 +72,9 @@ class SpatialTransformer(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, attention to the context, and a gated feed-forward layer, each behind a layer normalisation."""
+    """Self-attention, attention to the context, and a gated feed-forward layer, each behind a layer
+    normalisation.
+    """
 
     def __init__(self, channels: int, heads: int, context_channels: int) -> None:
         super().__init__()

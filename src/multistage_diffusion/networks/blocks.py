@@ -1,8 +1,8 @@
 """Building blocks of the U-Nets of three bases, one set for all.
 
-The DDPM++ and NCSN++ blocks as EDM and DPM-Solver use them (Karras et al. 2022, table 7; Song et al. 2021, appendix H), the
-ADM block (Dhariwal & Nichol 2021), and those of latent diffusion (Rombach et al. 2022) are settings of the same modules; a
-``NetworkConfig`` says which.
+The DDPM++ and NCSN++ blocks as EDM and DPM-Solver use them (Karras et al. 2022, table 7; Song et
+al. 2021, appendix H), the ADM block (Dhariwal & Nichol 2021), and those of latent diffusion
+(Rombach et al. 2022) are settings of the same modules; a ``NetworkConfig`` says which.
 """
 
 import math
@@ -22,7 +22,9 @@ Resample = Literal["none", "down", "up"]
 
 
 class Resampling(nn.Module):
-    """Halves or doubles height and width with a separable filter; ``(1, 1)`` is the mean of 2x2 and the nearest neighbour."""
+    """Halves or doubles height and width with a separable filter; ``(1, 1)`` is the mean of 2x2 and
+    the nearest neighbour.
+    """
 
     def __init__(self, how: Resample, taps: tuple[int, ...]) -> None:
         super().__init__()
@@ -61,7 +63,9 @@ class Resampling(nn.Module):
 
 
 class PyramidConv(nn.Module):
-    """A 3x3 convolution and a filtered resampling with a single padding, between levels of a pyramid."""
+    """A 3x3 convolution and a filtered resampling with a single padding, between levels of a
+    pyramid.
+    """
 
     def __init__(self, inputs: int, outputs: int, how: Resample, taps: tuple[int, ...]) -> None:
         super().__init__()
@@ -81,7 +85,9 @@ class PyramidConv(nn.Module):
 
 
 class ResamplingConv(nn.Module):
-    """Latent diffusion's resampling: a convolution of stride 2, or the nearest neighbour and a convolution."""
+    """Latent diffusion's resampling: a convolution of stride 2, or the nearest neighbour and a
+    convolution.
+    """
 
     def __init__(self, channels: int, how: Resample) -> None:
         super().__init__()
@@ -97,8 +103,9 @@ class ResamplingConv(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions around an embedding, a skip, and attention if asked for.
 
-    The embedding is added, or shifts and scales the second normalisation (``adaptive_scale``). Residual sums are scaled by
-    ``sqrt(1/2)`` to keep the variance, unless ``residual_scale`` is off.
+    The embedding is added, or shifts and scales the second normalisation (``adaptive_scale``).
+    Residual sums are scaled by ``sqrt(1/2)`` to keep the variance, unless ``residual_scale`` is
+    off.
 
     Args:
         inputs, outputs: channels.
@@ -134,7 +141,9 @@ class ResidualBlock(nn.Module):
         self.attention = kind(outputs, config) if attention else None
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None = None) -> Tensor:
-        """``x`` is ``[B, inputs, H, W]``, ``emb`` ``[B, embedding]``, ``context`` ``[B, tokens, C]``."""
+        """``x`` is ``[B, inputs, H, W]``, ``emb`` ``[B, embedding]``, ``context`` ``[B, tokens,
+        C]``.
+        """
         h = self.conv0(self.resampling(F.silu(self.norm0(x))))
         h = self.conv1(self.dropout(F.silu(self._modulated(h, self.affine(emb)[:, :, None, None]))))
         h = (h + self.skip(self.resampling(x))) * self.scale

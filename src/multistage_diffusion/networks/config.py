@@ -13,14 +13,18 @@ Pyramid = Literal["none", "skip", "residual"]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """A U-Net of encoders and decoders. One of each: unified. One encoder, several decoders: multistage. Pairs: separate."""
+    """A U-Net of encoders and decoders.
+
+    One of each: unified. One encoder, several decoders: multistage. Pairs: separate.
+    """
 
     encoder_widths: tuple[int, ...] = (32,)
     """Channels of each encoder's top level: one shared encoder, or one for each decoder."""
     decoder_widths: tuple[int, ...] = (48, 32, 16)
     """Channels of each decoder's top level, one decoder for each stage, smallest noise first."""
     channel_mult: tuple[int, ...] = (1, 2)
-    """Channels of each level as multiples of the width; each further level halves the resolution."""
+    """Channels of each level as multiples of the width; each further level halves the
+    resolution."""
     blocks: int = 2
     """Residual blocks in each level of an encoder; a decoder has one more."""
     attention_resolutions: tuple[int, ...] = ()
@@ -34,9 +38,13 @@ class NetworkConfig:
     norm_eps: float = 1e-6
     """Added to the variance in a group normalisation."""
     bottom: Literal["encoder", "decoder"] = "decoder"
-    """Who has the two blocks at the lowest resolution: DPM-Solver and latent diffusion share them, EDM does not."""
+    """Who has the two blocks at the lowest resolution:
+
+    DPM-Solver and latent diffusion share them, EDM does not.
+    """
     decoder_attention: Literal["last", "each", "first-decoder"] = "last"
-    """Which blocks of a decoder's level have attention: the last one, each, or each of the first decoder (the paper's LDM)."""
+    """Which blocks of a decoder's level have attention: the last one, each, or each of the first
+    decoder (the paper's LDM)."""
     head_channels: int = 0
     """Channels of an attention head; 0 for a fixed number of heads."""
     heads: int = 1
@@ -60,7 +68,8 @@ class NetworkConfig:
     embedding_mult: int = 1
     """Number of waves as a multiple of the encoder's width."""
     label_embedding: Literal["before", "after"] = "before"
-    """Add the class before the layers of the embedding (EDM) or after them (ADM, latent diffusion)."""
+    """Add the class before the layers of the embedding (EDM) or after them (ADM, latent
+    diffusion)."""
     label_dropout: float = 0.0
     """Share of the training images whose class is hidden, for classifier-free guidance."""
     augment_channels: int = 0
@@ -88,5 +97,6 @@ class NetworkConfig:
                 )
         if len(self.resample_filter) % 2 or sum(self.resample_filter) == 0:
             raise BadInput(
-                f"The setting resample_filter needs an even number of taps, not {list(self.resample_filter)}."
+                "The setting resample_filter needs an even number of taps, not "
+                f"{list(self.resample_filter)}."
             )

@@ -1,4 +1,6 @@
-"""The embedding of noise level, class label and augmentation that all blocks of a network receive."""
+"""The embedding of noise level, class label and augmentation that all blocks of a network
+receive.
+"""
 
 import math
 
@@ -20,7 +22,8 @@ class Embedding(nn.Module):
 
     - ``positional``: sines and cosines with frequencies from 1 to 1/10000 (DDPM++);
     - ``fourier``: sines and cosines with random frequencies (NCSN++);
-    - ``sinusoidal``: cosines and sines with frequencies from 1 to just above 1/10000 (ADM, latent diffusion).
+    - ``sinusoidal``: cosines and sines with frequencies from 1 to just above 1/10000 (ADM, latent
+      diffusion).
 
     Args:
         width: channels of the network's top level; the output has four times as many.
@@ -59,7 +62,9 @@ class Embedding(nn.Module):
     def forward(
         self, c_noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
     ) -> Tensor:
-        """``c_noise`` and ``labels`` are ``[B]``, ``augment`` ``[B, augment_channels]``; returns ``[B, 4 * width]``."""
+        """``c_noise`` and ``labels`` are ``[B]``, ``augment`` ``[B, augment_channels]``; returns
+        ``[B, 4 * width]``.
+        """
         emb = self._waves(c_noise)
         if self.label is not None and self.before:
             emb = emb + self.label(self._one_hot(labels, emb) * math.sqrt(self.classes))
@@ -89,7 +94,9 @@ class Embedding(nn.Module):
         return torch.cat(waves, dim=1)[:, : self.channels]  # an odd width lacks the last one
 
     def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
-        """Labels as ``[B, classes]``; rows of zeros for none, and for some of them in training, if so configured."""
+        """Labels as ``[B, classes]``; rows of zeros for none, and for some of them in training, if
+        so configured.
+        """
         if labels is None:
             return like.new_zeros(len(like), self.classes)
         if self.training and self.label_dropout:

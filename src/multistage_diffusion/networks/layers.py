@@ -13,7 +13,8 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Torch's, but on a processor it always computes the gradient of its input, needed or not (below a frozen encoder).
+    """Torch's, but on a processor it always computes the gradient of its input, needed or not
+    (below a frozen encoder).
 
     Without it, the gradient of the weights ends the process where images lie by pixel (torch 2.13).
     """
@@ -30,7 +31,8 @@ class GroupNorm(nn.GroupNorm):
 def group_norm(channels: int, config: NetworkConfig) -> nn.GroupNorm:
     """Group normalisation with the most groups that divide ``channels``.
 
-    There are at most ``config.groups`` groups, of ``config.group_channels`` channels or more if possible.
+    There are at most ``config.groups`` groups, of ``config.group_channels`` channels or more if
+    possible.
     """
     limit = max(1, min(config.groups, channels // config.group_channels))
     groups = next(g for g in range(limit, 0, -1) if channels % g == 0)
@@ -55,9 +57,11 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
 
 
 class Dropout(nn.Module):
-    """Zeroes entries at random in training and scales the others, with 16 random bits for each entry.
+    """Zeroes entries at random in training and scales the others, with 16 random bits for each
+    entry.
 
-    Torch's own draws one number for each entry, one after another on a CPU, which takes a seventh of a training step there.
+    Torch's own draws one number for each entry, one after another on a CPU, which takes a seventh
+    of a training step there.
 
     Args:
         probability: of a zero, at least 0 and less than 1; rounded to a multiple of ``1 / 65536``.

@@ -1,5 +1,6 @@
-"""Pyramids of NCSN++: the image enters every level of the encoder, or the output grows through every level of the decoder
-(Song et al. 2021, appendix H; Karras et al. 2020, "StyleGAN2", figure 7).
+"""Pyramids of NCSN++: the image enters every level of the encoder, or the output grows through
+every level of the decoder (Song et al. 2021, appendix H; Karras et al. 2020, "StyleGAN2", figure
+7).
 """
 
 import math
@@ -94,7 +95,10 @@ class SkipStep(nn.Module):
 
 
 class ResidualStep(nn.Module):
-    """Joins the features with a pyramid of features from below; both go on. The lowest level begins the pyramid."""
+    """Joins the features with a pyramid of features from below; both go on.
+
+    The lowest level begins the pyramid.
+    """
 
     def __init__(self, below: int, channels: int, config: NetworkConfig) -> None:
         super().__init__()

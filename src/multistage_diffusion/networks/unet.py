@@ -1,7 +1,7 @@
 """The U-Net with one encoder and one decoder per stage (paper, section 4.2).
 
-The encoder sees every noise level; its features and skips are handed to the decoder of each sample's stage. Unified,
-multistage and separate networks are settings of the one class:
+The encoder sees every noise level; its features and skips are handed to the decoder of each
+sample's stage. Unified, multistage and separate networks are settings of the one class:
 
 - unified: one encoder, one decoder;
 - multistage: one encoder, a decoder of its own width for each stage;
@@ -28,7 +28,9 @@ __all__ = ["Decoder", "Encoder", "Features", "StagedUNet"]
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder hands to a decoder: the deepest features, the skips from top to bottom, the embedding, the context."""
+    """What an encoder hands to a decoder: the deepest features, the skips from top to bottom, the
+    embedding, the context.
+    """
 
     deepest: Tensor
     skips: tuple[Tensor, ...]
@@ -70,7 +72,8 @@ class Encoder(nn.Module):
     """The downward half, with the embedding of noise level and label.
 
     Args:
-        shape: channels, height, width of an image; height and width must be divisible by ``2 ** (levels - 1)``.
+        shape: channels, height, width of an image; height and width must be divisible by ``2 **
+            (levels - 1)``.
         width: channels of the top level.
         classes: number of classes, 0 for none.
         config: depth and style.
@@ -190,7 +193,8 @@ class Decoder(nn.Module):
 
 
 class StagedUNet(nn.Module):
-    """A U-Net whose decoder, and encoder if there are several, is chosen for each sample by its stage.
+    """A U-Net whose decoder, and encoder if there are several, is chosen for each sample by its
+    stage.
 
     Args:
         shape: channels, height, width of an image.
@@ -198,7 +202,8 @@ class StagedUNet(nn.Module):
         config: widths and depth.
 
     Raises:
-        BadInput: if the numbers of encoders and decoders do not fit, or the size is not divisible as the levels need.
+        BadInput: if the numbers of encoders and decoders do not fit, or the size is not divisible
+            as the levels need.
     """
 
     def __init__(self, shape: Sequence[int], classes: int, config: NetworkConfig) -> None:
@@ -237,7 +242,8 @@ class StagedUNet(nn.Module):
                 (sharding).
 
         Returns:
-            ``[B, C, H, W]`` in the order of ``x``. A stage without samples is not evaluated and gets no gradient.
+            ``[B, C, H, W]`` in the order of ``x``. A stage without samples is not evaluated and
+            gets no gradient.
         """
         given = (conditions.labels, conditions.augment, conditions.context)
         features = self._encode([x, c_noise, *given], counts)
@@ -261,8 +267,9 @@ class StagedUNet(nn.Module):
 def _attention(shape: Sequence[int], config: NetworkConfig, stage: int) -> tuple[int, ...]:
     """Sizes at which the decoder of a stage has attention.
 
-    The authors' latent diffusion counts the down-sampling on from one decoder to the next, so that the later ones begin at
-    what it takes for the full size; their attention is where the configuration asks for the full size, at their lowest level.
+    The authors' latent diffusion counts the down-sampling on from one decoder to the next, so that
+    the later ones begin at what it takes for the full size; their attention is where the
+    configuration asks for the full size, at their lowest level.
     """
     if config.decoder_attention != "first-decoder" or stage == 0:
         return config.attention_resolutions
@@ -274,7 +281,8 @@ def _check(shape: Sequence[int], config: NetworkConfig) -> None:
     encoders, decoders = len(config.encoder_widths), len(config.decoder_widths)
     if encoders not in (1, decoders):
         raise BadInput(
-            f"{encoders} encoders do not fit {decoders} decoders: give one encoder, or one for each decoder."
+            f"{encoders} encoders do not fit {decoders} decoders: give one encoder, or one for "
+            "each decoder."
         )
     factor = 2 ** (len(config.channel_mult) - 1)
     if shape[1] % factor or shape[2] % factor:

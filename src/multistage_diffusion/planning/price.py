@@ -1,4 +1,6 @@
-"""What a run will cost, before it is paid: multiply-accumulates, bytes and, measured for a few seconds, time."""
+"""What a run will cost, before it is paid: multiply-accumulates, bytes and, measured for a few
+seconds, time.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -28,13 +30,16 @@ class Price:
     parameters: int
     """Of the whole network."""
     activations: list[int]
-    """Bytes that one training image of each stage keeps for the backward pass, in the run's number format."""
+    """Bytes that one training image of each stage keeps for the backward pass, in the run's number
+    format."""
     speed: Speed | None
     """Measured on this machine, if so asked for."""
 
     @property
     def training_macs(self) -> float:
-        """Multiply-accumulates for one training image, forward and backward, in the mean over stages."""
+        """Multiply-accumulates for one training image, forward and backward, in the mean over
+        stages.
+        """
         return sum(
             share * cost.training_macs for share, cost in zip(self.share, self.costs, strict=True)
         )

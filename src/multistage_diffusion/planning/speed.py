@@ -1,4 +1,6 @@
-"""How fast this machine trains and evaluates a network: short measurements, for an estimate of a whole run."""
+"""How fast this machine trains and evaluates a network: short measurements, for an estimate of a
+whole run.
+"""
 
 import statistics
 import time
@@ -40,7 +42,8 @@ def measure_speed(
     """Measures on batches of one stage at a time.
 
     Args:
-        config: the run; its precision is used, and its batch size unless a step would take longer than ``seconds``.
+        config: the run; its precision is used, and its batch size unless a step would take longer
+            than ``seconds``.
         device: where to compute.
         seconds: about how long each of the measurements may take, a few for each stage.
     """
@@ -97,7 +100,9 @@ def _per_image(work: Callable[[Batch], object], batches: list[Batch], seconds: f
 
 
 def _median(work: Callable[[], object], seconds: float) -> float:
-    """Median time of at least three calls, and more while there is time, after one that is not counted."""
+    """Median time of at least three calls, and more while there is time, after one that is not
+    counted.
+    """
     work()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:

@@ -1,4 +1,7 @@
-"""Named settings to start from. Every one of them can be overridden, in Python with ``dataclasses.replace``."""
+"""Named settings to start from.
+
+Every one of them can be overridden, in Python with ``dataclasses.replace``.
+"""
 
 from multistage_diffusion.presets.configure import choose_stages, configure_run, preset_model
 from multistage_diffusion.presets.paper import PAPER

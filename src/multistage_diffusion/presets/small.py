@@ -38,7 +38,8 @@ DIGITS = Preset(
     ),
 )
 
-# They cost as much as a unified network of width 32; of the widths tried, their loss is least behind
+# They cost as much as a unified network of width 32; of the widths tried, their loss is least
+# behind
 # it where it is behind (benchmarks/study.md).
 SMALL_WIDTHS = (40, 24, 24)
 

@@ -16,8 +16,8 @@ __all__ = ["Prediction", "dpm_multistep", "dpm_singlestep", "dpmpp_2m", "singles
 def dpmpp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). Order 2, one evaluation for each step.
 
-    The exact solution for a denoiser that is linear in ``lambda = -ln sigma``, extrapolated from the last two
-    evaluations; the first step and a step to 0 are of order 1.
+    The exact solution for a denoiser that is linear in ``lambda = -ln sigma``, extrapolated from
+    the last two evaluations; the first step and a step to 0 are of order 1.
     """
     previous: tuple[float, Tensor] | None = None
     for sigma, target in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
@@ -32,9 +32,11 @@ def dpmpp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a DPM-Solver holds constant over a step: the noise (DPM-Solver), or the data (DPM-Solver++).
+    """What a DPM-Solver holds constant over a step: the noise (DPM-Solver), or the data (DPM-
+    Solver++).
 
-    With ``h = ln(s / t)`` for a step from the level s to t and ``phi(z) = expm1(z)``, the first-order step is
+    With ``h = ln(s / t)`` for a step from the level s to t and ``phi(z) = expm1(z)``, the first-
+    order step is
 
         noise:  x - t phi(h) eps,       data:  (t / s) x - phi(-h) D.
 
@@ -51,7 +53,9 @@ class Prediction:
     def step(
         self, x: Tensor, s: float, t: float, value: Tensor, slope: Tensor | None = None
     ) -> Tensor:
-        """The exact step for a prediction that is ``value``, plus ``slope`` times the share of h that has passed (t > 0)."""
+        """The exact step for a prediction that is ``value``, plus ``slope`` times the share of h
+        that has passed (t > 0).
+        """
         base, scale = (
             ((t / s) * x, t / s - 1) if self.data else (x, s - t)
         )  # scale is phi(-h), or t phi(h)
@@ -82,7 +86,9 @@ def dpm_multistep(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, data: bool =
 
 
 def singlestep_orders(evaluations: int) -> list[int]:
-    """Orders of the steps that use so many evaluations: threes, then what is left (Lu et al. 2022, "DPM-Solver-fast")."""
+    """Orders of the steps that use so many evaluations: threes, then what is left (Lu et al. 2022,
+    "DPM-Solver-fast").
+    """
     threes, left = divmod(checked_steps(evaluations), 3)
     return [3] * (threes - 1) + [2, 1] if left == 0 else [3] * threes + [left]
 
@@ -104,7 +110,9 @@ def dpm_singlestep(
 
 
 def _by_evaluations(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, data: bool) -> Tensor:
-    """Single steps of order 3 with as many evaluations as there are steps in ``sigmas``, evenly spaced in ln sigma."""
+    """Single steps of order 3 with as many evaluations as there are steps in ``sigmas``, evenly
+    spaced in ln sigma.
+    """
     to_zero = float(sigmas[-1]) == 0
     low, evaluations = float(sigmas[-1 - to_zero]), len(sigmas) - 1 - to_zero
     if evaluations:

@@ -36,7 +36,8 @@ class SampleOptions:
     """How images are drawn."""
 
     solver: SolverName = "heun"
-    """heun takes two evaluations of the network a step, the others one. dpm-3s and dpmpp-3s space their steps in log sigma."""
+    """heun takes two evaluations of the network a step, the others one. dpm-3s and dpmpp-3s space
+    their steps in log sigma."""
     steps: int = 18
     """Steps from pure noise to the image."""
     grid: Literal["karras", "log-snr"] = "karras"

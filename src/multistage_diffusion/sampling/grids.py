@@ -10,7 +10,9 @@ __all__ = ["karras_grid", "log_snr_grid"]
 
 
 def karras_grid(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
-    """``steps`` levels evenly spaced in ``sigma^(1/rho)``, then 0 (Karras et al. 2022, eq. 5): float64 ``[steps + 1]``."""
+    """``steps`` levels evenly spaced in ``sigma^(1/rho)``, then 0 (Karras et al. 2022, eq. 5):
+    float64 ``[steps + 1]``.
+    """
     ramp = torch.linspace(
         sigma_max ** (1 / rho), sigma_min ** (1 / rho), checked_steps(steps), dtype=torch.float64
     )

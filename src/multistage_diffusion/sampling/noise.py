@@ -10,9 +10,11 @@ __all__ = ["noise"]
 
 
 def noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Unit Gaussian noise for the images with these indices: float32 ``[len(indices), *shape]``, on the CPU.
+    """Unit Gaussian noise for the images with these indices: float32 ``[len(indices), *shape]``, on
+    the CPU.
 
-    Each image's noise is a function of ``seed`` and its own index only, not of the batch or the device.
+    Each image's noise is a function of ``seed`` and its own index only, not of the batch or the
+    device.
     """
     rows = [
         np.random.default_rng((seed, index)).standard_normal(tuple(shape), dtype=np.float32)

@@ -35,7 +35,9 @@ def mapped(images: Images, folder: Path) -> Images:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("batch-reader")]
+    return [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("batch-reader")
+    ]
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 5])

@@ -1,4 +1,5 @@
-"""Averages of a run: their clocks, snapshots, resumption, and others made of them against the same tracked directly."""
+"""Averages of a run: their clocks, snapshots, resumption, and others made of them against the same
+tracked directly."""
 
 import shutil
 from dataclasses import replace
@@ -64,7 +65,8 @@ def averages(denoiser: NetworkDenoiser, clock: str) -> Averages:
 def test_a_half_life_is_in_the_images_that_a_part_counts(
     denoiser: NetworkDenoiser, clock: str, counted: tuple[int, ...]
 ) -> None:
-    """A decoder with an eighth of the images forgets its start eight times more slowly by its own clock; one with none, never."""
+    """A decoder with an eighth of the images forgets its start eight times more slowly by its own
+    clock; one with none, never."""
     made = averages(denoiser, clock)
     assert made.seen.tolist() == [STEPS * count for count in counted]
     assert values(made.main.network) == pytest.approx(
@@ -83,7 +85,8 @@ def test_separate_encoders_count_as_their_decoders() -> None:
 def test_power_function_averages_forget_the_start_and_weigh_a_step_by_their_profile(
     denoiser: NetworkDenoiser, clock: str
 ) -> None:
-    """With weights of 1 in one step of equal steps, only the number of steps since counts, not the clock."""
+    """With weights of 1 in one step of equal steps, only the number of steps since counts, not the
+    clock."""
     made = averages(denoiser, clock)
     fill(denoiser, 1)
     made.update(denoiser.network, COUNTS)
@@ -119,7 +122,10 @@ def thinned(run: Path, copy: Path, keep: int) -> Path:
 def test_other_averages_are_those_that_would_have_been_tracked(
     few_digits: Images, tmp_path: Path, clock: str
 ) -> None:
-    """The weights of both runs are the same. Errors are parts of the distance between the two stored averages."""
+    """The weights of both runs are the same.
+
+    Errors are parts of the distance between the two stored averages.
+    """
     others = (0.07, 0.15)
     same = {
         "images": 640,

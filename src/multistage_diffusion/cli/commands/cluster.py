@@ -29,18 +29,23 @@ MAY_CHANGE = ("pairs", "ci_width", "most_pairs")  # of a computation that is con
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Find the noise levels at which a data set's stages begin and end, and write them to a stages file.
+    """Find the noise levels at which a data set's stages begin and end, and write them to a stages
+    file.
 
-    The same command again continues an interrupted one. Several processes (torchrun) share the work.
+    The same command again continues an interrupted one. Several processes (torchrun) share the
+    work.
     """
 
     data: str
-    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in the README. Or latents: a
-    floating point .npy file [N, C, H, W]."""
+    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in
+    the README. Or latents: a floating point .npy file [N, C, H, W]."""
     out: Path = Path("stages.json")
     """The stages file to write."""
     schedule: ScheduleName = "vp"
-    """Density of noise levels to average over. The paper uses vp for every base; boundaries in sigma serve all of them."""
+    """Density of noise levels to average over.
+
+    The paper uses vp for every base; boundaries in sigma serve all of them.
+    """
     checkpoint: Path | None = None
     """A run or a model file, for the method gradient."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
@@ -62,7 +67,8 @@ class Cluster:
 
     def _write(self, images: Images) -> None:
         print_line(
-            f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}"
+            f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint "
+            f"{images.fingerprint}"
         )
         file = find_model(self.checkpoint) if self.checkpoint else None
         checkpoint = fingerprint(file) if file else None
@@ -71,7 +77,8 @@ class Cluster:
         figure = self.out.with_suffix(".svg")
         if figure.exists():
             raise BadInput(
-                f"{figure} exists, and the figure of {self.out} would go there; choose another --out."
+                f"{figure} exists, and the figure of {self.out} would go there; choose another "
+                "--out."
             )
         partial = Partial(
             self.out.with_name(f"{self.out.name}.partial"),
@@ -98,7 +105,8 @@ class Partial:
 
     Args:
         path: their file.
-        identity: what they are sums of. More pairs may be asked for when the computation is continued.
+        identity: what they are sums of. More pairs may be asked for when the computation is
+            continued.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
@@ -169,7 +177,8 @@ def _show(result: Clustering) -> None:
         print_line(f"similarity within stages by their number: {listed}")
         enough = next((n for n, value in enumerate(similarity, 1) if value >= options.alpha), None)
         print_line(
-            f"alpha = {options.alpha} is {f'first reached by {enough} stages' if enough else 'reached by none of these'}"
+            f"alpha = {options.alpha} is "
+            f"{f'first reached by {enough} stages' if enough else 'reached by none of these'}"
         )
 
 

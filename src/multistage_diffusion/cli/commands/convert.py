@@ -1,4 +1,6 @@
-"""``multistage convert``: weights of other programs, and a unified network as the beginning of a multi-stage one."""
+"""``multistage convert``: weights of other programs, and a unified network as the beginning of a
+multi-stage one.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +22,11 @@ __all__ = ["Convert"]
 
 @dataclass(frozen=True, kw_only=True)
 class Convert:
-    """Read a checkpoint of EDM (.pkl), score_sde (.pth) or latent diffusion (.ckpt), or give a unified network several decoders.
+    """Read a checkpoint of EDM (.pkl), score_sde (.pth) or latent diffusion (.ckpt), or give a
+    unified network several decoders.
 
-    Nothing that a checkpoint contains is run: files that ask for more than tensors and plain containers are refused.
+    Nothing that a checkpoint contains is run: files that ask for more than tensors and plain
+    containers are refused.
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
@@ -34,7 +38,10 @@ class Convert:
     decoder_widths: tuple[int, ...] = ()
     """Make a multi-stage network of a unified one, with these decoders."""
     stages: Path | None = None
-    """The stages of these decoders: a stages file. Without one, those of the preset's multi-stage twin."""
+    """The stages of these decoders: a stages file.
+
+    Without one, those of the preset's multi-stage twin.
+    """
 
     def run(self) -> None:
         if self.out.exists():

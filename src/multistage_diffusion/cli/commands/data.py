@@ -44,17 +44,22 @@ CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Look at every image of a data set: sizes, channels, labels, broken files, duplicates, statistics; and what to begin with.
+    """Look at every image of a data set: sizes, channels, labels, broken files, duplicates,
+    statistics; and what to begin with.
 
-    Broken images are named and the others looked at; the exit code is 2 then, as cluster and train refuse them, unless
-    --skip-broken is given.
+    Broken images are named and the others looked at; the exit code is 2 then, as cluster and train
+    refuse them, unless --skip-broken is given.
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
-    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in the README."""
+    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in
+    the README."""
     out: Path | None = None
-    """Folder for contact-sheet.png, inspection.json and lists. Default: inspection-NAME, named after the data. An earlier
-    inspection of the same data there is replaced."""
+    """Folder for contact-sheet.png, inspection.json and lists.
+
+    Default: inspection-NAME, named after the data. An earlier inspection of the same data there is
+    replaced.
+    """
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     dry_run: bool = False
     """Print the resolved settings and stop."""
@@ -105,7 +110,10 @@ def _title(found: Findings, data: str) -> str:
     if not options.size:
         return f"{len(found.survey.shown)} of the {len(found.survey.names):,} images of {data}"
     size = " ".join(reading_arguments(ReadOptions(size=options.size)))
-    return f"some images of {data}: in a frame what {options.fit} keeps, beside it what {size} and each --fit make of them"
+    return (
+        f"some images of {data}: in a frame what {options.fit} keeps, beside it what {size} and each "
+        "--fit make of them"
+    )
 
 
 def _broken_lines(found: Findings) -> list[str]:
@@ -161,7 +169,8 @@ def _show_sizes(found: Findings) -> None:
     ratios = [width / height for height, width in seen.sizes.elements()]
     wide, high = sum(ratio > 1 for ratio in ratios), sum(ratio < 1 for ratio in ratios)
     print_line(
-        f"width by height: {min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}; "
+        f"width by height: {min(ratios):.2f} to {max(ratios):.2f}, median "
+        f"{statistics.median(ratios):.2f}; "
         f"{wide:,} wide, {high:,} high, {total - wide - high:,} square"
     )
     print_line("")
@@ -235,7 +244,8 @@ def _show_duplicates(found: Findings) -> None:
     )
     near = len(found.near) - mirrored
     print_line(
-        f"\nduplicates: {extra:,} with the pixels of another image, {near:,} nearly the same, {mirrored:,} mirrored"
+        f"\nduplicates: {extra:,} with the pixels of another image, {near:,} nearly the same, "
+        f"{mirrored:,} mirrored"
     )
     for line in most_of(found.duplicate_lines()):
         print_line(f"  {line}")

@@ -24,7 +24,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Cluster, train, sample, evaluate and report on 1,797 handwritten digits. The same command again continues."""
+    """Cluster, train, sample, evaluate and report on 1,797 handwritten digits.
+
+    The same command again continues.
+    """
 
     out: Path = Path("runs/demo")
     """Folder of the run."""
@@ -68,11 +71,14 @@ class Recognition:
     shares: Sequence[float]
     """Share of each class in the generated images."""
     copies: float
-    """Share of generated images that are nearer to a real one than the closest 1 % of real ones are to another."""
+    """Share of generated images that are nearer to a real one than the closest 1 % of real ones are
+    to another."""
 
 
 def recognise(real: Images, generated: Images, folds: int = 5) -> Recognition:
-    """Judges generated images by a logistic regression on the real ones; real images are judged by cross-validation."""
+    """Judges generated images by a logistic regression on the real ones; real images are judged by
+    cross-validation.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict
 
@@ -96,7 +102,9 @@ def _rows(images: Images) -> Floats:
 
 
 def _nearest(a: Floats, b: Floats, itself: bool = False) -> Floats:
-    """Distance of each row of ``a`` to the nearest row of ``b``, but for itself where both are one set."""
+    """Distance of each row of ``a`` to the nearest row of ``b``, but for itself where both are one
+    set.
+    """
     from scipy.spatial import KDTree
 
     distances: Floats = KDTree(b).query(a, k=2 if itself else 1)[0]
@@ -105,10 +113,12 @@ def _nearest(a: Floats, b: Floats, itself: bool = False) -> Floats:
 
 def _show(found: Recognition) -> None:
     print_line(
-        f"a classifier of the real digits gives held-out digits a mean top probability of {found.real:.3f},"
+        "a classifier of the real digits gives held-out digits a mean top probability of "
+        f"{found.real:.3f},"
     )
     print_line(
-        f"the samples {found.generated:.3f}; classes in the samples: {' '.join(f'{share:.0%}' for share in found.shares)};"
+        f"the samples {found.generated:.3f}; classes in the samples: "
+        f"{' '.join(f'{share:.0%}' for share in found.shares)};"
     )
     print_line(f"copies of real digits: {found.copies:.1%}")
 

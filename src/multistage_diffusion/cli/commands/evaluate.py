@@ -34,14 +34,18 @@ __all__ = ["Evaluate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure the Frechet distance between generated and real images, and what a model costs in each stage."""
+    """Measure the Frechet distance between generated and real images, and what a model costs in
+    each stage.
+    """
 
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|DIR")]
     """A run or model file, from which images are drawn, or a folder of generated images."""
     data: str
-    """The real images: a folder, an archive, shards, a table, a hub id or 'digits'; read as the options below say."""
+    """The real images: a folder, an archive, shards, a table, a hub id or 'digits'; read as the
+    options below say."""
     metric: Literal["fd-efficientnet-lite0", "fd-pixels"] = "fd-efficientnet-lite0"
-    """Frechet distance over which features. Neither is the FID, whose features come from Inception."""
+    """Frechet distance over which features. Neither is the FID, whose features come from
+    Inception."""
     images: int | None = None
     """Generated images to use. Default: all of a folder, 1000 of a run."""
     real_images: int | None = None
@@ -124,16 +128,19 @@ class Evaluate:
     def _report(self, result: dict[str, Any], path: Path) -> None:
         real = result["data"]["images"]
         print_line(
-            f"{self.metric} = {result['value']:.4f}  ({result['images']} generated against {real} real images)"
+            f"{self.metric} = {result['value']:.4f}  ({result['images']} generated against {real} "
+            "real images)"
         )
         if result["images"] < 10_000:
             print_line(
-                "Frechet distances grow as samples get fewer: compare only numbers made with as many images."
+                "Frechet distances grow as samples get fewer: compare only numbers made with as "
+                "many images."
             )
         for stage, cost in enumerate(result.get("cost", {}).get("stages", [])):
             calls = result["cost"]["evaluations_per_stage"][stage]
             print_line(
-                f"stage {stage + 1}: {cost['parameters']:,} parameters, {cost['macs'] / 1e6:,.1f} M MACs, {calls} evaluations"
+                f"stage {stage + 1}: {cost['parameters']:,} parameters, {cost['macs'] / 1e6:,.1f} "
+                f"M MACs, {calls} evaluations"
             )
         print_line(f"added to {path}")
 

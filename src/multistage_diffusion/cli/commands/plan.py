@@ -1,4 +1,6 @@
-"""``multistage plan``: what a network costs in training and in sampling, against its unified twin."""
+"""``multistage plan``: what a network costs in training and in sampling, against its unified
+twin.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +26,15 @@ __all__ = ["Plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Show what a network costs before it is trained: parameters, multiply-accumulates (MACs), memory and time."""
+    """Show what a network costs before it is trained: parameters, multiply-accumulates (MACs),
+    memory and time.
+    """
 
     stages: Path | None = None
     """Stages file from multistage cluster; without one, the preset's own boundaries."""
     shape: tuple[int, int, int] | None = None
-    """Channels, height and width of an image; by default those of the stages file's data, or the preset's usual ones."""
+    """Channels, height and width of an image; by default those of the stages file's data, or the
+    preset's usual ones."""
     classes: int | None = None
     """Number of classes of a conditional model; 10 if not given."""
     steps: int = 18
@@ -62,7 +67,8 @@ class Plan:
                 else f"{torch.get_num_threads()} threads of this processor"
             )
             print_line(
-                f"Times are measured in {config.training.precision} on {where}, in short runs of one stage at a time."
+                f"Times are measured in {config.training.precision} on {where}, in short runs of "
+                "one stage at a time."
             )
 
     def _config(self) -> RunConfig:
@@ -93,7 +99,8 @@ class Plan:
         twin = price(_twin(config), self.steps, measure=False)
         _show(proposed, price(proposed, self.steps, measure=False), twin)
         print_line(
-            f"at most {ratio:g}x the unified network's cost in {self.budget_for}: --decoder-widths {' '.join(map(str, widths))}"
+            f"at most {ratio:g}x the unified network's cost in {self.budget_for}: "
+            f"--decoder-widths {' '.join(map(str, widths))}"
         )
 
 
@@ -136,7 +143,8 @@ def _show(config: RunConfig, ours: Price, twin: Price) -> None:
     ]
     print_table(headings, _rows(config, ours, twin))
     print_line(
-        f"widths: encoder {_listed(network.encoder_widths)}, decoders {_listed(network.decoder_widths)}\n"
+        f"widths: encoder {_listed(network.encoder_widths)}, decoders "
+        f"{_listed(network.decoder_widths)}\n"
     )
     times = _times(config, ours, twin) if ours.speed else []
     print_table(

@@ -37,7 +37,10 @@ class Sample:
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run, or a model file."""
     out: Path | None = None
-    """Folder for the images 000000.png, 000001.png, ...; a grid of the first 100 goes beside it. Default: RUN/samples."""
+    """Folder for the images 000000.png, 000001.png, ...; a grid of the first 100 goes beside it.
+
+    Default: RUN/samples.
+    """
     images: int = 64
     """Number of images."""
     batch_size: int = 64
@@ -76,7 +79,8 @@ def sample_run(
     channels = model.config.shape[0]
     if channels not in (1, 3):
         raise BadInput(
-            f"The images of this model have {channels} channels; PNG files are written for 1 (grey) and 3 (colour)."
+            f"The images of this model have {channels} channels; PNG files are written for 1 "
+            "(grey) and 3 (colour)."
         )
     check_label(model, options)
     grid = _claim_folder(model, options, out)
@@ -92,7 +96,8 @@ def sample_run(
     save_png(grid, grid_image(shown, columns=10 if images >= GRID_IMAGES else 8))
     calls = ", ".join(map(str, evaluations_per_stage(model.config, options)))
     print_line(
-        f"{images} images in {out}, a grid of them in {grid}; evaluations per image by stage: {calls}"
+        f"{images} images in {out}, a grid of them in {grid}; evaluations per image by stage: "
+        f"{calls}"
     )
 
 
@@ -111,7 +116,8 @@ def _file(out: Path, index: int) -> Path:
 
 
 def _claim_folder(model: Model, options: SampleOptions, out: Path) -> Path:
-    """Notes in ``out`` what its images are, or checks that they are the same; returns the path of the grid.
+    """Notes in ``out`` what its images are, or checks that they are the same; returns the path of
+    the grid.
 
     Raises:
         BadInput: if the folder holds other files.
@@ -125,11 +131,13 @@ def _claim_folder(model: Model, options: SampleOptions, out: Path) -> Path:
     if note.exists():
         if read_json(note) != identity:
             raise BadInput(
-                f"{out} holds images of another model or other settings; choose another --out or remove it."
+                f"{out} holds images of another model or other settings; choose another --out or "
+                "remove it."
             )
     elif grid.exists() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise BadInput(
-            f"{grid if grid.exists() else out} exists and was not made by this command; choose another --out."
+            f"{grid if grid.exists() else out} exists and was not made by this command; choose "
+            "another --out."
         )
     write_json(note, identity)
     return grid

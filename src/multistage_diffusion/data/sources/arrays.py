@@ -79,7 +79,8 @@ def _channels_first(images: Pixels) -> Tensor:
 def _integer_labels(labels: NDArray[Any], count: int, where: str) -> tuple[Tensor, tuple[str, ...]]:
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or (count and labels.min() < 0):
         raise BadInput(
-            f"{where} needs 'labels' as {count} integers from 0, not {labels.dtype}{list(labels.shape)}."
+            f"{where} needs 'labels' as {count} integers from 0, not "
+            f"{labels.dtype}{list(labels.shape)}."
         )
     values = torch.from_numpy(labels.astype(np.int64))
     return values, tuple(str(k) for k in range(int(values.max()) + 1 if count else 0))

@@ -122,7 +122,8 @@ def _pattern(source: str, options: ReadOptions) -> Listing:
     if all(path.suffix == ".parquet" for path in paths):
         return list_parquet(paths, source, _without_split(options, source))
     raise BadInput(
-        f"{source} stands for {paths[0]} and others; a pattern may stand for .tar files or for .parquet files."
+        f"{source} stands for {paths[0]} and others; a pattern may stand for .tar files or for "
+        ".parquet files."
     )
 
 
@@ -169,7 +170,8 @@ def _without_columns(listing: Listing, options: ReadOptions) -> Listing:
 def _refuse_columns(source: str, options: ReadOptions) -> None:
     if options.label_column is not None:
         raise BadInput(
-            f"--label-column is for tables and WebDataset shards, and {source} is none; use --labels FILE."
+            f"--label-column is for tables and WebDataset shards, and {source} is none; use "
+            "--labels FILE."
         )
     _without_split(options, source)
 

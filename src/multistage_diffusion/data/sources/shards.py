@@ -82,7 +82,8 @@ def _label(fields: dict[str, bytes], label_key: str | None, where: str) -> Label
     found = next((about[key] for key in keys if key in about), None)
     if label_key is not None and not isinstance(found, int | str):
         raise BadInput(
-            f"{where}.json has no whole number or name under {label_key!r}; its keys are {list(about)}."
+            f"{where}.json has no whole number or name under {label_key!r}; its keys are "
+            f"{list(about)}."
         )
     return found if isinstance(found, int | str) else None
 

@@ -154,7 +154,8 @@ def list_hub(name: str, options: ReadOptions) -> Listing:
             found = datasets.load_dataset(name)
     except Exception as error:  # of the network, the hub, its files: whatever it is, the name did not lead to a data set
         raise BadInput(
-            f"There is no folder or file {name}, and no data set of that name could be loaded from the Hugging Face hub: "
+            f"There is no folder or file {name}, and no data set of that name could be loaded "
+            "from the Hugging Face hub: "
             f"{' '.join(str(error).split()).removesuffix('.')}."
         ) from error
     return _of_dataset(found, name, options)
@@ -300,7 +301,8 @@ def _label(row: Mapping[str, Any], column: str | None, where: str) -> Label:
     value = row[column] if column else None
     if value is not None and not isinstance(value, int | str):
         raise BadInput(
-            f"{where} has {value!r} in the column {column}; labels are whole numbers from 0 or names."
+            f"{where} has {value!r} in the column {column}; labels are whole numbers from 0 or "
+            "names."
         )
     return value
 

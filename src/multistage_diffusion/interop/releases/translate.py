@@ -1,6 +1,8 @@
-"""The networks of the paper's release and of its three bases: their settings and the names of their parameters, as ours.
+"""The networks of the paper's release and of its three bases: their settings and the names of their
+parameters, as ours.
 
-A base is ``edm`` (EDM and its multi-stage version), ``dpm-solver`` (score_sde's NCSN++) or ``ldm`` (latent diffusion).
+A base is ``edm`` (EDM and its multi-stage version), ``dpm-solver`` (score_sde's NCSN++) or ``ldm``
+(latent diffusion).
 """
 
 from collections.abc import Mapping
