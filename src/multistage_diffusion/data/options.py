@@ -20,25 +20,30 @@ class ReadOptions:
     """
 
     size: tuple[int, ...] = ()
-    """Height and width to bring every image to; one number for a square. Without it, images must be of one size."""
+    """Height and width to bring every image to; one number for a square. Without it, images must
+    be of one size."""
     fit: Fit = "center-crop"
-    """How an image gets that size: the shorter side is scaled and the middle cut out, both sides are stretched, or the longer
-    side is scaled and the rest filled by reflection."""
+    """How an image gets that size: the shorter side is scaled and the middle cut out, both sides
+    are stretched, or the longer side is scaled and the rest filled by reflection."""
     labels: Path | None = None
-    """File with the label of each image: CSV with the header file,label, or JSON {"file": label} or {"labels": [["file", 3]]}."""
+    """File with the label of each image: CSV with the header file,label, or JSON {"file": label}
+    or {"labels": [["file", 3]]}."""
     label_column: str | None = None
-    """Column of a table, or key in the .json of a WebDataset sample, that holds the label. Default: the first class label."""
+    """Column of a table, or key in the .json of a WebDataset sample, that holds the label.
+    Default: the first class label."""
     split: str | None = None
     """Part of a Hugging Face data set, such as test. Default: train, or the only one."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded, and name them, instead of stopping."""
     cache: Path | None = None
-    """Folder to keep decoded images in. Default: ~/.cache/multistage-diffusion for more than 1 GiB, else memory."""
+    """Folder to keep decoded images in. Default: ~/.cache/multistage-diffusion for more than
+    1 GiB, else memory."""
 
     def __post_init__(self) -> None:
         if len(self.size) > 2 or any(side < 1 for side in self.size):
+            given = " ".join(map(str, self.size))
             raise BadInput(
-                f"--size takes a height and a width, or one number for both, not {' '.join(map(str, self.size))}."
+                f"--size takes a height and a width, or one number for both, not {given}."
             )
 
     @property

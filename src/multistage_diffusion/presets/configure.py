@@ -66,9 +66,9 @@ def plan_run(
         BadInput: if the data are latents, stages and decoders differ in number, a conditional model lacks labels, or a
             setting has not a number for each part of the network.
     """
-    if images.latent:
+    if not images.space.decodes_to_pixels:
         raise BadInput(
-            f"{path} holds latents; stages can be found for them, but networks are trained on images so far."
+            f"{path} holds {images.space.contents}; stages can be found for them, but networks are trained on images so far."
         )
     if preset.training.augment and preset.network.augment_channels != LABELS:
         raise BadInput(

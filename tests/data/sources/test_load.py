@@ -13,6 +13,7 @@ from multistage_diffusion.data import Images, load, to_pixels, to_unit_range
 from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.presets import PRESETS, plan_run
+from multistage_diffusion.space import LATENTS
 from multistage_diffusion.stages import Stages
 
 
@@ -102,7 +103,7 @@ def test_latents_keep_their_values(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal((6, 4, 2, 2)).astype(np.float16)
     np.save(tmp_path / "latents.npy", values)
     latents = load(tmp_path / "latents.npy")
-    assert latents.latent
+    assert latents.space is LATENTS
     torch.testing.assert_close(to_unit_range(latents.pixels[:]), torch.from_numpy(values).float())
     assert latents.standard_deviation == pytest.approx(values.astype(np.float64).std())
     with pytest.raises(BadInput, match="latents"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from multistage_diffusion.data import ReadOptions, load
-from multistage_diffusion.data.sources.load import expand
+from multistage_diffusion.data.sources.location import expand_braces as expand
 from multistage_diffusion.errors import BadInput
 
 

@@ -11,7 +11,7 @@ import tyro
 from rich.markup import escape
 
 from multistage_diffusion.cli.output import show_plan, table
-from multistage_diffusion.cli.reading import most_of
+from multistage_diffusion.cli.reading import first_lines
 from multistage_diffusion.cli.terminal import say, track, warn
 from multistage_diffusion.clustering import Clustering
 from multistage_diffusion.config import to_json
@@ -118,7 +118,7 @@ def _show(found: Findings, data: str) -> None:
     )
     for note in seen.notes:
         warn(f"{data}: {note}")
-    for line in most_of(_broken_lines(found)):
+    for line in first_lines(_broken_lines(found)):
         say(f"  broken: {line}")
     _show_sizes(found)
     say("")
@@ -233,7 +233,7 @@ def _show_duplicates(found: Findings) -> None:
     say(
         f"\nduplicates: {extra:,} with the pixels of another image, {near:,} nearly the same, {mirrored:,} mirrored"
     )
-    for line in most_of(found.duplicate_lines()):
+    for line in first_lines(found.duplicate_lines()):
         say(f"  {line}")
 
 

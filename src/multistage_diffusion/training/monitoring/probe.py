@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.preconditioning import weighted_error
@@ -43,7 +43,7 @@ class Probe:
         """Draws images and noise at random and levels stratified inside each stage, under the schedule's density."""
         draw = generator(seed, Stream.PROBE)
         chosen = torch.randint(len(images), (per_stage * len(stages),), generator=draw)
-        clean = to_unit_range(images.pixels[chosen])
+        clean = images.space.encode(images.pixels[chosen])
         sigma = torch.cat(
             [stage_levels(schedule, stages, k, per_stage, draw) for k in range(len(stages))]
         )
