@@ -5,7 +5,7 @@ The public names, imported when they are first used:
 - ``load``, ``ReadOptions``, ``Images``: data sets;
 - ``VP``, ``LogNormal``, ``Karras``, ``VE``, ``DDPM``: noise schedules; ``Stages``: partitions of their levels;
 - ``OptimalDenoiser``, ``ClusterOptions``, ``cluster``: the closed form and the stages it gives;
-- ``PRESETS``, ``plan_run``, ``train``: training; ``load_model``: a trained model;
+- ``PRESETS``, ``configure_run``, ``train``: training; ``load_model``: a trained model;
 - ``SampleOptions``, ``generate``, ``heun``, ``ddim``, ``dpmpp_2m``: sampling.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multistage_diffusion.denoiser import NetworkDenoiser
     from multistage_diffusion.model import build_denoiser, load_model
     from multistage_diffusion.optimal import OptimalDenoiser
-    from multistage_diffusion.presets import PRESETS, plan_run
+    from multistage_diffusion.presets import PRESETS, configure_run
     from multistage_diffusion.sampling.dpm import dpmpp_2m
     from multistage_diffusion.sampling.draw import SampleOptions, generate
     from multistage_diffusion.sampling.grids import karras_grid
@@ -40,7 +40,7 @@ _HOMES = {
     "denoiser": ("NetworkDenoiser",),
     "model": ("build_denoiser", "load_model"),
     "optimal": ("OptimalDenoiser",),
-    "presets": ("PRESETS", "plan_run"),
+    "presets": ("PRESETS", "configure_run"),
     "sampling": ("SampleOptions", "ddim", "dpmpp_2m", "generate", "heun", "karras_grid", "noise"),
     "schedule": ("DDPM", "VE", "VP", "Karras", "LogNormal"),
     "stages": ("Stages",),
@@ -72,7 +72,7 @@ __all__ = [
     "load",
     "load_model",
     "noise",
-    "plan_run",
+    "configure_run",
     "train",
 ]
 

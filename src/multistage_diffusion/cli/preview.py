@@ -6,12 +6,13 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from multistage_diffusion.cli.terminal import say, warn
+from multistage_diffusion.cli.terminal import print_line, print_warning
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.inspection import preview
+from multistage_diffusion.run import Run
 from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.resume import check_run
 
@@ -30,11 +31,11 @@ def show_preview(
     """
     path = out / "preview.png"
     try:
-        check_run(out, config, images)
+        check_run(Run(out), config, images)
     except BadInput as error:
         if not dry_run:
             raise
-        return warn(str(error))
+        return print_warning(str(error))
     if (
         not is_main_process()
         or (path.exists() and (out / "config.json").exists())
@@ -44,7 +45,7 @@ def show_preview(
     if path.exists() and not _is_preview(path):
         raise BadInput(f"{path} exists and is no preview of a run; choose another --out.")
     _write(path, preview(config.data.path, reading, images))
-    say(f"what the network will see: {path}")
+    print_line(f"what the network will see: {path}")
 
 
 def _is_preview(path: Path) -> bool:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from multistage_diffusion.cli.terminal import track, warn
+from multistage_diffusion.cli.progress import show_progress
+from multistage_diffusion.cli.terminal import print_warning
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.data.decoding import Pixels
 
@@ -22,9 +23,9 @@ def read(data: str, options: ReadOptions) -> Images:
     """
     images = load(data, options, _progress)
     for note in images.notes:
-        warn(f"{data}: {note}")
+        print_warning(f"{data}: {note}")
     for line in first_lines([f"left out {skipped}" for skipped in images.skipped]):
-        warn(line)
+        print_warning(line)
     return images
 
 
@@ -32,7 +33,7 @@ def _progress(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pix
     """Shows how many images are decoded, unless there are few."""
     if total - before < FEW_IMAGES:
         return images
-    return track(images, "images decoded", total, lambda _: 1, start=before)
+    return show_progress(images, "images decoded", total, lambda _: 1, start=before)
 
 
 def first_lines(lines: list[str]) -> list[str]:

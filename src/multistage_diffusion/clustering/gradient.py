@@ -20,6 +20,7 @@ from multistage_diffusion.clustering.curves import pairs
 from multistage_diffusion.clustering.distance import middle_cuts
 from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.clustering.sums import Sums
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model
@@ -50,9 +51,7 @@ def add_gradients(
         y, n = images.space.encode(images.pixels[chosen]), noise.float()
         group = sums.count // size % GROUPS
         for level, sigma in enumerate(sigmas):
-            loss = model.denoiser.loss(
-                y, sigma.expand(size), n, None if labels is None else labels[chosen]
-            )
+            loss = model.denoiser.loss(y, sigma.expand(size), n, Conditions(labels).at(chosen))
             sums.curves["sketch"][group, level] += _sketch(
                 torch.autograd.grad(loss.sum(), shared)
             ).numpy()

@@ -125,8 +125,8 @@ class Findings:
         return {
             "preset": self.proposal.name,
             "options": list(self.proposal.options),
-            "schedule": preset.schedule,
-            "boundaries": list(preset.boundaries),
+            "schedule": preset.diffusion.schedule,
+            "boundaries": list(preset.diffusion.boundaries),
             **found,
             "remarks": list(self.proposal.remarks),
         }

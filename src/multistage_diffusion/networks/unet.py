@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.blocks import Resample, ResamplingConv, ResidualBlock
 from multistage_diffusion.networks.config import NetworkConfig
@@ -222,10 +223,8 @@ class StagedUNet(nn.Module):
         x: Tensor,
         c_noise: Tensor,
         counts: Sequence[int],
-        labels: Tensor | None = None,
-        augment: Tensor | None = None,
-        context: Tensor | None = None,
-        also: Collection[int] = (),
+        conditions: Conditions = NO_CONDITIONS,
+        force_stages: Collection[int] = (),
     ) -> Tensor:
         """The network's output for a batch that is sorted by stage.
 
@@ -233,18 +232,22 @@ class StagedUNet(nn.Module):
             x: ``[B, C, H, W]``, the samples of stage 0 first.
             c_noise: noise labels, ``[B]``.
             counts: number of samples in each stage; they sum to B.
-            labels: classes, int64 ``[B]``, if the network has any; -1 for none.
-            augment: labels of the augmentation, ``[B, augment_channels]``, if the network knows any.
-            context: ``[B, tokens, context_channels]``, if the network attends to one.
-            also: stages to evaluate even without samples, because other processes have some (sharding).
+            conditions: labels, augmentation and context, as far as the network has them.
+            force_stages: stages to evaluate even without samples, because other ranks have some
+                (sharding).
 
         Returns:
             ``[B, C, H, W]`` in the order of ``x``. A stage without samples is not evaluated and gets no gradient.
         """
-        features = self._encode([x, c_noise, labels, augment, context], counts)
+        given = (conditions.labels, conditions.augment, conditions.context)
+        features = self._encode([x, c_noise, *given], counts)
         parts = zip(self.decoders, features, counts, strict=True)
         return torch.cat(
-            [decoder(f) for stage, (decoder, f, n) in enumerate(parts) if n or stage in also]
+            [
+                decoder(f)
+                for stage, (decoder, f, n) in enumerate(parts)
+                if n or stage in force_stages
+            ]
         )
 
     def _encode(self, inputs: Sequence[Tensor | None], counts: Sequence[int]) -> list[Features]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import fastest_layout, lay_out
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.schedule import SCHEDULES
@@ -18,7 +19,7 @@ from multistage_diffusion.training.state import State
 
 __all__ = ["Speed", "measure_speed"]
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
+Batch = tuple[Tensor, Tensor, Tensor, Conditions]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def measure_speed(
         seconds: about how long each of the measurements may take, a few for each stage.
     """
     denoiser = lay_out(build_denoiser(config.model).to(device), dtype_of(config.training.precision))
-    state = State.begin(denoiser, config.training)
+    state = State.initial(denoiser, config.training)
     training, sampling = [], []
     for stage in range(len(denoiser.stages)):
         batches = [
@@ -80,7 +81,7 @@ def _batch(
     ) / 2
     y = torch.zeros(size, *config.model.shape, device=device).to(memory_format=layout)
     labels = torch.zeros(size, dtype=torch.long, device=device) if config.model.classes else None
-    return y, schedule.sigma(inside).expand(size), torch.randn_like(y), labels
+    return y, schedule.sigma(inside).expand(size), torch.randn_like(y), Conditions(labels)
 
 
 def _per_image(work: Callable[[Batch], object], batches: list[Batch], seconds: float) -> float:
@@ -90,8 +91,8 @@ def _per_image(work: Callable[[Batch], object], batches: list[Batch], seconds: f
     start = time.perf_counter()
     work(one)
     size = max(1, min(len(whole[0]), int(seconds / max(time.perf_counter() - start, 1e-9))))
-    y, sigma, noise, labels = whole
-    part = (y[:size], sigma[:size], noise[:size], None if labels is None else labels[:size])
+    y, sigma, noise, conditions = whole
+    part = (y[:size], sigma[:size], noise[:size], conditions.at(slice(size)))
     return _median(lambda: work(part), seconds) / size
 
 

@@ -16,11 +16,12 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import StageCost, stage_costs, total_parameters
 from multistage_diffusion.files import read_json
 from multistage_diffusion.report.figures import learned_figure, loss_figure, stages_figure
+from multistage_diffusion.run import Run
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.batches.levels import stage_shares
 from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.learned_weight import read_curve
-from multistage_diffusion.training.monitoring.overfitting import over_fitting
+from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.records import Record, read_records
 
 __all__ = ["render"]
@@ -81,7 +82,7 @@ def _section(run: Path) -> Section:
             f"{run} holds no run: there is no config.json in it (multistage train makes one)."
         )
     config = from_json(RunConfig, read_json(run / "config.json"))
-    records, learned = read_records(run), read_curve(run)
+    records, learned = read_records(Run(run)), read_curve(Run(run))
     rows = _rows(config, records[-1] if records else None)
     return Section(
         name=str(run),
@@ -113,7 +114,7 @@ def _remarks(records: list[Record]) -> list[str]:
         [f"{skipped} steps were left out since loss or gradient were not finite"] if skipped else []
     )
     return [
-        f"{sentence[0].upper()}{sentence[1:]}." for sentence in [*over_fitting(records), *left_out]
+        f"{sentence[0].upper()}{sentence[1:]}." for sentence in [*overfitting(records), *left_out]
     ]
 
 

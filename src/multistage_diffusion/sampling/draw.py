@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
 from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
@@ -70,7 +71,7 @@ def generate(
     labels = _labels(model, options, indices)
     grid = sampling_grid(model.config, options)
     start = noise(options.seed, indices, model.config.shape).to(device) * float(grid[0])
-    bound = partial(denoiser, labels=None if labels is None else labels.to(device))
+    bound = partial(denoiser, conditions=Conditions(labels).to(device))
     return to_pixels(SOLVERS[options.solver](bound, start, grid)).cpu()
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from multistage_diffusion.data import Images, ReadOptions, load, to_unit_range
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.presets import PRESETS, plan_run
+from multistage_diffusion.presets import PRESETS, configure_run
 from multistage_diffusion.space import LATENTS
 from multistage_diffusion.stages import Stages
 
@@ -46,7 +46,7 @@ def test_latents_keep_their_values(tmp_path: Path) -> None:
     torch.testing.assert_close(to_unit_range(latents.pixels[:]), torch.from_numpy(values).float())
     assert latents.standard_deviation == pytest.approx(values.astype(np.float64).std())
     with pytest.raises(BadInput, match="latents"):
-        plan_run(PRESETS["small"], latents, Stages((1.0, 2.0)), "latents.npy")
+        configure_run(PRESETS["small"], latents, Stages((1.0, 2.0)), "latents.npy")
 
 
 def test_arrays_are_resized_like_files(tmp_path: Path) -> None:

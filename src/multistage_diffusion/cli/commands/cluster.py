@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import tyro
 
 from multistage_diffusion import distributed
-from multistage_diffusion.cli.output import show_plan, table
+from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
-from multistage_diffusion.cli.terminal import say, track, warn
+from multistage_diffusion.cli.terminal import print_line, print_settings, print_table, print_warning
 from multistage_diffusion.clustering import Clustering, ClusterOptions, Sums, cluster, identity
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data import Images, ReadOptions
@@ -52,7 +52,7 @@ class Cluster:
 
     def run(self) -> None:
         if self.dry_run:
-            return show_plan(to_json(self))
+            return print_settings(to_json(self))
         if (self.rule.method == "gradient") != (self.checkpoint is not None):
             raise BadInput(
                 "The method gradient needs --checkpoint RUN, and no other method takes one."
@@ -61,7 +61,7 @@ class Cluster:
             self._write(read(self.data, self.reading))
 
     def _write(self, images: Images) -> None:
-        say(
+        print_line(
             f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}"
         )
         file = find_model(self.checkpoint) if self.checkpoint else None
@@ -90,7 +90,7 @@ class Cluster:
             write_atomically(figure, stages_figure(contents).encode())
         write_json(self.out, contents)
         _show(found)
-        say(f"wrote {self.out}{f' and {figure}' if contents['curves'] else ''}")
+        print_line(f"wrote {self.out}{f' and {figure}' if contents['curves'] else ''}")
 
 
 class Partial:
@@ -114,7 +114,7 @@ class Partial:
             Sums.load(self.path, self.identity) if distributed.rank() == 0 else Sums()
         )
         if sums.count:
-            say(f"continuing from {sums.count} pairs in {self.path}")
+            print_line(f"continuing from {sums.count} pairs in {self.path}")
         return sums
 
     def watch(self, steps: Iterator[int], sums: Sums, target: int) -> Iterator[int]:
@@ -122,7 +122,7 @@ class Partial:
         if distributed.rank() > 0:
             yield from steps
             return
-        for step in track(steps, "pairs", target, int, start=sums.count):
+        for step in show_progress(steps, "pairs", target, int, start=sums.count):
             sums.save(self.path, self.identity)
             yield step
 
@@ -132,7 +132,9 @@ def _check_existing(out: Path, wanted: dict[str, Any]) -> None:
     found = read_json(out) if out.is_file() else {}
     if not isinstance(found, dict) or any(found.get(key) != value for key, value in wanted.items()):
         raise BadInput(f"{out} exists and holds something else; choose another --out or remove it.")
-    say(f"{out} holds these stages already: {', '.join(f'{b:.4g}' for b in found['boundaries'])}")
+    print_line(
+        f"{out} holds these stages already: {', '.join(f'{b:.4g}' for b in found['boundaries'])}"
+    )
 
 
 def _show(result: Clustering) -> None:
@@ -148,21 +150,25 @@ def _show(result: Clustering) -> None:
         "to",
         "share of levels",
     ]
-    table(headings, [_row(result, stage) for stage in range(len(result.stages))])
+    print_table(headings, [_row(result, stage) for stage in range(len(result.stages))])
     if result.pairs:
-        say(f"{result.pairs} pairs; the widest interval spans {result.ci_width:.4f} of the levels")
+        print_line(
+            f"{result.pairs} pairs; the widest interval spans {result.ci_width:.4f} of the levels"
+        )
     if options.ci_width is not None and result.ci_width > options.ci_width:
         finer = (
             ", and --levels: these boundaries lie between two levels"
             if result.agreement is None or options.stages != 3
             else ""
         )
-        warn(f"an interval is still wider than {options.ci_width}; raise --most-pairs{finer}")
+        print_warning(
+            f"an interval is still wider than {options.ci_width}; raise --most-pairs{finer}"
+        )
     if similarity := result.within_stage_similarity():
         listed = ", ".join(f"{number}: {value:.3f}" for number, value in enumerate(similarity, 1))
-        say(f"similarity within stages by their number: {listed}")
+        print_line(f"similarity within stages by their number: {listed}")
         enough = next((n for n, value in enumerate(similarity, 1) if value >= options.alpha), None)
-        say(
+        print_line(
             f"alpha = {options.alpha} is {f'first reached by {enough} stages' if enough else 'reached by none of these'}"
         )
 
@@ -177,3 +183,6 @@ def _row(result: Clustering, stage: int) -> list[str]:
     interval = "{:.4g} .. {:.4g}".format(*result.ci95[stage]) if stage < len(result.ci95) else ""
     share = f"{result.stages.share(result.schedule, stage):.1%}"
     return [str(stage + 1), *(f"{level:.4g}" for level in bounds), interval, *times, *ratios, share]
+
+
+COMMAND = Cluster

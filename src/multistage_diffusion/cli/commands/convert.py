@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from multistage_diffusion.cli.terminal import say
+from multistage_diffusion.cli.terminal import print_line
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop import read_release, translate, warm_start
 from multistage_diffusion.model import Model, build_denoiser, load_model, save_model
@@ -52,7 +52,7 @@ class Convert:
         )
         widths = "/".join(map(str, model.config.network.decoder_widths))
         count = sum(p.numel() for p in model.denoiser.parameters())
-        say(f"wrote {self.out}: {count:,} parameters, decoders {widths}")
+        print_line(f"wrote {self.out}: {count:,} parameters, decoders {widths}")
 
     def _grown(self, model: Model) -> Model:
         stages = Stages.load(self.stages) if self.stages else _stages_of(self.preset)
@@ -72,11 +72,11 @@ def _preset(name: str | None) -> Preset:
 def _stages_of(name: str | None) -> Stages:
     """The stages of a preset, or of its multi-stage twin."""
     preset = PRESETS.get((name or "").removesuffix("-unified"))
-    if preset is None or not preset.boundaries:
+    if preset is None or not preset.diffusion.boundaries:
         raise BadInput(
             "Which stages are the decoders for? Give --stages, a file from multistage cluster."
         )
-    return Stages(preset.boundaries)
+    return Stages(preset.diffusion.boundaries)
 
 
 def _foreign(source: Path, preset: Preset) -> Model:
@@ -92,3 +92,6 @@ def _foreign(source: Path, preset: Preset) -> Model:
         model=config, training=preset.training, data=DataInfo(path="", fingerprint="", images=0)
     )
     return Model(denoiser.eval(), config, 0, provenance(run))
+
+
+COMMAND = Convert

@@ -1,7 +1,7 @@
 """``multistage demo``: the main job from beginning to end on the embedded digits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,8 @@ from multistage_diffusion.cli.commands.evaluate import Evaluate
 from multistage_diffusion.cli.commands.report import Report
 from multistage_diffusion.cli.commands.sample import Sample
 from multistage_diffusion.cli.commands.train import Train
-from multistage_diffusion.cli.output import show_plan
-from multistage_diffusion.cli.terminal import say
-from multistage_diffusion.config import to_json
+from multistage_diffusion.cli.terminal import print_line, print_settings
+from multistage_diffusion.config import replace_settings, to_json
 from multistage_diffusion.data import Images, load
 from multistage_diffusion.presets import PRESETS
 
@@ -38,22 +37,22 @@ class Demo:
 
     def run(self) -> int:
         if self.dry_run:
-            show_plan(to_json(self))
+            print_settings(to_json(self))
             return 0
         digits, stages = "digits", self.out / "stages.json"
         preset = PRESETS["digits"]
-        preset = replace(preset, training=replace(preset.training, images=self.images))
-        say("1/5 cluster")
+        preset = replace_settings(preset, images=self.images)
+        print_line("1/5 cluster")
         Cluster(data=digits, out=stages).run()
-        say("2/5 train")
+        print_line("2/5 train")
         if code := Train(data=digits, out=self.out, stages=stages, preset=preset).run():
             return code
-        say("3/5 sample")
+        print_line("3/5 sample")
         Sample(run_folder=self.out, images=self.samples, batch_size=250).run()
-        say("4/5 evaluate")
+        print_line("4/5 evaluate")
         Evaluate(target=self.out / "samples", data=digits, metric="fd-pixels").run()
         _show(recognise(load(digits), load(self.out / "samples")))
-        say("5/5 report")
+        print_line("5/5 report")
         Report(runs=(self.out,)).run()
         return 0
 
@@ -105,10 +104,13 @@ def _nearest(a: Floats, b: Floats, itself: bool = False) -> Floats:
 
 
 def _show(found: Recognition) -> None:
-    say(
+    print_line(
         f"a classifier of the real digits gives held-out digits a mean top probability of {found.real:.3f},"
     )
-    say(
+    print_line(
         f"the samples {found.generated:.3f}; classes in the samples: {' '.join(f'{share:.0%}' for share in found.shares)};"
     )
-    say(f"copies of real digits: {found.copies:.1%}")
+    print_line(f"copies of real digits: {found.copies:.1%}")
+
+
+COMMAND = Demo

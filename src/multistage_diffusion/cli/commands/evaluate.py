@@ -10,9 +10,9 @@ import tyro
 from torch import Tensor
 
 from multistage_diffusion.cli.commands.sample import batches
-from multistage_diffusion.cli.output import show_plan
+from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
-from multistage_diffusion.cli.terminal import say, track
+from multistage_diffusion.cli.terminal import print_line, print_settings
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.errors import BadInput
@@ -57,7 +57,7 @@ class Evaluate:
 
     def run(self) -> None:
         if self.dry_run:
-            return show_plan(to_json(self))
+            return print_settings(to_json(self))
         if not self.target.exists():
             raise BadInput(f"There is no run or folder {self.target} to evaluate.")
         real = read(self.data, self.reading)
@@ -102,7 +102,7 @@ class Evaluate:
         model = load_model(find_model(self.target))
         _check_shapes(model.config.shape, real.shape)
         count = 1000 if self.images is None else self.images
-        drawn = track(
+        drawn = show_progress(
             batches(model, self.sampling, range(count), self.batch_size),
             "drawn",
             count,
@@ -123,19 +123,19 @@ class Evaluate:
 
     def _report(self, result: dict[str, Any], path: Path) -> None:
         real = result["data"]["images"]
-        say(
+        print_line(
             f"{self.metric} = {result['value']:.4f}  ({result['images']} generated against {real} real images)"
         )
         if result["images"] < 10_000:
-            say(
+            print_line(
                 "Frechet distances grow as samples get fewer: compare only numbers made with as many images."
             )
         for stage, cost in enumerate(result.get("cost", {}).get("stages", [])):
             calls = result["cost"]["evaluations_per_stage"][stage]
-            say(
+            print_line(
                 f"stage {stage + 1}: {cost['parameters']:,} parameters, {cost['macs'] / 1e6:,.1f} M MACs, {calls} evaluations"
             )
-        say(f"added to {path}")
+        print_line(f"added to {path}")
 
 
 def _check_shapes(made: tuple[int, int, int], real: tuple[int, int, int]) -> None:
@@ -159,7 +159,7 @@ def _moments(extractor: Extractor, pixels: Tensor, label: str) -> Moments:
         return (extractor.features(batch) for batch in pixels.split(extractor.batch))
 
     moments: Moments | None = None
-    for batch in track(features(), f"{label} images", len(pixels), len):
+    for batch in show_progress(features(), f"{label} images", len(pixels), len):
         moments = moments or Moments.empty(batch.shape[1])
         moments.add(batch.numpy())
     if moments is None:
@@ -172,3 +172,6 @@ def _append(path: Path, result: dict[str, Any]) -> Path:
     earlier = read_json(path) if path.exists() else []
     write_json(path, [*earlier, result])
     return path
+
+
+COMMAND = Evaluate

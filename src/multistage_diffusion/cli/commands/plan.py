@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from multistage_diffusion.cli.output import table
-from multistage_diffusion.cli.terminal import say
+from multistage_diffusion.cli.discovery import subcommands
+from multistage_diffusion.cli.terminal import print_line, print_table
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import propose_widths, unified
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json
 from multistage_diffusion.planning.price import Price, price
-from multistage_diffusion.presets import Preset, choose_stages, preset_model
+from multistage_diffusion.presets import ABOUT_PRESETS, PRESETS, Preset, choose_stages, preset_model
 from multistage_diffusion.training.config import DataInfo, RunConfig
 
 __all__ = ["Plan"]
@@ -60,12 +61,16 @@ class Plan:
                 if device.type == "cuda"
                 else f"{torch.get_num_threads()} threads of this processor"
             )
-            say(
+            print_line(
                 f"Times are measured in {config.training.precision} on {where}, in short runs of one stage at a time."
             )
 
     def _config(self) -> RunConfig:
-        classes = (10 if self.classes is None else self.classes) if self.preset.conditional else 0
+        classes = (
+            (10 if self.classes is None else self.classes)
+            if self.preset.diffusion.conditional
+            else 0
+        )
         shape = self.shape or _shape_of(self.stages)
         model = preset_model(self.preset, choose_stages(self.preset, self.stages), shape, classes)
         return RunConfig(
@@ -87,7 +92,7 @@ class Plan:
         )
         twin = price(_twin(config), self.steps, measure=False)
         _show(proposed, price(proposed, self.steps, measure=False), twin)
-        say(
+        print_line(
             f"at most {ratio:g}x the unified network's cost in {self.budget_for}: --decoder-widths {' '.join(map(str, widths))}"
         )
 
@@ -97,7 +102,7 @@ def _twin(config: RunConfig) -> RunConfig:
     return replace(
         config,
         model=unified(config.model),
-        training=replace(config.training, share_boundaries=config.model.boundaries),
+        training=replace_settings(config.training, share_boundaries=config.model.boundaries),
     )
 
 
@@ -129,12 +134,14 @@ def _show(config: RunConfig, ours: Price, twin: Price) -> None:
         "of training",
         *(f"of {solver}" for solver in ours.evaluations),
     ]
-    table(headings, _rows(config, ours, twin))
-    say(
+    print_table(headings, _rows(config, ours, twin))
+    print_line(
         f"widths: encoder {_listed(network.encoder_widths)}, decoders {_listed(network.decoder_widths)}\n"
     )
     times = _times(config, ours, twin) if ours.speed else []
-    table(["in all", "this network", "unified", "ratio"], [*_totals(config, ours, twin), *times])
+    print_table(
+        ["in all", "this network", "unified", "ratio"], [*_totals(config, ours, twin), *times]
+    )
 
 
 def _listed(widths: tuple[int, ...]) -> str:
@@ -232,3 +239,10 @@ def _seconds(value: float) -> str:
     if value < 1:
         return f"{value * 1e3:.3g} ms"
     return f"{value:.3g} s" if value < 60 else str(timedelta(seconds=round(value)))
+
+
+COMMAND = subcommands(
+    {name: Plan(preset=preset) for name, preset in PRESETS.items()},
+    ABOUT_PRESETS,
+    Plan.__doc__ or "",
+)

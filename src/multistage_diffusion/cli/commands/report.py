@@ -6,8 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from multistage_diffusion.cli.output import show_plan
-from multistage_diffusion.cli.terminal import say
+from multistage_diffusion.cli.terminal import print_line, print_settings
 from multistage_diffusion.config import to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
@@ -34,9 +33,12 @@ class Report:
             raise BadInput("Name at least one run to report on.")
         out = self.out or self.runs[0] / "report.html"
         if self.dry_run:
-            return show_plan({**to_json(self), "out": str(out)})
+            return print_settings({**to_json(self), "out": str(out)})
         page = render(self.runs)
         if out.is_dir() or (out.exists() and MARK not in out.read_text(errors="replace")):
             raise BadInput(f"{out} exists and is no report; choose another --out.")
         write_atomically(out, page.encode())
-        say(f"wrote {out}")
+        print_line(f"wrote {out}")
+
+
+COMMAND = Report

@@ -9,8 +9,8 @@ import torch
 import tyro
 from torch import Tensor
 
-from multistage_diffusion.cli.output import show_plan
-from multistage_diffusion.cli.terminal import say, track
+from multistage_diffusion.cli.progress import show_progress
+from multistage_diffusion.cli.terminal import print_line, print_settings
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.data.png import grid_image, save_png, to_image
@@ -54,7 +54,7 @@ class Sample:
         folder = self.run_folder.parent if self.run_folder.is_file() else self.run_folder
         out = self.out or folder / "samples"
         if self.dry_run:
-            return show_plan(
+            return print_settings(
                 {
                     **to_json(self),
                     "out": str(out),
@@ -81,7 +81,7 @@ def sample_run(
     check_label(model, options)
     grid = _claim_folder(model, options, out)
     missing = [i for i in range(images) if not _file(out, i).exists()]
-    for indices, pixels in track(
+    for indices, pixels in show_progress(
         batches(model, options, missing, batch_size), "images", len(missing), lambda b: len(b[0])
     ):
         for index, image in zip(indices, pixels, strict=True):
@@ -91,7 +91,7 @@ def sample_run(
     )
     save_png(grid, grid_image(shown, columns=10 if images >= GRID_IMAGES else 8))
     calls = ", ".join(map(str, evaluations_per_stage(model.config, options)))
-    say(
+    print_line(
         f"{images} images in {out}, a grid of them in {grid}; evaluations per image by stage: {calls}"
     )
 
@@ -133,3 +133,6 @@ def _claim_folder(model: Model, options: SampleOptions, out: Path) -> Path:
         )
     write_json(note, identity)
     return grid
+
+
+COMMAND = Sample

@@ -4,15 +4,17 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.markup import escape
 
-from multistage_diffusion.cli.output import show_plan, table
+from multistage_diffusion.cli.discovery import subcommands
+from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import first_lines
-from multistage_diffusion.cli.terminal import say, track, warn
+from multistage_diffusion.cli.terminal import print_line, print_settings, print_table, print_warning
 from multistage_diffusion.clustering import Clustering
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data import ReadOptions
@@ -60,7 +62,7 @@ class Inspect:
     def run(self) -> None:
         out = self.out or Path(f"inspection-{name_of(self.data)}")
         if self.dry_run:
-            return show_plan({**to_json(self), "out": str(out)})
+            return print_settings({**to_json(self), "out": str(out)})
         _check(out, self.data)
         found = find(survey(self.data, self.reading, _watch), self.data)
         _show(found, self.data)
@@ -71,7 +73,7 @@ class Inspect:
 
 
 def _watch(items: Iterable[Any], label: str, count: int) -> Iterable[Any]:
-    return track(items, label, count, lambda _: 1) if count else items
+    return show_progress(items, label, count, lambda _: 1) if count else items
 
 
 def _check(out: Path, data: str) -> None:
@@ -95,7 +97,7 @@ def _write(out: Path, found: Findings, data: str) -> None:
     save_png(out / SHEET, draw(found.survey.shown, _title(found, data)))
     write_json(out / RESULT, {"data": data, **found.to_json()})
     names = ", ".join(sorted(path.name for path in out.iterdir()))
-    say(f"\n{'replaced the earlier inspection in' if replaced else 'wrote'} {out}: {names}")
+    print_line(f"\n{'replaced the earlier inspection in' if replaced else 'wrote'} {out}: {names}")
 
 
 def _title(found: Findings, data: str) -> str:
@@ -112,26 +114,26 @@ def _broken_lines(found: Findings) -> list[str]:
 
 def _show(found: Findings, data: str) -> None:
     seen = found.survey
-    say(
+    print_line(
         f"{data}: {len(seen.names):,} images"
         + (f", and {len(seen.broken):,} that are broken" if seen.broken else "")
     )
     for note in seen.notes:
-        warn(f"{data}: {note}")
+        print_warning(f"{data}: {note}")
     for line in first_lines(_broken_lines(found)):
-        say(f"  broken: {line}")
+        print_line(f"  broken: {line}")
     _show_sizes(found)
-    say("")
+    print_line("")
     total = len(seen.names)
     rows = [
         [mode, *_share(count, total), done or MADE.get(mode, "nothing")]
         for (mode, done), count in seen.modes.most_common()
     ]
-    table(["stored as", "images", "share", "what is done"], rows, texts=["what is done"])
+    print_table(["stored as", "images", "share", "what is done"], rows, texts=["what is done"])
     if seen.shape[0] == 3 and any(
         mode.startswith(("grey", "16-bit grey", "black")) for mode, _ in seen.modes
     ):
-        say("grey images become RGB, as others are coloured")
+        print_line("grey images become RGB, as others are coloured")
     _show_labels(found)
     _show_statistics(found)
     _show_duplicates(found)
@@ -144,29 +146,29 @@ def _share(count: int, total: int) -> tuple[str, str]:
 def _show_sizes(found: Findings) -> None:
     seen = found.survey
     total = len(seen.names)
-    say("")
+    print_line("")
     rows = [
         [f"{h}x{w}", *_share(count, total)] for (h, w), count in seen.sizes.most_common(MOST_ROWS)
     ]
-    table(["height x width", "images", "share"], rows)
+    print_table(["height x width", "images", "share"], rows)
     if len(seen.sizes) == 1:
         return
     if len(seen.sizes) > MOST_ROWS:
-        say(f"and {len(seen.sizes) - MOST_ROWS:,} other sizes")
+        print_line(f"and {len(seen.sizes) - MOST_ROWS:,} other sizes")
     least, most = (pick(seen.sizes, key=lambda size: size[0] * size[1]) for pick in (min, max))
     for word, (height, width) in (("smallest", least), ("largest", most)):
-        say(f"{word}: {height}x{width}, {seen.examples[height, width]}")
+        print_line(f"{word}: {height}x{width}, {seen.examples[height, width]}")
     ratios = [width / height for height, width in seen.sizes.elements()]
     wide, high = sum(ratio > 1 for ratio in ratios), sum(ratio < 1 for ratio in ratios)
-    say(
+    print_line(
         f"width by height: {min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}; "
         f"{wide:,} wide, {high:,} high, {total - wide - high:,} square"
     )
-    say("")
+    print_line("")
     read = seen.options.height_and_width
     sizes = sorted({*((side, side) for side in COMPARED), *([read] if read else [])})
     headings = ["--size", "images it enlarges", "share", "area center-crop keeps", ""]
-    table(
+    print_table(
         headings,
         [[*_size_row(seen.sizes, size), "<- read so" if size == read else ""] for size in sizes],
         texts=[""],
@@ -183,9 +185,9 @@ def _size_row(sizes: Counter[Size], size: Size) -> list[str]:
 
 
 def _show_labels(found: Findings) -> None:
-    say("")
+    print_line("")
     if not found.labels:
-        return say("no labels")
+        return print_line("no labels")
     names = (
         sorted(found.labels, key=lambda name: -found.labels[name])
         if len(found.labels) > MOST_CLASSES
@@ -200,28 +202,30 @@ def _show_labels(found: Findings) -> None:
     ]
     if left_out > 0:
         rows.insert(MOST_CLASSES // 2, [f"{left_out:,} between", "", ""])
-    table(["label", "images", ""], rows, texts=[""])
+    print_table(["label", "images", ""], rows, texts=[""])
     if remark := found.imbalance():
-        say(remark)
+        print_line(remark)
 
 
 def _show_statistics(found: Findings) -> None:
     seen = found.survey
     arguments = reading_arguments(seen.options)
     channels, height, width = seen.shape
-    say("")
-    say(
+    print_line("")
+    print_line(
         f"read as {channels} x {height} x {width}"
         + (f" ({' '.join(arguments)})" if arguments else "")
         + ", values in -1..1:"
     )
     names = CHANNELS.get(channels, tuple(f"channel {number}" for number in range(1, channels + 1)))
     values = zip(names, seen.histogram.means, seen.histogram.deviations, strict=True)
-    table(
+    print_table(
         ["channel", "mean", "standard deviation"],
         [[name, f"{mean:.4f}", f"{std:.4f}"] for name, mean, std in values],
     )
-    say(f"sigma_data: {seen.histogram.sigma_data:.4f} (standard deviation over all channels)")
+    print_line(
+        f"sigma_data: {seen.histogram.sigma_data:.4f} (standard deviation over all channels)"
+    )
 
 
 def _show_duplicates(found: Findings) -> None:
@@ -230,18 +234,18 @@ def _show_duplicates(found: Findings) -> None:
         sum(pair.mirrored for pair in found.near),
     )
     near = len(found.near) - mirrored
-    say(
+    print_line(
         f"\nduplicates: {extra:,} with the pixels of another image, {near:,} nearly the same, {mirrored:,} mirrored"
     )
     for line in first_lines(found.duplicate_lines()):
-        say(f"  {line}")
+        print_line(f"  {line}")
 
 
 def _show_proposal(found: Findings, without_size: bool) -> None:
     proposal, seen = found.proposal, found.survey
     preset = proposal.preset
-    own = preset.sigma_data is None
-    rows = [["preset", proposal.name], ["density of levels", preset.schedule]]
+    own = preset.diffusion.sigma_data is None
+    rows = [["preset", proposal.name], ["density of levels", preset.diffusion.schedule]]
     if without_size:
         size = " ".join(reading_arguments(ReadOptions(size=seen.options.size)))
         rows.insert(0, ["size", size or f"as it is, {seen.shape[1]}x{seen.shape[2]}"])
@@ -250,24 +254,27 @@ def _show_proposal(found: Findings, without_size: bool) -> None:
             "sigma_data",
             f"{seen.histogram.sigma_data:.4f}, as measured"
             if own
-            else f"{preset.sigma_data}, the preset's",
+            else f"{preset.diffusion.sigma_data}, the preset's",
         ]
     )
     rows.append(
-        ["boundaries of the preset", ", ".join(f"{boundary:.4g}" for boundary in preset.boundaries)]
+        [
+            "boundaries of the preset",
+            ", ".join(f"{boundary:.4g}" for boundary in preset.diffusion.boundaries),
+        ]
     )
     rows.append(["boundaries of these images", _boundaries(found)])
-    say("")
-    table(["proposed", ""], rows, texts=[""])
+    print_line("")
+    print_table(["proposed", ""], rows, texts=[""])
     if not isinstance(found.stages, Clustering):
-        say(f"No boundaries of their own: {found.stages}")
+        print_line(f"No boundaries of their own: {found.stages}")
     if len(seen.part) < len(seen.names):
-        say("A part has a first boundary that lies too high; cluster takes all images.")
+        print_line("A part has a first boundary that lies too high; cluster takes all images.")
     for remark in proposal.remarks:
-        say(remark)
-    say("\nnext:")
+        print_line(remark)
+    print_line("\nnext:")
     for command in found.commands:
-        say(command)
+        print_line(command)
 
 
 def _boundaries(found: Findings) -> str:
@@ -281,3 +288,10 @@ def _boundaries(found: Findings) -> str:
     times = ", ".join(f"{float(VP().to_clock(b)):.3f}" for b in stages.stages.boundaries)
     part = f"{len(found.survey.part):,} of {len(found.survey.names):,} images"
     return f"{', '.join(parts)}; t = {times} (closed form, {stages.pairs} pairs, {part})"
+
+
+COMMAND = subcommands(
+    {"inspect": Inspect(data=tyro.MISSING)},
+    {"inspect": cleandoc(Inspect.__doc__ or "")},
+    "Look at a data set.",
+)
