@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion import distributed
-from multistage_diffusion.data.images import to_unit_range
 from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.space import to_unit_range
 
 __all__ = ["OptimalDenoiser", "PairDenoiser"]
 

@@ -137,3 +137,12 @@ def test_a_set_of_nothing_but_broken_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"broken")
     with pytest.raises(BadInput, match=r"All 1 images of .* are broken; the first is .*a\.png"):
         load(tmp_path, ReadOptions(skip_broken=True))
+
+
+def test_black_and_white_and_palette_images_are_converted(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "bw.png")
+    assert load_image(tmp_path / "bw.png").tolist() == (255 * np.eye(4, dtype=int)[None]).tolist()
+    colour = np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8)
+    palette = Image.fromarray(colour).convert("P", palette=Image.Palette.ADAPTIVE)
+    palette.save(tmp_path / "palette.png")
+    assert load_image(tmp_path / "palette.png").permute(1, 2, 0).tolist() == colour.tolist()

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from multistage_diffusion.data import Images
-from multistage_diffusion.data.images import to_unit_range
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import load_model
 from multistage_diffusion.run import Run
+from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training import Diverged, read_records, train
 from multistage_diffusion.training.batches.order import image_indices
 from multistage_diffusion.training.monitoring.divergence import MOST_FAILED_STEPS, spread_non_finite

@@ -34,14 +34,12 @@ from torch import Tensor
 
 from multistage_diffusion import distributed
 from multistage_diffusion.clustering.options import ClusterOptions
-from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.optimal import PairDenoiser
 
 __all__ = ["Agreement", "agreement", "pairs"]
 
 Floats = NDArray[np.float64]
-# networks and denoisers see pixels in [-1, 1]; eta and sigma of the algorithm refer to [0, 1]
-PIXEL_UNIT = 2.0
 CHUNK_BYTES, CHUNK_PAIRS = 256 << 20, 128
 GPU_FACTOR = 8  # a GPU needs larger products to be busy, and has memory of its own
 
@@ -72,14 +70,14 @@ def agreement(
         start, stop: which pairs; to the end of ``options.pairs`` if not given.
     """
     stop = options.pairs if stop is None else stop
-    unit = 1.0 if images.latent else PIXEL_UNIT
+    unit = images.space.unit
     denoiser = PairDenoiser(images.pixels, device=distributed.float64_device())
     mean = images.mean.float().to(denoiser.device)
     chunk = _chunk(images, len(sigmas)) * (GPU_FACTOR if denoiser.device.type == "cuda" else 1)
     for first in range(start, stop, chunk):
         numbers = range(first, min(stop, first + chunk))
         chosen, noise = pairs(images, options.seed, numbers)
-        clean = to_unit_range(images.pixels[chosen]).to(denoiser.device)
+        clean = images.space.encode(images.pixels[chosen]).to(denoiser.device)
         denoised = denoiser.by_level(chosen, noise, sigmas * unit)
         yield _agreement(denoised, clean, mean, (sigmas * unit).tolist(), options)
 

@@ -23,7 +23,7 @@ from multistage_diffusion.clustering.distance import middle_cuts
 from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.clustering.sums import Sums
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model
 from multistage_diffusion.networks import StagedUNet
@@ -51,7 +51,7 @@ def add_gradients(
     size = -(-options.pairs // GROUPS)
     while sums.count < stop:
         chosen, noise = pairs(images, options.seed, range(sums.count, sums.count + size))
-        y, n = to_unit_range(images.pixels[chosen]), noise.float()
+        y, n = images.space.encode(images.pixels[chosen]), noise.float()
         group = sums.count // size % GROUPS
         for level, sigma in enumerate(sigmas):
             loss = model.denoiser.loss(y, sigma.expand(size), n, Conditions(labels).at(chosen))

@@ -1,4 +1,6 @@
-"""From opened images to a data set: decoded by all cores, brought to one size and stacked as they come."""
+"""From opened images to a data set: decoded by all cores, brought to one size and stacked as they
+come.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,14 +26,16 @@ __all__ = ["Found", "Reading", "Stack", "Watch", "assemble", "first_size"]
 
 FIRST_ROWS = 256
 Watch = Callable[[Iterator[Pixels], int, int], Iterator[Pixels]]
-"""Passes images through and shows how far they have come; it is told how many there are and how many were read before."""
+"""Passes images through and shows how far they have come; it is told how many there are and how
+many were read before."""
 
 
 def assemble(listing: Listing, options: ReadOptions, watch: Watch) -> Images:
     """Decodes and stacks the images of a source.
 
     Raises:
-        BadInput: if images are broken and not to be skipped, sizes differ and none is asked for, or labels are missing.
+        BadInput: if images are broken and not to be skipped, sizes differ and none is asked for, or
+            labels are missing.
     """
     reading, stack = Reading(listing, options, Found()), Stack(listing.count())
     for pixels in reading.images(watch):
@@ -143,7 +147,9 @@ class Reading:
         self.kept = list[_Kept]()
 
     def images(self, watch: Watch) -> Iterator[Pixels]:
-        """The images that can be decoded, ``[C, H, W]``, brought to size; ``found`` is up to the image that came last."""
+        """The images that can be decoded, ``[C, H, W]``, brought to size; ``found`` is up to the
+        image that came last.
+        """
         return watch(self._decoded(), self.listing.count(), self.found.entries)
 
     def _decoded(self) -> Iterator[Pixels]:
@@ -168,7 +174,8 @@ class Reading:
         self.kept.append(_Kept(entry.name, entry.where, entry.label))
 
     def finished(self, pixels: Callable[[], Tensor | MappedRows]) -> Images:
-        """The data set, once all images were gone through; ``pixels`` gives those that were decoded, ``[N, C, H, W]``.
+        """The data set, once all images were gone through; ``pixels`` gives those that were
+        decoded, ``[N, C, H, W]``.
 
         Raises:
             BadInput: if images are broken and not to be skipped, or labels are missing.
@@ -207,7 +214,9 @@ def _by_name(kept: list[_Kept]) -> Tensor | None:
 
 
 class Stack:
-    """Images of one size as one array that grows. Grey ones become colour once a colour image comes.
+    """Images of one size as one array that grows.
+
+    Grey ones become colour once a colour image comes.
 
     Args:
         rows: how many images are expected; 0 if that is not known.

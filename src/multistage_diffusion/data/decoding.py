@@ -44,14 +44,17 @@ class Undecodable(Exception):
 
 
 def is_image(name: str) -> bool:
-    """Whether a path inside a data set is that of an image, and not of a hidden file or what macOS puts into archives."""
+    """Whether a path inside a data set is that of an image, and not of a hidden file or what macOS
+    puts into archives.
+    """
     path = PurePath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def decode(opened: Callable[[], Image.Image]) -> tuple[Pixels, str]:
-    """An image as uint8 ``[H, W, C]`` with one or three channels, and what was done to it in words, if anything.
+    """An image as uint8 ``[H, W, C]`` with one or three channels, and what was done to it in words,
+    if anything.
 
     Args:
         opened: opens it.

@@ -45,7 +45,8 @@ class Findings:
         survey = self.survey
         count, of = len(survey.broken), survey.expected
         broken = (
-            f"{count} of {of} images {'is' if count == 1 else 'are'} broken; cluster and train refuse "
+            f"{count} of {of} images {'is' if count == 1 else 'are'} broken; cluster and train "
+            "refuse "
             "them"
         )
         mend = "mend or remove them, or give --skip-broken"

@@ -71,10 +71,10 @@ def evenly(number: int, count: int, wanted: int = PICTURED) -> bool:
 
 
 def _of_array(images: Images) -> Iterator[Look]:
-    if images.latent:
+    if not images.space.stores_pixels:
         raise BadInput(
-            f"{images.source} holds latents; inspect looks at images. multistage cluster reads "
-            "both."
+            f"{images.source} holds {images.space.contents}; inspect looks at images. multistage "
+            "cluster reads both."
         )
     for row in range(len(images)):
         label = None if images.labels is None else int(images.labels[row])

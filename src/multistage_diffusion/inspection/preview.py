@@ -32,7 +32,8 @@ def preview(source: str, options: ReadOptions, images: Images) -> Image:
         some = list(_originals(source, options, len(images)))
         if any(look.size != size for look in some):
             title = (
-                f"some images of {source}: as they are, what {options.fit} keeps of them in a frame, "
+                f"some images of {source}: as they are, what {options.fit} keeps of them in a "
+                "frame, "
                 "and as they are read"
             )
             return draw([show(look, size, (options.fit,)) for look in some], title)

@@ -122,7 +122,8 @@ def _remarks(shape: tuple[int, int, int], images: int, shortest: float) -> tuple
         )
     if shortest >= LARGE:
         latents = (
-            "64x64 latents of an autoencoder; multistage cluster reads such latents, training takes "
+            "64x64 latents of an autoencoder; multistage cluster reads such latents, training "
+            "takes "
             "images so far"
         )
         remarks.append(

@@ -87,10 +87,10 @@ def configure_run(
 
 def _check(preset: Preset, images: Images, stages: Stages, path: str) -> None:
     """Raises BadInput if preset, images and stages do not fit each other."""
-    if images.latent:
+    if not images.space.decodes_to_pixels:
         raise BadInput(
-            f"{path} holds latents; stages can be found for them, but networks are trained on "
-            "images so far."
+            f"{path} holds {images.space.contents}; stages can be found for them, but networks are "
+            "trained on images so far."
         )
     if preset.training.draws.augment and preset.network.augment_channels != LABELS:
         raise BadInput(

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.data.images import to_pixels
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
 from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
 from multistage_diffusion.schedule import SCHEDULES
+from multistage_diffusion.space import to_pixels
 from multistage_diffusion.stages import Stages
 
 __all__ = [

@@ -11,11 +11,11 @@ from PIL import Image
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images
-from multistage_diffusion.data.images import to_unit_range
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import stage_costs
 from multistage_diffusion.schedule import LogNormal
+from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training import Record, train
 from multistage_diffusion.training.batches.held_out import split
 from multistage_diffusion.training.monitoring.overfitting import overfitting

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from multistage_diffusion.cli.discovery import subcommands
 from multistage_diffusion.cli.progress import show_progress
-from multistage_diffusion.cli.reading import most_of
+from multistage_diffusion.cli.reading import first_lines
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_table, print_warning
 from multistage_diffusion.clustering import Clustering
 from multistage_diffusion.config import to_json
@@ -111,7 +111,8 @@ def _title(found: Findings, data: str) -> str:
         return f"{len(found.survey.shown)} of the {len(found.survey.names):,} images of {data}"
     size = " ".join(reading_arguments(ReadOptions(size=options.size)))
     return (
-        f"some images of {data}: in a frame what {options.fit} keeps, beside it what {size} and each "
+        f"some images of {data}: in a frame what {options.fit} keeps, beside it what {size} and "
+        "each "
         "--fit make of them"
     )
 
@@ -128,7 +129,7 @@ def _show(found: Findings, data: str) -> None:
     )
     for note in seen.notes:
         print_warning(f"{data}: {note}")
-    for line in most_of(_broken_lines(found)):
+    for line in first_lines(_broken_lines(found)):
         print_line(f"  broken: {line}")
     _show_sizes(found)
     print_line("")
@@ -247,7 +248,7 @@ def _show_duplicates(found: Findings) -> None:
         f"\nduplicates: {extra:,} with the pixels of another image, {near:,} nearly the same, "
         f"{mirrored:,} mirrored"
     )
-    for line in most_of(found.duplicate_lines()):
+    for line in first_lines(found.duplicate_lines()):
         print_line(f"  {line}")
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.augment import Augmentation, draw_augmentation, mirror
-from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training.batches.levels import Levels
 from multistage_diffusion.training.batches.order import image_indices
 from multistage_diffusion.training.config import RunConfig

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.preconditioning import weighted_error
@@ -50,7 +50,7 @@ class Probe:
         """Draws images and noise, and stratified levels of the schedule in each stage."""
         source = generator(seed, Stream.PROBE)
         chosen = torch.randint(len(images), (per_stage * len(stages),), generator=source)
-        clean = to_unit_range(images.pixels[chosen])
+        clean = images.space.encode(images.pixels[chosen])
         levels = [
             stage_levels(schedule, stages, stage, per_stage, source) for stage in range(len(stages))
         ]
