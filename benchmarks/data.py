@@ -184,7 +184,8 @@ def report(name: str, config: RunConfig, images: Images, seconds: float) -> Iter
     """Lines of the table of steps, by the number of batches that are read ahead."""
     for ahead, share, speed in steps(config, images, seconds):
         read = alone(config, images, ahead, 3)
-        yield f"| {name} | {config.training.batch_size} | {ahead} | {share:.2%} | {speed:.0f} | {read:.0f} |"
+        batch = config.training.batch_size
+        yield f"| {name} | {batch} | {ahead} | {share:.2%} | {speed:.0f} | {read:.0f} |"
 
 
 def main(settings: Settings) -> None:

@@ -297,7 +297,7 @@ def peak_apart(candidate: Candidate, settings: Settings) -> int:
     """The same, measured in a fresh process."""
     options = asdict(replace(settings, only=candidate.name))
     words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    run = subprocess.run(
+    run = subprocess.run(  # noqa: S603
         [sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True
     )
     return int(run.stdout.split()[-1])

@@ -172,7 +172,8 @@ def table(results: dict[str, list[list[tuple[float, list[float]]]]]) -> None:
     """The last losses, mean and half the difference of the seeds, and their ratio to the unified
     network of the same density.
     """
-    headings = "recipe | stage 1 | stage 2 | stage 3 | against unified, natural | against unified, 1/3 each"
+    against = "against unified, natural | against unified, 1/3 each"
+    headings = f"recipe | stage 1 | stage 2 | stage 3 | {against}"
     print(f"\n| {headings} |\n|---|---|---|---|---|---|")
     ends = {
         name: torch.tensor([curve[-1][1] for curve in curves]) for name, curves in results.items()

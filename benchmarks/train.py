@@ -197,7 +197,8 @@ class Table:
             yield self.mixed(steps, name, times, batch)
             share = convolution_share(steps, levels(self.config, [0.0, 1.0, 0.0], batch))
             reached = self.costs[1] * batch / (share * times[1]) / self.rate
-            yield f"{name}, {batch}: convolutions take {share:.0%} of stage 2 and reach {reached:.2f} of the best one's rate"
+            text = f"convolutions take {share:.0%} of stage 2"
+            yield f"{name}, {batch}: {text} and reach {reached:.2f} of the best one's rate"
         del steps
         self.twin(f"{name}, unified twin", compiled)
         if not compiled:

@@ -121,7 +121,8 @@ def test_broken_files_are_an_error_or_left_out(folder: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "dog" / "float.tif")
     with pytest.raises(
         BadInput,
-        match=r"Cannot decode the image .*cat/10\.png.* the first of 3 that are broken, of 15; .*--skip-broken",
+        match=r"Cannot decode the image .*cat/10\.png.* the first of 3 that are broken, of 15; "
+        r".*--skip-broken",
     ):
         load(folder)
     left = load(folder, ReadOptions(skip_broken=True))

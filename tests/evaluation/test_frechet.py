@@ -5,14 +5,10 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation import (
-    EXTRACTORS,
-    Moments,
-    frechet_distance,
-    stage_costs,
-    total_parameters,
-)
+from multistage_diffusion.evaluation.features import EXTRACTORS
+from multistage_diffusion.evaluation.frechet import Moments, frechet_distance
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
 from tests.conftest import MODEL, TINY

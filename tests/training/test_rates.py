@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.config import replace_settings
+from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation import stage_costs
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.run import Run
 from multistage_diffusion.tensorfile import read_tensors

@@ -136,7 +136,8 @@ def test_many_failing_steps_stop_the_run_and_name_the_sample(
     )
     with pytest.raises(
         Diverged,
-        match=rf"in {MOST_FAILED_STEPS} steps .* after 8 images; .* in stage \d, of image \d+ at sigma [\d.]+\.",
+        match=rf"in {MOST_FAILED_STEPS} steps .* after 8 images; .* in stage \d, of image \d+ at "
+        r"sigma [\d.]+\.",
     ):
         list(train(config, few_digits, tmp_path))
     assert [int(path.name) for path in Run(tmp_path).checkpoints()] == [8]

@@ -34,7 +34,8 @@ def command_type(name: str) -> Any:
 
 def overview() -> Any:
     """All commands without their settings, for the list of commands in the help."""
-    return Union[tuple(_placeholder(name) for name in command_names())]
+    placeholders = tuple(_placeholder(name) for name in command_names())
+    return Union[placeholders]  # noqa: UP007  (of a tuple)
 
 
 def _placeholder(name: str) -> Any:

@@ -25,7 +25,7 @@ class Price:
     """Of each stage."""
     share: list[float]
     """Share of each stage in the training images."""
-    evaluations: dict[SolverName, list[int]]
+    evaluations: dict[str, list[int]]
     """Evaluations of each stage for one sample, by solver."""
     parameters: int
     """Of the whole network."""

@@ -12,8 +12,8 @@ from typing import Any
 import jinja2
 
 from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.cost import StageCost, stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation import StageCost, stage_costs, total_parameters
 from multistage_diffusion.files import read_json
 from multistage_diffusion.report.figures import learned_figure, loss_figure, stages_figure
 from multistage_diffusion.run import Run

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from multistage_diffusion.config import replace_settings
+from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation import stage_costs
 from multistage_diffusion.schedule import LogNormal
 from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training import Record, train
@@ -78,9 +78,16 @@ def test_the_zero_loss_is_that_of_a_network_without_output(
 
 def record(images: int, probe: Sequence[float], held: Sequence[float]) -> Record:
     return Record(
-        images=images, loss=list(probe), share=[0.5, 0.5], probe_loss=list(probe), optimal_loss=[0.0, 0.0], learning_rate=1.0,
-        images_per_second=1.0, seconds=1.0, held_out_loss=list(held),
-    )  # fmt: skip
+        images=images,
+        loss=list(probe),
+        share=[0.5, 0.5],
+        probe_loss=list(probe),
+        optimal_loss=[0.0, 0.0],
+        learning_rate=1.0,
+        images_per_second=1.0,
+        seconds=1.0,
+        held_out_loss=list(held),
+    )
 
 
 def test_overfitting_is_said_of_the_stage_that_does() -> None:
