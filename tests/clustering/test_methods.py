@@ -85,7 +85,7 @@ def test_chunks_do_not_matter(digits: Images, monkeypatch: pytest.MonkeyPatch, s
         steps.extend(found)
         return steps
 
-    parts = cluster(digits, VP(), options, watch=watch)
+    parts = cluster(digits, VP(), options, progress=watch)
     assert steps == [1] * options.pairs
     assert parts.stages.boundaries == pytest.approx(whole.stages.boundaries, rel=1e-9)
     assert np.array(parts.ci95) == pytest.approx(np.array(whole.ci95), rel=1e-9)

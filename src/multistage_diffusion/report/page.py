@@ -24,7 +24,9 @@ from multistage_diffusion.training.learned_weight import read_curve
 from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.records import Record, read_records
 
-__all__ = ["render"]
+__all__ = ["is_report", "render"]
+
+MARK = "multistage diffusion</title>"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ def render(runs: Sequence[Path]) -> str:
         files("multistage_diffusion.report").joinpath("page.html").read_text()
     )
     return template.render(sections=[_section(run) for run in runs])
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a report that ``render`` made."""
+    return path.is_file() and MARK in path.read_text(errors="replace")
 
 
 def _section(run: Path) -> Section:
