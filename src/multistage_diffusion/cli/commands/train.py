@@ -89,7 +89,7 @@ class Train:
         check_run(run, config, images)
         if self.stages is not None and is_main_process():  # the report shows them
             content = self.stages.read_bytes()
-            claim(run.stages, "holds other stages", lambda path: path.read_bytes() == content)
+            claim(run.stages, "holds something else", lambda path: path.read_bytes() == content)
             write_atomically(run.stages, content)
         show_preview(self.out, config, images, self.reading, dry_run=False)
 
