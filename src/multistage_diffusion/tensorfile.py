@@ -69,5 +69,5 @@ def _advice(path: Path) -> str:
     return (
         "remove it; the others are of use without it"
         if path.parent.name == "averages"
-        else "make it anew"
+        else "make it again"
     )

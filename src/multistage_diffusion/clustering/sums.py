@@ -1,7 +1,7 @@
 """Agreement summed over pairs, in groups for the bootstrap.
 
 Pair k belongs to group ``k mod GROUPS``, and only the sums of the groups are kept: memory does not
-grow with the number of pairs, and a computation that was interrupted goes on from its sums. The
+grow with the number of pairs, and an interrupted computation continues from its sums. The
 bootstrap draws groups, whose means are independent and equally distributed as the pairs are.
 """
 

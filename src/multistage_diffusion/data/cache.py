@@ -29,7 +29,13 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.config import from_json, to_json
-from multistage_diffusion.data.assembling import Found, Reading, Stack, Watch, first_size
+from multistage_diffusion.data.assemble import (
+    Progress,
+    ReadingState,
+    SourceReader,
+    Stack,
+    first_size,
+)
 from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.labels import read_labels
@@ -60,7 +66,7 @@ class _Shard:
 class _Shards:
     """The content of ``shards.json``."""
 
-    found: Found = field(default_factory=Found)
+    found: ReadingState = field(default_factory=ReadingState)
     shards: list[_Shard] = field(default_factory=list)
 
 
@@ -104,7 +110,7 @@ class Cache:
             return True
         return self.listing.count() * first_size(self.listing, self.options) > IN_MEMORY
 
-    def load(self, progress: Watch) -> Images:
+    def load(self, progress: Progress) -> Images:
         """The images, decoded first if they are not in the cache.
 
         Args:
@@ -128,12 +134,12 @@ class Cache:
         with filelock.FileLock(self.folder / "lock"):
             yield
 
-    def _build(self, progress: Watch) -> None:
+    def _build(self, progress: Progress) -> None:
         for half_written in self.folder.glob(".*"):
             half_written.unlink()
         path = self.folder / "shards.json"
         state = from_json(_Shards, read_json(path)) if path.exists() else _Shards()
-        reading = Reading(self.listing, self.options, state.found)
+        reading = SourceReader(self.listing, self.options, state.found)
         with ThreadPoolExecutor(1) as thread:
             writer = _Writer(self.folder, state, thread)
             for pixels in reading.images(progress):
@@ -172,6 +178,7 @@ class Cache:
             self.listing.source,
             index.notes,
             tuple(state.found.broken.values()),
+            self.listing,
         )
         # These cached properties would read all images
         vars(images)["fingerprint"] = index.fingerprint
@@ -238,7 +245,7 @@ class _Writer:
         self.flush()
         self.writing.result()
 
-    def _write(self, rows: Pixels, found: Found) -> None:
+    def _write(self, rows: Pixels, found: ReadingState) -> None:
         file = self.folder / f"{len(self.state.shards):05d}.npy"
         if len(rows):
             write_atomically(file, _header(rows), rows.data.cast("B"))

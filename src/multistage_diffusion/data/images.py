@@ -3,13 +3,14 @@
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from multistage_diffusion.data.mapped import MappedRows
+from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.space import Space, space_of
 
@@ -38,6 +39,9 @@ class Images:
     """Messages about what was done to them as they were read."""
     skipped: tuple[str, ...] = ()
     """Images that were left out because they could not be decoded, each with the reason."""
+    original: "Listing | Images | None" = field(default=None, repr=False, compare=False)
+    """The same images in the same order before they were decoded or resized, if these are all of
+    a source."""
 
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:
@@ -65,7 +69,7 @@ class Images:
         """
         pixels = self.pixels.at(rows) if isinstance(self.pixels, MappedRows) else self.pixels[rows]
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, pixels=pixels, labels=labels)
+        return replace(self, pixels=pixels, labels=labels, original=None)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -37,8 +37,8 @@ class Price:
 
     @property
     def training_macs(self) -> float:
-        """Multiply-accumulates for one training image, forward and backward, in the mean over
-        stages.
+        """Multiply-accumulates for one training image, forward and backward, averaged over
+        the stages.
         """
         return sum(
             share * cost.training_macs for share, cost in zip(self.share, self.costs, strict=True)
@@ -46,7 +46,7 @@ class Price:
 
     @property
     def image_bytes(self) -> float:
-        """Activation bytes for one training image, in the mean over stages."""
+        """Activation bytes for one training image, averaged over the stages."""
         return sum(share * size for share, size in zip(self.share, self.activations, strict=True))
 
     def sample_macs(self, solver: SolverName) -> int:

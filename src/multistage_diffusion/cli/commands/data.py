@@ -18,22 +18,14 @@ from multistage_diffusion.cli.terminal import print_line, print_settings, print_
 from multistage_diffusion.clustering import Clustering
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data import ReadOptions
-from multistage_diffusion.data.png import save_png
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json, write_atomically, write_json
-from multistage_diffusion.inspection import Findings, draw, find, survey
-from multistage_diffusion.inspection.commands import name_of, reading_arguments
-from multistage_diffusion.inspection.propose import Size, enlarged
+from multistage_diffusion.inspection import Findings, InspectionFolder, conclude, survey
+from multistage_diffusion.inspection.next_commands import name_of, reading_arguments
+from multistage_diffusion.inspection.proposal import Size, enlarged
 from multistage_diffusion.schedule import VP
 
 __all__ = ["Inspect"]
 
-RESULT, SHEET, BROKEN, DUPLICATES = (
-    "inspection.json",
-    "contact-sheet.png",
-    "broken.txt",
-    "duplicates.txt",
-)
 MOST_ROWS = 8
 MOST_CLASSES = 24
 BAR = 30
@@ -52,86 +44,51 @@ class Inspect:
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
-    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in
-    the README."""
+    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see docs/data.md."""
     out: Path | None = None
-    """Folder for contact-sheet.png, inspection.json and lists.
-
-    Default: inspection-NAME, named after the data. An earlier inspection of the same data there is
-    replaced.
-    """
+    """Folder for contact-sheet.png, inspection.json and lists. Default: inspection-NAME, named
+    after the data. An earlier inspection of the same data there is replaced."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     dry_run: bool = False
     """Print the resolved settings and stop."""
 
     def run(self) -> None:
-        out = self.out or Path(f"inspection-{name_of(self.data)}")
+        folder = InspectionFolder(self.out or Path(f"inspection-{name_of(self.data)}"))
         if self.dry_run:
-            return print_settings({**to_json(self), "out": str(out)})
-        _check(out, self.data)
-        found = find(survey(self.data, self.reading, _watch), self.data)
-        _show(found, self.data)
-        _write(out, found, self.data)
-        _show_proposal(found, not self.reading.size)
+            return print_settings({**to_json(self), "out": str(folder.path)})
+        folder.check(self.data)
+        found = conclude(survey(self.data, self.reading, _progress))
+        _print_findings(found)
+        _write(folder, found)
+        _print_proposal(found, not self.reading.size)
         if found.problems:
             raise BadInput("; ".join(found.problems) + ".")
 
 
-def _watch(items: Iterable[Any], label: str, count: int) -> Iterable[Any]:
+def _progress(items: Iterable[Any], label: str, count: int) -> Iterable[Any]:
     return show_progress(items, label, count, lambda _: 1) if count else items
 
 
-def _check(out: Path, data: str) -> None:
-    """Refuses a folder that holds anything but an earlier inspection of the same data."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    earlier = read_json(out / RESULT) if (out / RESULT).is_file() else {}
-    if not isinstance(earlier, dict) or earlier.get("data") != data:
-        raise BadInput(
-            f"{out} exists and holds no inspection of {data}; choose another --out or remove it."
-        )
+def _write(folder: InspectionFolder, found: Findings) -> None:
+    replaced = folder.result.exists()
+    folder.write(found)
+    names = ", ".join(sorted(path.name for path in folder.path.iterdir()))
+    verb = "replaced the earlier inspection in" if replaced else "wrote"
+    print_line(f"\n{verb} {folder.path}: {names}")
 
 
-def _write(out: Path, found: Findings, data: str) -> None:
-    replaced = (out / RESULT).exists()
-    for name, lines in ((BROKEN, _broken_lines(found)), (DUPLICATES, found.duplicate_lines())):
-        if lines:
-            write_atomically(out / name, "".join(f"{line}\n" for line in lines).encode())
-        else:
-            (out / name).unlink(missing_ok=True)
-    save_png(out / SHEET, draw(found.survey.shown, _title(found, data)))
-    write_json(out / RESULT, {"data": data, **found.to_json()})
-    names = ", ".join(sorted(path.name for path in out.iterdir()))
-    print_line(f"\n{'replaced the earlier inspection in' if replaced else 'wrote'} {out}: {names}")
-
-
-def _title(found: Findings, data: str) -> str:
-    options = found.survey.options
-    if not options.size:
-        return f"{len(found.survey.shown)} of the {len(found.survey.names):,} images of {data}"
-    size = " ".join(reading_arguments(ReadOptions(size=options.size)))
-    return (
-        f"some images of {data}: in a frame what {options.fit} keeps, beside it what {size} and "
-        "each "
-        "--fit make of them"
-    )
-
-
-def _broken_lines(found: Findings) -> list[str]:
-    return [f"{broken.where}: {broken.reason}" for broken in found.survey.broken]
-
-
-def _show(found: Findings, data: str) -> None:
+def _print_findings(found: Findings) -> None:
     seen = found.survey
+    data = seen.name
     print_line(
         f"{data}: {len(seen.names):,} images"
         + (f", and {len(seen.broken):,} that are broken" if seen.broken else "")
     )
     for note in seen.notes:
         print_warning(f"{data}: {note}")
-    for line in first_lines(_broken_lines(found)):
+    for line in first_lines(found.broken_lines()):
         print_line(f"  broken: {line}")
-    _show_sizes(found)
+    _print_sizes(found)
     print_line("")
     total = len(seen.names)
     rows = [
@@ -143,16 +100,16 @@ def _show(found: Findings, data: str) -> None:
         mode.startswith(("grey", "16-bit grey", "black")) for mode, _ in seen.modes
     ):
         print_line("grey images become RGB, as others are coloured")
-    _show_labels(found)
-    _show_statistics(found)
-    _show_duplicates(found)
+    _print_labels(found)
+    _print_statistics(found)
+    _print_duplicates(found)
 
 
 def _share(count: int, total: int) -> tuple[str, str]:
     return f"{count:,}", f"{count / total:.1%}"
 
 
-def _show_sizes(found: Findings) -> None:
+def _print_sizes(found: Findings) -> None:
     seen = found.survey
     total = len(seen.names)
     print_line("")
@@ -194,7 +151,7 @@ def _size_row(sizes: Counter[Size], size: Size) -> list[str]:
     return [shown, *_share(enlarged(sizes, size), sizes.total()), f"{statistics.mean(kept):.0%}"]
 
 
-def _show_labels(found: Findings) -> None:
+def _print_labels(found: Findings) -> None:
     print_line("")
     if not found.labels:
         return print_line("no labels")
@@ -217,7 +174,7 @@ def _show_labels(found: Findings) -> None:
         print_line(remark)
 
 
-def _show_statistics(found: Findings) -> None:
+def _print_statistics(found: Findings) -> None:
     seen = found.survey
     arguments = reading_arguments(seen.options)
     channels, height, width = seen.shape
@@ -238,7 +195,7 @@ def _show_statistics(found: Findings) -> None:
     )
 
 
-def _show_duplicates(found: Findings) -> None:
+def _print_duplicates(found: Findings) -> None:
     extra, mirrored = (
         sum(len(group) - 1 for group in found.copies),
         sum(pair.mirrored for pair in found.near),
@@ -252,7 +209,7 @@ def _show_duplicates(found: Findings) -> None:
         print_line(f"  {line}")
 
 
-def _show_proposal(found: Findings, without_size: bool) -> None:
+def _print_proposal(found: Findings, without_size: bool) -> None:
     proposal, seen = found.proposal, found.survey
     preset = proposal.preset
     own = preset.diffusion.sigma_data is None

@@ -78,7 +78,7 @@ class Train:
             print_settings(to_json(config))
         _print_cost(config)
         if self.dry_run:
-            show_preview(self.out, config, images, self.reading, dry_run=True)
+            show_preview(Run(self.out), config, images, self.reading, dry_run=True)
             return 0
         self._prepare(config, images)
         return _train(config, images, Run(self.out), load_model(init) if init else None)
@@ -91,7 +91,7 @@ class Train:
             content = self.stages.read_bytes()
             claim(run.stages, "holds something else", lambda path: path.read_bytes() == content)
             write_atomically(run.stages, content)
-        show_preview(self.out, config, images, self.reading, dry_run=False)
+        show_preview(run, config, images, self.reading, dry_run=False)
 
 
 COMMAND = subcommands(

@@ -121,7 +121,7 @@ def resized(images: Images, options: ReadOptions) -> Images:
 
     for _ in in_order(fit, range(len(images))):
         pass
-    return replace(images, pixels=pixels)
+    return replace(images, pixels=pixels, original=images)
 
 
 DIGITS = Source(

@@ -12,7 +12,7 @@ Whatever a user can fix in the data raises ``BadInput`` with the name of the fil
 
 from pathlib import Path
 
-from multistage_diffusion.data.assembling import Watch, assemble
+from multistage_diffusion.data.assemble import Progress, assemble
 from multistage_diffusion.data.cache import Cache
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.options import ReadOptions
@@ -45,7 +45,9 @@ DEFAULT = ReadOptions()
 
 
 def load(
-    source: Path | str, options: ReadOptions = DEFAULT, progress: Watch = lambda images, *_: images
+    source: Path | str,
+    options: ReadOptions = DEFAULT,
+    progress: Progress = lambda images, *_: images,
 ) -> Images:
     """Reads and decodes a whole data set, or takes it from the cache if it is a large one.
 

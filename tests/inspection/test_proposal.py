@@ -11,8 +11,8 @@ from multistage_diffusion.cli import parse
 from multistage_diffusion.cli.commands.cluster import Cluster
 from multistage_diffusion.cli.commands.train import Train
 from multistage_diffusion.data import Images, ReadOptions
-from multistage_diffusion.inspection.commands import name_of, next_commands, reading_arguments
-from multistage_diffusion.inspection.propose import (
+from multistage_diffusion.inspection.next_commands import name_of, next_commands, reading_arguments
+from multistage_diffusion.inspection.proposal import (
     Proposal,
     Size,
     closed_form,

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import PurePath
 
 from multistage_diffusion.data.options import ReadOptions
-from multistage_diffusion.inspection.propose import Proposal
+from multistage_diffusion.inspection.proposal import Proposal
 
 __all__ = ["name_of", "next_commands", "reading_arguments"]
 
