@@ -52,7 +52,7 @@ def test_labels_travel_with_their_samples(
     x, sigma = batch
     labels = torch.arange(6)
     alone = torch.cat(
-        [denoiser(x[k : k + 1], sigma[k : k + 1], labels[k : k + 1]) for k in range(6)]
+        [denoiser(x[k : k + 1], sigma[k : k + 1], Conditions(labels[k : k + 1])) for k in range(6)]
     )
     torch.testing.assert_close(denoiser(x, sigma, Conditions(labels)), alone, rtol=1e-5, atol=1e-4)
 

@@ -1,5 +1,7 @@
-"""Diffusion models with one shared encoder and one decoder for each stage of noise (arXiv
-2312.09181).
+"""Diffusion models with one shared encoder and one decoder for each stage of noise.
+
+After "Improving Efficiency of Diffusion Models via Multi-Stage Framework and Tailored Multi-Decoder
+Architectures" (arXiv 2312.09181).
 
 The public names, imported when they are first used:
 
@@ -12,6 +14,7 @@ The public names, imported when they are first used:
 """
 
 import os
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -49,6 +52,8 @@ _HOMES = {
     "stages": ("Stages",),
     "training": ("train",),
 }
+_RENAMED = {"plan_run": "configure_run"}
+"""Public names of earlier versions, which still work and warn."""
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -81,6 +86,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"{name} is now {new}", DeprecationWarning, stacklevel=2)
+        name = new
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

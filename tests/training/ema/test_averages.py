@@ -218,7 +218,7 @@ def test_how_often_snapshots_are_made_may_change_but_not_of_what(
         )
     )
     assert [int(path.stem) for path in Run(tmp_path).snapshots()] == [8, 16, 32, 48]
-    with pytest.raises(BadInput, match=r"training\.posthoc_ema is"):
+    with pytest.raises(BadInput, match=r"training\.averaging\.posthoc_ema is"):
         list(train(run_on(few_digits, images=64), few_digits, tmp_path))
 
 

@@ -95,6 +95,5 @@ def _accurate_widths(stored: Snapshots) -> str:
     """A sentence on the widths that are accurate in every part."""
     ranges = stored.accurate_widths(SMALL_ERROR)
     words = ", ".join(" to ".join(dict.fromkeys(f"{end:.3f}" for end in ends)) for ends in ranges)
-    return (
-        f"Widths sigma_rel accurate to {SMALL_ERROR:.0%}: {words} (snapshots: {len(stored.files)})."
-    )
+    snapshots = f"(snapshots: {len(stored.files)})"
+    return f"Widths sigma_rel that come out to {SMALL_ERROR:.0%}: {words} {snapshots}."
