@@ -9,7 +9,7 @@ and weights the loss ``weight(sigma) |D(y + sigma n; sigma) - y|^2``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -26,9 +26,6 @@ __all__ = [
     "to_device_of",
     "weighted_error",
 ]
-
-
-PreconditioningName = Literal["edm", "vp", "ddpm"]
 
 
 Coefficient = Callable[[Tensor], Tensor]
@@ -82,6 +79,11 @@ PRECONDITIONINGS: dict[str, Callable[[float], Preconditioning]] = {
     "ddpm": lambda _: eps_preconditioning(DDPM(), 1.0),
 }
 """The preconditionings by name, as functions of the data's standard deviation."""
+
+if TYPE_CHECKING:
+    PreconditioningName = str
+else:
+    PreconditioningName = Literal[tuple(PRECONDITIONINGS)]
 
 
 def weighted_error(
