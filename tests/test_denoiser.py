@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import ModelConfig, build_denoiser
@@ -49,11 +50,10 @@ def test_labels_travel_with_their_samples(
     denoiser = build_denoiser(replace(model_config, classes=6)).eval()
     disturb(denoiser.network.decoders[1])
     x, sigma = batch
-    labels = torch.arange(6)
-    alone = torch.cat(
-        [denoiser(x[k : k + 1], sigma[k : k + 1], labels[k : k + 1]) for k in range(6)]
-    )
-    torch.testing.assert_close(denoiser(x, sigma, labels), alone, rtol=1e-5, atol=1e-4)
+    conditions = Conditions(labels=torch.arange(6))
+    rows = [slice(k, k + 1) for k in range(6)]
+    alone = torch.cat([denoiser(x[row], sigma[row], conditions.at(row)) for row in rows])
+    torch.testing.assert_close(denoiser(x, sigma, conditions), alone, rtol=1e-5, atol=1e-4)
 
 
 def test_each_stage_uses_its_decoder_alone(

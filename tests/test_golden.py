@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.interop import release_model, translate
 from multistage_diffusion.model import ModelConfig, build_denoiser
@@ -57,7 +58,7 @@ def group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     }
 
 
-def conditions(case: dict[str, Tensor]) -> dict[str, Tensor]:
+def conditions(case: dict[str, Tensor]) -> Conditions:
     """What a case gives beside image and level, whatever its names; one-hot labels as numbers."""
     found = {}
     for name, tensor in case.items():
@@ -70,7 +71,7 @@ def conditions(case: dict[str, Tensor]) -> dict[str, Tensor]:
             found["labels"] = (
                 torch.where(tensor.any(1), tensor.argmax(1), NO_LABEL) if one_hot else tensor.long()
             )
-    return found
+    return Conditions(**found)
 
 
 def assert_close(found: Tensor, expected: Tensor) -> None:
@@ -91,14 +92,14 @@ def test_single_evaluations(golden: Golden) -> None:
         case = group(tensors, name)
         if "sigma" in case:
             assert_close(
-                denoiser(case["x"], case["sigma"].double(), **conditions(case)), case["denoised"]
+                denoiser(case["x"], case["sigma"].double(), conditions(case)), case["denoised"]
             )
         else:
             sigma = SCHEDULES[config.schedule].from_clock(case["t"].double())
             x = case["x"].double() * column(
                 (1 + sigma**2).sqrt()
             )  # ours is y + sigma n, theirs is scaled to unit variance
-            assert_close((x - denoiser(x, sigma, **conditions(case))) / column(sigma), case["eps"])
+            assert_close((x - denoiser(x, sigma, conditions(case))) / column(sigma), case["eps"])
 
 
 @torch.no_grad()
@@ -108,8 +109,8 @@ def test_trajectories(golden: Golden) -> None:
         case = group(tensors, name)
         start, given = case["latents"].double(), conditions(case)
 
-        def bound(x: Tensor, sigma: Tensor | float, given: dict[str, Tensor] = given) -> Tensor:
-            return denoiser(x, sigma, **given)
+        def bound(x: Tensor, sigma: Tensor | float, given: Conditions = given) -> Tensor:
+            return denoiser(x, sigma, given)
 
         if name == "heun18":
             assert_close(heun(bound, 80 * start, karras_grid(18, 0.002, 80)), case["images"])

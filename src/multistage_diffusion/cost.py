@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import ModelConfig, build_denoiser
@@ -98,7 +99,7 @@ def _forward(
     counts = [batch * (k == stage) for k in range(len(network.decoders))]
     image = torch.empty(batch, *config.shape, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device) if config.classes else None
-    return network(image, image.new_empty(batch), counts, labels)
+    return network(image, image.new_empty(batch), counts, Conditions(labels=labels))
 
 
 def activation_bytes(config: ModelConfig, stage: int, dtype: torch.dtype = torch.float32) -> int:

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from multistage_diffusion.conditions import UNCONDITIONAL, Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.unet import StagedUNet
 from multistage_diffusion.preconditioning import Preconditioning, to_device_of, weighted_error
@@ -68,36 +69,26 @@ class NetworkDenoiser(nn.Module):
         self,
         x: Tensor,
         sigma: Tensor | float,
-        labels: Tensor | None = None,
-        augment: Tensor | None = None,
-        context: Tensor | None = None,
-        also: Collection[int] = (),
+        conditions: Conditions = UNCONDITIONAL,
+        *,
+        force_stages: Collection[int] = (),
     ) -> Tensor:
         """Denoises.
 
         Args:
             x: noisy images ``[B, C, H, W]``, any floating dtype; the result has the same.
             sigma: noise levels, ``[B]`` or a scalar.
-            labels: classes, int64 ``[B]``, for a class-conditional network; -1, or no labels at all, for none.
-            augment: labels of the augmentation, ``[B, augment_channels]``; none for images as they are.
-            context: what the network attends to, ``[B, tokens, context_channels]``.
-            also: stages whose decoders are evaluated even without samples (sharding).
+            conditions: labels and context of the B samples.
+            force_stages: stages whose decoders are evaluated even without samples (sharding).
         """
         level = as_float64(sigma).expand(len(x))
         stage = self.stages.index(level)
         counts = stage.bincount(minlength=len(self.stages)).tolist()
-        conditions = (labels, augment, context)
         if max(counts) == len(x):  # one stage: nothing to sort
-            return self._denoise(x, level, counts, conditions, also)
+            return self._denoise(x, level, counts, conditions, force_stages)
         order = stage.argsort(stable=True)
         here = to_device_of(order, x)
-        routed = self._denoise(
-            x[here],
-            level[order],
-            counts,
-            tuple(None if c is None else c[here] for c in conditions),
-            also,
-        )
+        routed = self._denoise(x[here], level[order], counts, conditions.at(here), force_stages)
         return torch.empty_like(routed).index_copy(0, here, routed)
 
     def loss(
@@ -105,9 +96,9 @@ class NetworkDenoiser(nn.Module):
         y: Tensor,
         sigma: Tensor,
         noise: Tensor,
-        labels: Tensor | None = None,
-        augment: Tensor | None = None,
-        also: Collection[int] = (),
+        conditions: Conditions = UNCONDITIONAL,
+        *,
+        force_stages: Collection[int] = (),
     ) -> Tensor:
         """The weighted denoising loss of each sample, averaged over its pixels: ``[B]``.
 
@@ -115,11 +106,11 @@ class NetworkDenoiser(nn.Module):
             y: clean images ``[B, C, H, W]``.
             sigma: noise levels ``[B]``.
             noise: unit Gaussian noise, the shape of ``y``.
-            labels: classes, int64 ``[B]``, for a class-conditional network.
-            augment: labels of the augmentation, ``[B, augment_channels]``.
-            also: stages whose decoders are evaluated even without samples (sharding).
+            conditions: labels and context of the B samples.
+            force_stages: stages whose decoders are evaluated even without samples (sharding).
         """
-        denoised = self(y + _like(sigma, y) * noise, sigma, labels, augment, also=also)
+        noisy = y + _like(sigma, y) * noise
+        denoised = self(noisy, sigma, conditions, force_stages=force_stages)
         return weighted_error(denoised, y, sigma, self.preconditioning)
 
     def _denoise(
@@ -127,16 +118,15 @@ class NetworkDenoiser(nn.Module):
         x: Tensor,
         level: Tensor,
         counts: list[int],
-        conditions: tuple[Tensor | None, ...],
-        also: Collection[int],
+        conditions: Conditions,
+        force_stages: Collection[int],
     ) -> Tensor:
         p = self.preconditioning
         image = x.to(torch.float32)
         c_noise = to_device_of(p.c_noise(level).to(torch.float32), x)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            raw = self.network(
-                _like(p.c_in(level), image) * image, c_noise, counts, *conditions, also
-            )
+            scaled = _like(p.c_in(level), image) * image
+            raw = self.network(scaled, c_noise, counts, conditions, force_stages=force_stages)
         skip, out = _like(p.c_skip(level), x), _like(p.c_out(level), x)
         return skip * x + out * raw.to(x.dtype)
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from scipy.signal import upfirdn
 from torch import Tensor, nn
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import StagedUNet
 from multistage_diffusion.networks.attention import Attention, SpatialTransformer, TokenAttention
@@ -141,13 +142,15 @@ def test_a_network_with_a_context_routes_it_with_its_sample() -> None:
     network = disturb(StagedUNet(SHAPE, 0, config)).eval()
     assert isinstance(network.encoders[0].blocks[-1].attention, SpatialTransformer)  # type: ignore[union-attr,index]
     x, c_noise, context = torch.randn(4, *SHAPE), torch.randn(4), torch.randn(4, 6, 5)
-    together = network(x, c_noise, [1, 2, 1], context=context)
+    conditions = Conditions(context=context)
+    together = network(x, c_noise, [1, 2, 1], conditions)
     for index, stage in enumerate((0, 1, 1, 2)):
         counts = [int(k == stage) for k in range(3)]
         part = slice(index, index + 1)
-        alone = network(x[part], c_noise[part], counts, context=context[part])
+        alone = network(x[part], c_noise[part], counts, conditions.at(part))
         torch.testing.assert_close(together[part], alone, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(together, network(x, c_noise, [1, 2, 1], context=context + 1))
+    other = network(x, c_noise, [1, 2, 1], Conditions(context=context + 1))
+    assert not torch.allclose(together, other)
     assert network(x, c_noise, [1, 2, 1]).isfinite().all()
 
 

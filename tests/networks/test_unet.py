@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import StagedUNet
 from multistage_diffusion.networks.attention import Attention
@@ -108,7 +109,9 @@ def test_parameters_keep_their_names_and_sizes() -> None:
 
 def test_labels_change_the_output() -> None:
     net, (x, c_noise) = network(TINY, classes=4), inputs(2)
-    first, second = (net(x, c_noise, [2, 0, 0], torch.full((2,), label)) for label in (0, 3))
+    first, second = (
+        net(x, c_noise, [2, 0, 0], Conditions(labels=torch.full((2,), label))) for label in (0, 3)
+    )
     assert not torch.allclose(first, second)
 
 

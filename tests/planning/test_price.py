@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.cost import activation_bytes, propose_widths, stage_costs, unified
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
@@ -26,7 +27,10 @@ def test_macs_are_those_of_a_real_forward_and_backward_pass(classes: int) -> Non
         x = torch.randn(3, *config.shape)
         with FlopCounterMode(display=False) as counter:
             loss = denoiser.loss(
-                x, torch.full((3,), sigma, dtype=torch.float64), torch.randn_like(x), labels
+                x,
+                torch.full((3,), sigma, dtype=torch.float64),
+                torch.randn_like(x),
+                Conditions(labels=labels),
             ).sum()
             assert counter.get_total_flops() == 2 * 3 * cost.macs
             loss.backward()

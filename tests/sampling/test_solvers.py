@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data import Images, to_unit_range
 from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser
 from multistage_diffusion.errors import BadInput
@@ -214,7 +215,7 @@ def test_each_step_calls_the_decoder_of_its_level(
     """Without the last decoder's weights, the path is the same until it leaves the first stages."""
     grid, start = karras_grid(6, 0.002, 2.0), 2 * noise(0, range(2), (1, 8, 8))
     with torch.no_grad():
-        before = solver(partial(denoiser, labels=None), start, grid)
+        before = solver(partial(denoiser, conditions=Conditions()), start, grid)
         disturb(denoiser.network.decoders[2])
         assert torch.equal(
             solver(denoiser, start, grid), before

@@ -20,6 +20,7 @@ from multistage_diffusion.clustering.curves import pairs
 from multistage_diffusion.clustering.distance import middle_cuts
 from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.clustering.sums import Sums
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model
@@ -40,7 +41,8 @@ def add_gradients(
     Raises:
         BadInput: if the model is for other images, or its levels share no parameters.
     """
-    labels, shared = _labels(model, images), _shared(model.denoiser.network)
+    conditions = Conditions(labels=_labels(model, images))
+    shared = _shared(model.denoiser.network)
     if not sums.curves:
         sums.pairs = np.zeros(GROUPS)
         sums.curves["sketch"] = np.zeros((GROUPS, len(sigmas), SKETCH))
@@ -50,9 +52,7 @@ def add_gradients(
         y, n = to_unit_range(images.pixels[chosen]), noise.float()
         group = sums.count // size % GROUPS
         for level, sigma in enumerate(sigmas):
-            loss = model.denoiser.loss(
-                y, sigma.expand(size), n, None if labels is None else labels[chosen]
-            )
+            loss = model.denoiser.loss(y, sigma.expand(size), n, conditions.at(chosen))
             sums.curves["sketch"][group, level] += _sketch(
                 torch.autograd.grad(loss.sum(), shared)
             ).numpy()

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multistage_diffusion.conditions import UNCONDITIONAL, Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.blocks import Resample, ResamplingConv, ResidualBlock
 from multistage_diffusion.networks.config import NetworkConfig
@@ -104,14 +105,10 @@ class Encoder(nn.Module):
         )
 
     def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        labels: Tensor | None = None,
-        augment: Tensor | None = None,
-        context: Tensor | None = None,
+        self, x: Tensor, c_noise: Tensor, conditions: Conditions = UNCONDITIONAL
     ) -> Features:
-        emb = self.embedding(c_noise, labels, augment)
+        emb = self.embedding(c_noise, conditions.labels, conditions.augment)
+        context = conditions.context
         skips, steps, pyramid = [self.stem(x)], iter(self.pyramid), x
         for block in self.blocks:
             h = block(skips[-1], emb, context)
@@ -222,10 +219,9 @@ class StagedUNet(nn.Module):
         x: Tensor,
         c_noise: Tensor,
         counts: Sequence[int],
-        labels: Tensor | None = None,
-        augment: Tensor | None = None,
-        context: Tensor | None = None,
-        also: Collection[int] = (),
+        conditions: Conditions = UNCONDITIONAL,
+        *,
+        force_stages: Collection[int] = (),
     ) -> Tensor:
         """The network's output for a batch that is sorted by stage.
 
@@ -233,26 +229,26 @@ class StagedUNet(nn.Module):
             x: ``[B, C, H, W]``, the samples of stage 0 first.
             c_noise: noise labels, ``[B]``.
             counts: number of samples in each stage; they sum to B.
-            labels: classes, int64 ``[B]``, if the network has any; -1 for none.
-            augment: labels of the augmentation, ``[B, augment_channels]``, if the network knows any.
-            context: ``[B, tokens, context_channels]``, if the network attends to one.
-            also: stages to evaluate even without samples, because other processes have some (sharding).
+            conditions: of the B samples, in the order of ``x``.
+            force_stages: stages to evaluate even without samples, because other processes have
+                some (sharding).
 
         Returns:
             ``[B, C, H, W]`` in the order of ``x``. A stage without samples is not evaluated and gets no gradient.
         """
-        features = self._encode([x, c_noise, labels, augment, context], counts)
-        parts = zip(self.decoders, features, counts, strict=True)
-        return torch.cat(
-            [decoder(f) for stage, (decoder, f, n) in enumerate(parts) if n or stage in also]
-        )
+        features = self._encode(x, c_noise, conditions, counts)
+        evaluated = [k for k, count in enumerate(counts) if count or k in force_stages]
+        return torch.cat([self.decoders[k](features[k]) for k in evaluated])
 
-    def _encode(self, inputs: Sequence[Tensor | None], counts: Sequence[int]) -> list[Features]:
+    def _encode(
+        self, x: Tensor, c_noise: Tensor, conditions: Conditions, counts: Sequence[int]
+    ) -> list[Features]:
+        """The features of each stage's samples."""
         if len(self.encoders) == 1:
-            return self.encoders[0](*inputs).split(counts)
+            return self.encoders[0](x, c_noise, conditions).split(counts)
         sizes = list(counts)
-        parts = [[None] * len(sizes) if t is None else t.split(sizes) for t in inputs]
-        return [encoder(*part) for encoder, *part in zip(self.encoders, *parts, strict=True)]
+        parts = zip(x.split(sizes), c_noise.split(sizes), conditions.split(sizes), strict=True)
+        return [encoder(*part) for encoder, part in zip(self.encoders, parts, strict=True)]
 
 
 def _attention(shape: Sequence[int], config: NetworkConfig, stage: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import fastest_layout, lay_out
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.schedule import SCHEDULES
@@ -18,7 +19,7 @@ from multistage_diffusion.training.state import State
 
 __all__ = ["Speed", "measure_speed"]
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
+Batch = tuple[Tensor, Tensor, Tensor, Conditions]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _batch(
     device: torch.device | str,
     layout: torch.memory_format,
 ) -> Batch:
-    """Images, levels, noise and labels in one stage."""
+    """Images, levels, noise and conditions in one stage."""
     schedule, stages = SCHEDULES[config.model.schedule], Stages(config.model.boundaries)
     low, high = stages.bounds(stage)
     inside = (
@@ -80,7 +81,7 @@ def _batch(
     ) / 2
     y = torch.zeros(size, *config.model.shape, device=device).to(memory_format=layout)
     labels = torch.zeros(size, dtype=torch.long, device=device) if config.model.classes else None
-    return y, schedule.sigma(inside).expand(size), torch.randn_like(y), labels
+    return y, schedule.sigma(inside).expand(size), torch.randn_like(y), Conditions(labels=labels)
 
 
 def _per_image(work: Callable[[Batch], object], batches: list[Batch], seconds: float) -> float:
@@ -90,8 +91,8 @@ def _per_image(work: Callable[[Batch], object], batches: list[Batch], seconds: f
     start = time.perf_counter()
     work(one)
     size = max(1, min(len(whole[0]), int(seconds / max(time.perf_counter() - start, 1e-9))))
-    y, sigma, noise, labels = whole
-    part = (y[:size], sigma[:size], noise[:size], None if labels is None else labels[:size])
+    y, sigma, noise, conditions = whole
+    part = (y[:size], sigma[:size], noise[:size], conditions.at(slice(size)))
     return _median(lambda: work(part), seconds) / size
 
 

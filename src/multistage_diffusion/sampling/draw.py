@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.images import to_pixels
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
@@ -67,10 +68,10 @@ def generate(
         BadInput: if a label is asked for that the model does not have.
     """
     denoiser = model.denoiser.to(device)
-    labels = _labels(model, options, indices)
+    conditions = Conditions(labels=_labels(model, options, indices))
     grid = sampling_grid(model.config, options)
     start = noise(options.seed, indices, model.config.shape).to(device) * float(grid[0])
-    bound = partial(denoiser, labels=None if labels is None else labels.to(device))
+    bound = partial(denoiser, conditions=conditions.to(device))
     return to_pixels(SOLVERS[options.solver](bound, start, grid)).cpu()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.unet import Features, StagedUNet
 
@@ -25,7 +26,7 @@ def compile_parts(network: StagedUNet) -> None:
 def _for_any_number(forward: Callable[..., Any]) -> Callable[..., Any]:
     compiled = torch.compile(forward, dynamic=False)  # but for what is marked below
 
-    def call(*inputs: Tensor | Features | None) -> Any:
+    def call(*inputs: Tensor | Features | Conditions) -> Any:
         given = list(_tensors(inputs))
         if len(given[0]) < 2:
             return forward(*inputs)
@@ -41,7 +42,7 @@ def _for_any_number(forward: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _tensors(inputs: tuple[Tensor | Features | None, ...]) -> Iterator[Tensor]:
+def _tensors(inputs: tuple[Tensor | Features | Conditions, ...]) -> Iterator[Tensor]:
     for value in inputs:
         if isinstance(value, Features):
             yield from (
@@ -49,5 +50,7 @@ def _tensors(inputs: tuple[Tensor | Features | None, ...]) -> Iterator[Tensor]:
                 for t in (value.deepest, *value.skips, value.embedding, value.context)
                 if t is not None
             )
-        elif value is not None:
+        elif isinstance(value, Conditions):
+            yield from value.tensors()
+        else:
             yield value

@@ -197,8 +197,8 @@ class _Loop:
     def _backward(self, draws: Draws, part: list[tuple[int, int]], samples: Samples) -> None:
         """Adds the gradient of this process's samples of a part in the mean over the batch."""
         batch = draws.place(samples, self.device, self.layout)
-        also = self._stages(draws, part) if self.sharded else ()
-        losses = self._losses(batch, also)
+        force_stages = self._stages(draws, part) if self.sharded else ()
+        losses = self._losses(batch, force_stages)
         objective = poison(self._weighted(losses, batch.sigma).sum() / self.recipe.batch_size)
         if objective.requires_grad:  # else all parts that were used are frozen
             objective.backward()
@@ -217,9 +217,9 @@ class _Loop:
             else losses
         )
 
-    def _losses(self, batch: Batch, also: Collection[int]) -> Tensor:
+    def _losses(self, batch: Batch, force_stages: Collection[int]) -> Tensor:
         return self.state.denoiser.loss(
-            batch.y, batch.sigma, batch.noise, batch.labels, batch.augment, also
+            batch.y, batch.sigma, batch.noise, batch.conditions, force_stages=force_stages
         )
 
     def _stages(self, draws: Draws, part: list[tuple[int, int]]) -> frozenset[int]:
@@ -252,11 +252,11 @@ class _Loop:
             self.config, self.feed.images, self.levels, ranges, self.device, ahead=0
         )(seen)
         seed_globally(self.recipe.seed, Stream.DROPOUT, seen, distributed.rank())
-        also = range(len(stages)) if self.sharded else ()
+        force_stages = range(len(stages)) if self.sharded else ()
         with torch.no_grad():
             losses = torch.cat(
                 [
-                    self._losses(draws.place(samples, self.device, self.layout), also)
+                    self._losses(draws.place(samples, self.device, self.layout), force_stages)
                     for samples in read
                 ]
             ).cpu()

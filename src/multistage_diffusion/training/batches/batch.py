@@ -4,12 +4,13 @@ What is drawn for a batch, but for its noise, is a few numbers for each image, a
 read and noise is drawn only for the samples a process computes. Both are the same however many processes there are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.augment import Augmentation, draw_augmentation, mirror
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.errors import BadInput
@@ -31,10 +32,8 @@ class Batch:
     """Noise levels, float64 ``[B]``, on the CPU."""
     noise: Tensor
     """Unit Gaussian noise like ``y``."""
-    labels: Tensor | None
-    """Classes, int64 ``[B]``."""
-    augment: Tensor | None
-    """What was done to the images, ``[B, 9]``."""
+    conditions: Conditions
+    """Classes of the images and what augmentation did to them."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +71,17 @@ class Draws:
         pixels, noise = (
             values.to(device, non_blocking=True) for values in (samples.pixels, samples.noise)
         )
-        y, done_to = mirror(to_unit_range(pixels), self.mirrored[here]), None
+        y = mirror(to_unit_range(pixels), self.mirrored[here])
+        conditions = Conditions(labels=samples.labels)
         if self.augmentation is not None:
             part = self.augmentation[here]
-            y, done_to = part.apply(y), part.labels.to(device, non_blocking=True)
-        labels = None if samples.labels is None else samples.labels.to(device, non_blocking=True)
+            y = part.apply(y)
+            conditions = replace(conditions, augment=part.labels)
         return Batch(
             y.contiguous(memory_format=layout),
             self.sigma[here],
             noise.contiguous(memory_format=layout),
-            labels,
-            done_to,
+            conditions.to(device, non_blocking=True),
         )
 
     def _noise(self, start: int, stop: int, shape: tuple[int, int, int], pinned: bool) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.images import Images, to_unit_range
 from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser
 from multistage_diffusion.optimal import OptimalDenoiser
@@ -63,8 +64,9 @@ class Probe:
         """Weighted loss of the network on each image, in the order of ``sigma``."""
         denoised = []
         for part in torch.arange(len(self.sigma)).split(PART):
-            labels = None if self.labels is None else self.labels[part].to(device)
-            denoised.append(denoiser(self.noisy[part].to(device), self.sigma[part], labels).cpu())
+            conditions = Conditions(labels=self.labels).at(part).to(device)
+            noisy = self.noisy[part].to(device)
+            denoised.append(denoiser(noisy, self.sigma[part], conditions).cpu())
         return self._losses(torch.cat(denoised), denoiser)
 
     def zero_loss(self, denoiser: NetworkDenoiser) -> list[float]:
