@@ -18,7 +18,7 @@ import tyro
 from study import STAGES, halved
 
 from multistage_diffusion.data import Images, load
-from multistage_diffusion.denoiser import NetworkDenoiser, fastest_layout, lay_out
+from multistage_diffusion.denoiser import NetworkDenoiser, fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, preset_model
 from multistage_diffusion.schedule import SCHEDULES, ScheduleName
@@ -68,7 +68,7 @@ class Run:
     def __init__(self, config: RunConfig, images: Images) -> None:
         self.config, self.images, self.levels = config, images, Levels.of(config)
         seed_globally(config.training.seed, Stream.WEIGHTS)
-        denoiser = lay_out(build_denoiser(config.model), torch.bfloat16)
+        denoiser = set_compute_dtype(build_denoiser(config.model), torch.bfloat16)
         self.state, self.rates = State.begin(denoiser, config.training), Rates(config)
         recipes = [
             replace(config.training, ema_clock=clock, ema_half_life=life)
@@ -82,7 +82,7 @@ class Run:
         denoiser = state.denoiser
         draws = draw(self.config, self.images, self.levels, state.images)
         samples = draws.read(0, recipe.batch_size, self.images, False, CPU)
-        batch = draws.place(samples, CPU, fastest_layout(denoiser))
+        batch = draws.place(samples, CPU, fastest_memory_format(denoiser))
         self.rates.apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)
         denoiser.loss(batch.y, batch.sigma, batch.noise).mean().backward()

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.networks.unet import Features, StagedUNet
+from multistage_diffusion.networks import StagedUNet
+from multistage_diffusion.networks.encoder import Features
 
 __all__ = ["compile_parts"]
 

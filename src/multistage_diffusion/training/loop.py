@@ -11,7 +11,7 @@ from multistage_diffusion import distributed
 from multistage_diffusion.config import to_json
 from multistage_diffusion.cost import training_macs
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.denoiser import fastest_layout, lay_out
+from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.files import write_json
 from multistage_diffusion.model import Model, build_denoiser, load_model, save_model
 from multistage_diffusion.schedule import SCHEDULES
@@ -103,8 +103,10 @@ class _Loop:
         denoiser = build_denoiser(config.model).to(self.device)
         if init is not None:
             begin_with(denoiser, config, init)
-        self.state = State.begin(lay_out(denoiser, dtype_of(self.recipe.precision)), self.recipe)
-        self.layout = fastest_layout(denoiser)
+        self.state = State.begin(
+            set_compute_dtype(denoiser, dtype_of(self.recipe.precision)), self.recipe
+        )
+        self.layout = fastest_memory_format(denoiser)
         self.sharded = self.recipe.shard and distributed.world_size() > 1
         self.health, self.exchange = (
             Health(self.device),
