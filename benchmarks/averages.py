@@ -2,10 +2,11 @@
 
     python benchmarks/averages.py TRAIN TEST [--images 24000] [--seeds 0 1] [--densities edm]
 
-A small three-stage network on images of 32x32 halved to 16x16, under EDM's density, in which the last stage gets 0.38 % of the
-images, or others. A run keeps all averages at once, so their weights come from the same steps. Six times in a run the
-weighted loss of each stage is measured on images held out, the same images, noise and levels for all. Prints tables in Markdown;
-the report is ``averages.md``.
+A small three-stage network on images of 32x32 halved to 16x16, under EDM's density, in which the
+last stage gets 0.38 % of the images, or others. A run keeps all averages at once, so their weights
+come from the same steps. Six times in a run the weighted loss of each stage is measured on images
+held out, the same images, noise and levels for all. Prints tables in Markdown; the report is
+``averages.md``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -114,7 +115,9 @@ class Run:
 
 
 def table(shares: Sequence[float], losses: torch.Tensor) -> None:
-    """Losses ``[seeds, points, weights, stages]``: at the end, and against the common clock at every point."""
+    """Losses ``[seeds, points, weights, stages]``: at the end, and against the common clock at
+    every point.
+    """
     headings = " | ".join(f"stage {stage + 1} ({share:.2%})" for stage, share in enumerate(shares))
     print(f"| weights | {headings} |\n|---|{'---|' * len(shares)}")
     names = [
@@ -123,7 +126,8 @@ def table(shares: Sequence[float], losses: torch.Tensor) -> None:
     ]
     for name, end in zip(names, losses[:, -1].unbind(1), strict=True):
         print(
-            f"| {name} | {' | '.join(f'{m:.4f} ± {s:.4f}' for m, s in zip(*_spread(end), strict=True))} |"
+            f"| {name} | "
+            f"{' | '.join(f'{m:.4f} ± {s:.4f}' for m, s in zip(*_spread(end), strict=True))} |"
         )
     print("\nOwn clock against the common one, at each sixth of the run:")
     for place, life in enumerate(HALF_LIVES):

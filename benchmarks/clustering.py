@@ -1,11 +1,12 @@
-"""Time of the optimal denoiser for one pair of image and noise at one level, against a plain evaluation.
+"""Time of the optimal denoiser for one pair of image and noise at one level, against a plain
+evaluation.
 
     python benchmarks/clustering.py DATA [--pairs 128] [--levels 33] [--repeats 3]
 
-DATA is whatever ``multistage cluster --data`` reads; the report in ``benchmarks/clustering.md`` is for the 50,000 training
-images of CIFAR-10. Everything is timed in one run, on the GPU if there is one: the plain evaluation (two float32 matrix
-products and a softmax), ours, and the machine's rate for a large float32 matrix product. Medians are printed as a table in
-Markdown.
+DATA is whatever ``multistage cluster --data`` reads; the report in ``benchmarks/clustering.md`` is
+for the 50,000 training images of CIFAR-10. Everything is timed in one run, on the GPU if there is
+one: the plain evaluation (two float32 matrix products and a softmax), ours, and the machine's rate
+for a large float32 matrix product. Medians are printed as a table in Markdown.
 """
 
 import platform
@@ -66,7 +67,9 @@ def product_rate(repeats: int) -> float:
 
 
 def error(images: Images, indices: Tensor, noise: Tensor, sigmas: Tensor, found: Tensor) -> float:
-    """Largest difference to the float64 evaluation on the first two pairs, in units of the pixel range."""
+    """Largest difference to the float64 evaluation on the first two pairs, in units of the pixel
+    range.
+    """
     y = to_unit_range(images.pixels[indices[:2]], torch.float64)
     x = (y[:, None] + sigmas[:, None, None, None] * noise[:2, None]).flatten(0, 1)
     exact = OptimalDenoiser(images.pixels)(x, sigmas.repeat(2)).unflatten(0, (2, len(sigmas)))
@@ -100,10 +103,12 @@ def main(settings: Settings) -> None:
     print(f"{where}, torch {torch.__version__}; {len(images)} images of {images.shape}")
     print(f"float32 matrix product: {rate / 1e9:.0f} GMAC/s")
     print(
-        f"largest error of ours: {error(images, indices, noise, sigmas, found):.1e} of the pixel range\n"
+        f"largest error of ours: {error(images, indices, noise, sigmas, found):.1e} of the pixel "
+        "range\n"
     )
     print(
-        "| evaluation | ms for a pair at a level | against plain | share of the product rate |\n|---|---|---|---|"
+        "| evaluation | ms for a pair at a level | against plain | share of the product rate "
+        "|\n|---|---|---|---|"
     )
     for name, value in times.items():
         ratio = times["plain, two float32 products"] / value

@@ -1,10 +1,12 @@
-"""Whether training waits for its data: share of the time of a step, decoding, the cache, and the loader alone.
+"""Whether training waits for its data: share of the time of a step, decoding, the cache, and the
+loader alone.
 
     python benchmarks/data.py CIFAR FOLDER [--count 50000] [--seconds 20]
 
-CIFAR is whatever ``multistage train --data`` reads, CIFAR-10 in the report. FOLDER is filled with ``count`` JPEG files of 256x256
-(noise of several scales, about 25 kB each) unless it exists; their cache is made beside it and removed first. Everything is
-measured in one run, on the GPU if there is one, and printed as tables in Markdown; the report is ``data.md``.
+CIFAR is whatever ``multistage train --data`` reads, CIFAR-10 in the report. FOLDER is filled with
+``count`` JPEG files of 256x256 (noise of several scales, about 25 kB each) unless it exists; their
+cache is made beside it and removed first. Everything is measured in one run, on the GPU if there is
+one, and printed as tables in Markdown; the report is ``data.md``.
 """
 
 import os
@@ -22,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from multistage_diffusion.training.batches.prefetch import MOST_AHEAD, Feed
 from PIL import Image
 
 from multistage_diffusion.data import Images, ReadOptions, load
@@ -34,7 +37,6 @@ from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.training.batches.levels import Levels
-from multistage_diffusion.training.batches.prefetch import MOST_AHEAD, Feed
 from multistage_diffusion.training.config import DataInfo, RunConfig
 from multistage_diffusion.training.state import State
 
@@ -145,8 +147,8 @@ class Steps:
 
 
 def steps(config: RunConfig, images: Images, seconds: float) -> Iterator[tuple[int, float, float]]:
-    """Share of their time that steps wait, and images a second, without and with reading ahead; they take turns of ten steps,
-    of which the last six count.
+    """Share of their time that steps wait, and images a second, without and with reading ahead;
+    they take turns of ten steps, of which the last six count.
     """
     several = {ahead: Steps(config, images, ahead) for ahead in AHEAD}
     times: dict[int, list[tuple[float, float]]] = {ahead: [] for ahead in AHEAD}
@@ -170,7 +172,9 @@ def alone(config: RunConfig, images: Images, ahead: int, seconds: float) -> floa
 
 
 def paused(config: RunConfig, images: Images, ahead: int, speed: float, seconds: float) -> float:
-    """Share of the time that steps wait on a device of so many images a second, which leaves the processor free."""
+    """Share of the time that steps wait on a device of so many images a second, which leaves the
+    processor free.
+    """
     batch, waited, start = config.training.batch_size, list[float](), time.perf_counter()
     feed = Feed(config, images, Levels.of(config), [(0, batch)], DEVICE, ahead)
     while time.perf_counter() < start + seconds:
@@ -183,7 +187,8 @@ def report(name: str, config: RunConfig, images: Images, seconds: float) -> Iter
     """Lines of the table of steps, by the number of batches that are read ahead."""
     for ahead, share, speed in steps(config, images, seconds):
         read = alone(config, images, ahead, 3)
-        yield f"| {name} | {config.training.batch_size} | {ahead} | {share:.2%} | {speed:.0f} | {read:.0f} |"
+        batch = config.training.batch_size
+        yield f"| {name} | {batch} | {ahead} | {share:.2%} | {speed:.0f} | {read:.0f} |"
 
 
 def main(settings: Settings) -> None:
@@ -217,7 +222,8 @@ def main(settings: Settings) -> None:
         flush=True,
     )
     print(
-        "| steps | batch | read ahead | waiting | images/s | the loader alone, images/s |\n|---|---|---|---|---|---|"
+        "| steps | batch | read ahead | waiting | images/s | the loader alone, images/s "
+        "|\n|---|---|---|---|---|---|"
     )
     small, large = load(settings.cifar), load(settings.folder, options)
     for line in report(
@@ -233,7 +239,8 @@ def main(settings: Settings) -> None:
     ):
         print(line, flush=True)
     print(
-        "\n| steps of a device of its own | batch | images/s | waiting without reading ahead | with |\n|---|---|---|---|---|"
+        "\n| steps of a device of its own | batch | images/s | waiting without reading ahead | "
+        "with |\n|---|---|---|---|---|"
     )
     for name, images, batch, speeds in (
         ("CIFAR-10", small, 64, (1000, 4000, 8000)),

@@ -1,14 +1,18 @@
-"""Training steps of this package and of two others, side by side: forward, backward, Adam and averaged weights.
+"""Training steps of this package and of two others, side by side: forward, backward, Adam and
+averaged weights.
 
     python benchmarks/others.py [--preset edm-cifar10] [--batch-size 16] [--repeats 3]
 
-Compared are the unified twin of a preset, diffusers' ``UNet2DModel`` and denoising_diffusion_pytorch's ``Unet``, each with as
-many multiply-accumulates as its width allows (see ``closest``), on the same images, in bf16 with float32 weights, with the same
-fused Adam and the same average. The networks take turns in one process, on the GPU if there is one, in both layouts of memory
-where the library does not choose one; the better one counts. Medians, as a table in Markdown.
+Compared are the unified twin of a preset, diffusers' ``UNet2DModel`` and
+denoising_diffusion_pytorch's ``Unet``, each with as many multiply-accumulates as its width allows
+(see ``closest``), on the same images, in bf16 with float32 weights, with the same fused Adam and
+the same average. The networks take turns in one process, on the GPU if there is one, in both
+layouts of memory where the library does not choose one; the better one counts. Medians, as a table
+in Markdown.
 
-The peak memory of a step is measured in a process for each network (``--only``): on a GPU what torch allocated at most; on a
-processor, under Linux, the greatest resident memory of the process less the resident memory before the network was built.
+The peak memory of a step is measured in a process for each network (``--only``): on a GPU what
+torch allocated at most; on a processor, under Linux, the greatest resident memory of the process
+less the resident memory before the network was built.
 """
 
 import copy
@@ -55,7 +59,8 @@ class Settings:
     repeats: int = 3
     """Rounds of which medians are taken, after one that is not counted."""
     only: str = ""
-    """Print nothing but the bytes that this network needs at most; the script calls itself with it."""
+    """Print nothing but the bytes that this network needs at most; the script calls itself with
+    it."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +98,16 @@ class Result:
     def row(self, ours: "Result") -> str:
         """A line of the table."""
         speeds = f"{self.speed:.2f} | {self.rate / 1e9:.0f} | {self.rate / ours.rate:.2f}"
-        return f"| {self.entrant.name} | {self.entrant.training_macs / 1e9:.2f} | {speeds} | {self.peak / 1e9:.2f} |"
+        return (
+            f"| {self.entrant.name} | {self.entrant.training_macs / 1e9:.2f} | {speeds} | "
+            f"{self.peak / 1e9:.2f} |"
+        )
 
 
 def diffusers_unet(config: ModelConfig, width: int) -> nn.Module:
-    """Levels, blocks, attention, heads, groups and dropout like ours; on the way up each block of a level attends, not one."""
+    """Levels, blocks, attention, heads, groups and dropout like ours; on the way up each block of a
+    level attends, not one.
+    """
     from diffusers import UNet2DModel
 
     style = config.network
@@ -122,7 +132,10 @@ def diffusers_unet(config: ModelConfig, width: int) -> nn.Module:
 
 
 def denoising_diffusion_unet(config: ModelConfig, width: int) -> nn.Module:
-    """Levels, attention and dropout like ours. It always has two blocks in a level, and linear attention where no other is."""
+    """Levels, attention and dropout like ours.
+
+    It always has two blocks in a level, and linear attention where no other is.
+    """
     from denoising_diffusion_pytorch import Unet
 
     style = config.network
@@ -154,7 +167,9 @@ def predict(network: nn.Module, x: Tensor, time: Tensor) -> Tensor:
 
 
 class ForeignSteps:
-    """A network of another library and the steps of its training, as in ``Steps`` but for the plain loss on the noise."""
+    """A network of another library and the steps of its training, as in ``Steps`` but for the plain
+    loss on the noise.
+    """
 
     def __init__(
         self,
@@ -187,7 +202,9 @@ class ForeignSteps:
 
 
 def macs(network: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
-    """Multiply-accumulates of one image on torch's meta device: forward, and forward and backward."""
+    """Multiply-accumulates of one image on torch's meta device: forward, and forward and
+    backward.
+    """
     with FlopCounterMode(display=False) as counter:
         output = predict(
             network, torch.empty(1, *shape, device="meta"), torch.empty(1, device="meta")
@@ -200,9 +217,11 @@ def macs(network: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
 def closest(
     build: Callable[[int], nn.Module], shape: Sequence[int], target: int
 ) -> tuple[int, int]:
-    """The multiple of 8 as width whose forward pass costs closest to ``target``, and what training costs with it.
+    """The multiple of 8 as width whose forward pass costs closest to ``target``, and what training
+    costs with it.
 
-    For ``edm-cifar10``, with 21.19 GMAC: 128 for diffusers, as ours (21.16 GMAC), 168 for denoising_diffusion_pytorch (21.01).
+    For ``edm-cifar10``, with 21.19 GMAC: 128 for diffusers, as ours (21.16 GMAC), 168 for
+    denoising_diffusion_pytorch (21.01).
     """
 
     @lru_cache
@@ -244,7 +263,10 @@ def candidates(settings: Settings) -> Iterator[Candidate]:
 
 
 def alternating(works: Sequence[Step], repeats: int) -> list[float]:
-    """Median seconds of each. They take turns, so that whatever else the machine does slows all alike."""
+    """Median seconds of each.
+
+    They take turns, so that whatever else the machine does slows all alike.
+    """
     rounds = [[seconds_of(work) for work in works] for _ in range(repeats + 1)]
     return [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
 
@@ -259,7 +281,9 @@ def resident(which: str) -> int:
 
 
 def peak(candidate: Candidate) -> int:
-    """Bytes that training needs at most, weights and Adam's moments included, measured in this process."""
+    """Bytes that training needs at most, weights and Adam's moments included, measured in this
+    process.
+    """
     before = 0 if DEVICE.type == "cuda" else resident("VmRSS")
     step = candidate.start()
     for _ in range(2):  # the moments are there from the second step on
@@ -273,9 +297,9 @@ def peak_apart(candidate: Candidate, settings: Settings) -> int:
     """The same, measured in a fresh process."""
     options = asdict(replace(settings, only=candidate.name))
     words = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
-    run = subprocess.run(
+    run = subprocess.run(  # noqa: S603
         [sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True
-    )  # noqa: S603
+    )
     return int(run.stdout.split()[-1])
 
 
@@ -293,7 +317,8 @@ def require_libraries() -> None:
 def stand_in_for_torchvision() -> None:
     """Puts empty modules in the place of a torchvision that is missing or does not fit this torch.
 
-    denoising_diffusion_pytorch imports it for loading and saving images alone; the network does not use it.
+    denoising_diffusion_pytorch imports it for loading and saving images alone; the network does not
+    use it.
     """
     try:
         import_module("torchvision")
@@ -319,9 +344,12 @@ def measure(entrants: Sequence[Candidate], settings: Settings) -> list[Result]:
 
 
 def report(results: Sequence[Result]) -> None:
-    """Prints each network in its better layout, the first being the one that others are compared with; then the other layouts."""
+    """Prints each network in its better layout, the first being the one that others are compared
+    with; then the other layouts.
+    """
     print(
-        "| training step | GMAC/image | images/s | GMAC/s | of ours | peak memory, GB |\n|---|---|---|---|---|---|"
+        "| training step | GMAC/image | images/s | GMAC/s | of ours | peak memory, GB "
+        "|\n|---|---|---|---|---|---|"
     )
     worse = []
     for network in dict.fromkeys(result.entrant.network for result in results):
@@ -332,7 +360,8 @@ def report(results: Sequence[Result]) -> None:
     print()
     for other in worse:
         print(
-            f"Slower layout: {other.entrant.name}, {other.speed:.2f} images/s, peak {other.peak / 1e9:.2f} GB"
+            f"Slower layout: {other.entrant.name}, {other.speed:.2f} images/s, peak "
+            f"{other.peak / 1e9:.2f} GB"
         )
 
 
@@ -349,7 +378,8 @@ def main(settings: Settings) -> None:
         else f"{platform.processor()}, {torch.get_num_threads()} threads"
     )
     print(
-        f"{where}, torch {torch.__version__}; {settings.preset}, batch {settings.batch_size}, medians of {settings.repeats}"
+        f"{where}, torch {torch.__version__}; {settings.preset}, batch {settings.batch_size}, "
+        f"medians of {settings.repeats}"
     )
     print(f"bf16 convolution: {convolution_rate(settings.repeats) / 1e9:.0f} GMAC/s\n", flush=True)
     report(measure(entrants, settings))

@@ -2,10 +2,10 @@
 
     python benchmarks/study.py TRAIN TEST --out FOLDER [--budget 16] [--seeds 0 1] [--only NAME ...]
 
-Small networks on images of 32x32 halved to 16x16, until each run has spent the same number of MACs in training. Six times in
-each run the averaged weights are measured on images held out: the weighted loss in each of three stages, on the same images,
-noise and levels for all. An interrupted study continues. Prints a table in Markdown and writes ``study.svg``; the report is
-``study.md``.
+Small networks on images of 32x32 halved to 16x16, until each run has spent the same number of MACs
+in training. Six times in each run the averaged weights are measured on images held out: the
+weighted loss in each of three stages, on the same images, noise and levels for all. An interrupted
+study continues. Prints a table in Markdown and writes ``study.svg``; the report is ``study.md``.
 """
 
 import json
@@ -169,8 +169,11 @@ def measure(out: Path, probe: Probe, spent: float) -> Iterator[tuple[float, list
 
 
 def table(results: dict[str, list[list[tuple[float, list[float]]]]]) -> None:
-    """The last losses, mean and half the difference of the seeds, and their ratio to the unified network of the same density."""
-    headings = "recipe | stage 1 | stage 2 | stage 3 | against unified, natural | against unified, 1/3 each"
+    """The last losses, mean and half the difference of the seeds, and their ratio to the unified
+    network of the same density.
+    """
+    against = "against unified, natural | against unified, 1/3 each"
+    headings = f"recipe | stage 1 | stage 2 | stage 3 | {against}"
     print(f"\n| {headings} |\n|---|---|---|---|---|---|")
     ends = {
         name: torch.tensor([curve[-1][1] for curve in curves]) for name, curves in results.items()

@@ -2,9 +2,10 @@
 
     python benchmarks/train.py [--preset edm-cifar10] [--batch-sizes 16] [--repeats 3] [--compile]
 
-Everything is measured in one run, on the GPU if there is one: steps of each stage and of the unified twin, mixed batches and
-single-stage batches in the same shares, bf16 and float32, as written and compiled, and the machine's own rate for a bf16 3x3
-convolution of 256 channels at 32x32, the best of several batches and layouts. Medians, as a table in Markdown, on a GPU with the
+Everything is measured in one run, on the GPU if there is one: steps of each stage and of the
+unified twin, mixed batches and single-stage batches in the same shares, bf16 and float32, as
+written and compiled, and the machine's own rate for a bf16 3x3 convolution of 256 channels at
+32x32, the best of several batches and layouts. Medians, as a table in Markdown, on a GPU with the
 memory that torch allocated at most; the report is ``train.md``.
 """
 
@@ -132,7 +133,9 @@ class Table:
         self.rate = convolution_rate(settings.repeats)
 
     def line(self, name: str, steps: Steps, batches: Sequence[torch.Tensor], macs: float) -> float:
-        """Measures and prints a line of the table; returns mean of the medians of several batches in seconds."""
+        """Measures and prints a line of the table; returns mean of the medians of several batches
+        in seconds.
+        """
         if DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         times = [
@@ -142,7 +145,8 @@ class Table:
         memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if DEVICE.type == "cuda" else ""
         rate = macs * batch / seconds
         print(
-            f"| {name} | {batch} | {batch / seconds:.2f} | {rate / 1e9:.0f} | {rate / self.rate:.2f} | {memory} |",
+            f"| {name} | {batch} | {batch / seconds:.2f} | {rate / 1e9:.0f} | "
+            f"{rate / self.rate:.2f} | {memory} |",
             flush=True,
         )
         return seconds
@@ -153,7 +157,9 @@ class Table:
         return self.line(f"{name}, stage {stage + 1}", steps, [sigma], self.costs[stage])
 
     def mixed(self, steps: Steps, name: str, alone: Sequence[float], batch: int) -> str:
-        """Batches with equal shares, whose counts differ from one to the next, against single-stage ones; returns a sentence."""
+        """Batches with equal shares, whose counts differ from one to the next, against single-stage
+        ones; returns a sentence.
+        """
         stages = steps.state.denoiser.stages
         batches = [levels(self.config, [1.0] * len(alone), batch, seed) for seed in range(4)]
         counts = [stages.index(sigma).bincount(minlength=len(alone)).tolist() for sigma in batches]
@@ -163,7 +169,10 @@ class Table:
             for values in (self.costs, alone)
         )
         together = self.line(f"{name}, mixed {' '.join(map(str, counts))}", steps, batches, macs)
-        return f"{name}, {batch}: mixed batches against single-stage ones in the same shares: {together / apart - 1:+.1%} time"
+        return (
+            f"{name}, {batch}: mixed batches against single-stage ones in the same shares: "
+            f"{together / apart - 1:+.1%} time"
+        )
 
     def twin(self, name: str, compiled: bool) -> None:
         """The unified twin."""
@@ -178,7 +187,9 @@ class Table:
             )
 
     def network(self, name: str, compiled: bool) -> Iterator[str]:
-        """Every stage, mixed batches and the twin, in bf16, and for comparison a stage in float32; yields sentences."""
+        """Every stage, mixed batches and the twin, in bf16, and for comparison a stage in float32;
+        yields sentences.
+        """
         steps, middle = Steps(self.config, torch.bfloat16, compiled), {}
         for batch in self.settings.batch_sizes:
             times = [self.stage(steps, name, stage, batch) for stage in range(len(self.costs))]
@@ -186,7 +197,8 @@ class Table:
             yield self.mixed(steps, name, times, batch)
             share = convolution_share(steps, levels(self.config, [0.0, 1.0, 0.0], batch))
             reached = self.costs[1] * batch / (share * times[1]) / self.rate
-            yield f"{name}, {batch}: convolutions take {share:.0%} of stage 2 and reach {reached:.2f} of the best one's rate"
+            text = f"convolutions take {share:.0%} of stage 2"
+            yield f"{name}, {batch}: {text} and reach {reached:.2f} of the best one's rate"
         del steps
         self.twin(f"{name}, unified twin", compiled)
         if not compiled:
@@ -206,7 +218,8 @@ def main(settings: Settings) -> None:
     print(f"{where}, torch {torch.__version__}; {settings.preset}, medians of {settings.repeats}")
     print(f"bf16 convolution: {table.rate / 1e9:.0f} GMAC/s\n")
     print(
-        "| steps | batch | images/s | GMAC/s | of the convolution's rate | peak memory, GB |\n|---|---|---|---|---|---|"
+        "| steps | batch | images/s | GMAC/s | of the convolution's rate | peak memory, GB "
+        "|\n|---|---|---|---|---|---|"
     )
     sentences = list(table.network("bf16", compiled=False))
     if settings.compile:

@@ -1,6 +1,7 @@
 """Makes the four sets of images of docs/own-images.md: python examples/make_sets.py FOLDER
 
-- ``photos``: 300 JPEG and PNG crops of scikit-learn's two photographs, of mixed sizes; one broken, one grey, one CMYK.
+- ``photos``: 300 JPEG and PNG crops of scikit-learn's two photographs, of mixed sizes; one broken,
+  one grey, one CMYK.
 - ``scans``: 240 grey PNG of 16 bits, 64x64.
 - ``wide``: 240 PNG of 48x96 in two folders, which are classes.
 - ``digits``: scikit-learn's digits as a Hugging Face data set with class labels.
@@ -20,7 +21,9 @@ from sklearn.datasets import load_digits, load_sample_images
 def crops(
     rng: Generator, count: int, least: int, most: int, aspect: float | None = None
 ) -> Iterator[tuple[int, Image.Image]]:
-    """Crops of the two photographs in turn, half of them mirrored; yields number of the photograph and crop."""
+    """Crops of the two photographs in turn, half of them mirrored; yields number of the photograph
+    and crop.
+    """
     photographs = [Image.fromarray(image) for image in load_sample_images().images]
     for number in range(count):
         photograph, height = photographs[number % 2], int(rng.integers(least, most))
@@ -47,7 +50,9 @@ def photos(folder: Path, rng: Generator) -> None:
 
 
 def scans(folder: Path, rng: Generator) -> None:
-    """Grey values of 16 bits: the luminance of crops, with a gradient that eight bits would not hold."""
+    """Grey values of 16 bits: the luminance of crops, with a gradient that eight bits would not
+    hold.
+    """
     folder.mkdir()
     for number, (_, crop) in enumerate(crops(rng, 240, 100, 250, aspect=1.0)):
         grey = np.asarray(crop.convert("L").resize((64, 64)), dtype=np.uint16) * 256

@@ -1,7 +1,6 @@
 """What several tests share: tiny images, networks and runs. Nothing here is random between runs."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.model import ModelConfig, build_denoiser
@@ -33,7 +33,8 @@ MODEL = ModelConfig(
     sigma_data=0.5,
     network=TINY,
 )
-TRAINING = TrainingConfig(
+TRAINING = replace_settings(
+    TrainingConfig(),
     images=24,
     batch_size=8,
     learning_rate=1e-2,
@@ -73,7 +74,8 @@ def model_config() -> ModelConfig:
 
 @pytest.fixture
 def denoiser() -> NetworkDenoiser:
-    """A tiny three-stage denoiser whose every parameter matters: none is left at its near-zero start."""
+    """A tiny three-stage denoiser whose every parameter matters: none is left at its near-zero
+    start."""
     return disturb(build_denoiser(MODEL)).eval()
 
 
@@ -95,7 +97,7 @@ def run_config(few_digits: Images) -> RunConfig:
 
 def run_on(data: Images, **training: object) -> RunConfig:
     info = DataInfo(path=data.source, fingerprint=data.fingerprint, images=len(data))
-    return RunConfig(model=MODEL, training=replace(TRAINING, **training), data=info)  # type: ignore[arg-type]
+    return RunConfig(model=MODEL, training=replace_settings(TRAINING, **training), data=info)
 
 
 @pytest.fixture

@@ -50,10 +50,11 @@ def test_labels_travel_with_their_samples(
     denoiser = build_denoiser(replace(model_config, classes=6)).eval()
     disturb(denoiser.network.decoders[1])
     x, sigma = batch
-    conditions = Conditions(labels=torch.arange(6))
-    rows = [slice(k, k + 1) for k in range(6)]
-    alone = torch.cat([denoiser(x[row], sigma[row], conditions.at(row)) for row in rows])
-    torch.testing.assert_close(denoiser(x, sigma, conditions), alone, rtol=1e-5, atol=1e-4)
+    labels = torch.arange(6)
+    alone = torch.cat(
+        [denoiser(x[k : k + 1], sigma[k : k + 1], Conditions(labels[k : k + 1])) for k in range(6)]
+    )
+    torch.testing.assert_close(denoiser(x, sigma, Conditions(labels)), alone, rtol=1e-5, atol=1e-4)
 
 
 def test_each_stage_uses_its_decoder_alone(
@@ -95,13 +96,14 @@ def test_a_mixed_batch_has_the_gradient_of_its_single_stage_parts(
 
 @pytest.mark.parametrize("name", PRECONDITIONINGS)
 def test_little_noise_leaves_the_image_alone(name: str, model_config: ModelConfig) -> None:
-    denoiser = build_denoiser(replace(model_config, preconditioning=name)).eval()  # type: ignore[arg-type]
+    denoiser = build_denoiser(replace(model_config, preconditioning=name)).eval()
     x = torch.randn(2, 1, 8, 8)
     torch.testing.assert_close(denoiser(x, 1e-5), x, rtol=0, atol=1e-3)
 
 
 def test_edm_input_target_and_weight_have_unit_variance() -> None:
-    """Var(c_in x) = 1, Var((y - c_skip x) / c_out) = 1 and weight * c_out^2 = 1, with Var(y) = sigma_data^2."""
+    """Var(c_in x) = 1, Var((y - c_skip x) / c_out) = 1 and weight * c_out^2 = 1, with Var(y) =
+    sigma_data^2."""
     p, var = PRECONDITIONINGS["edm"](0.7), 0.49
     one = torch.ones_like(SIGMA)
     torch.testing.assert_close(p.c_in(SIGMA) ** 2 * (var + SIGMA**2), one)
@@ -138,7 +140,8 @@ def test_noise_labels_are_the_bases_own_clocks() -> None:
 
 
 def test_loss_of_a_silent_network_has_its_closed_value(model_config: ModelConfig) -> None:
-    """F = 0 leaves D = c_skip x: the error is that of shrinking, ((1 - c_skip)^2 y^2 + c_skip^2 sigma^2) in expectation."""
+    """F = 0 leaves D = c_skip x: the error is that of shrinking, ((1 - c_skip)^2 y^2 + c_skip^2
+    sigma^2) in expectation."""
     denoiser = build_denoiser(model_config).eval()
     for parameter in denoiser.parameters():
         torch.nn.init.zeros_(parameter)

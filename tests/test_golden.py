@@ -1,7 +1,7 @@
 """Equality with the authors' networks and samplers: every file of the directory ``GOLDEN_DIR``.
 
-Without the variable, ``../shared/golden`` beside the checkout. Each file holds a state dict, single evaluations and whole
-trajectories; its metadata says which network it is of.
+Without the variable, ``../shared/golden`` beside the checkout. Each file holds a state dict, single
+evaluations and whole trajectories; its metadata says which network it is of.
 """
 
 import json

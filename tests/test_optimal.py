@@ -39,7 +39,8 @@ def test_equals_the_direct_evaluation(images: Tensor, sigma: float) -> None:
 
 @pytest.mark.parametrize("sigma", LEVELS)
 def test_equals_the_direct_evaluation_on_nearly_equal_images(sigma: float) -> None:
-    """Images one grey value apart: at small sigma everything hangs on the last digits of the distances."""
+    """Images one grey value apart: at small sigma everything hangs on the last digits of the
+    distances."""
     pixels = torch.randint(100, 102, (50, 1, 16, 16), dtype=torch.uint8)
     images = to_unit_range(pixels, torch.float64)
     x = noisy(images, sigma)

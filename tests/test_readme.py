@@ -11,6 +11,7 @@ import pytest
 
 from multistage_diffusion import presets
 from multistage_diffusion.cli import parse
+from multistage_diffusion.config import replace_settings
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +33,7 @@ def test_there_are_commands_to_try() -> None:
 
 def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    short = replace(presets.PRESETS["digits"].training, images=256, record_images=128)
+    short = replace_settings(presets.PRESETS["digits"].training, images=256, record_images=128)
     monkeypatch.setitem(
         presets.PRESETS, "digits", replace(presets.PRESETS["digits"], network=TINY, training=short)
     )

@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-__all__ = ["UNCONDITIONAL", "Conditions"]
+__all__ = ["NO_CONDITIONS", "Conditions"]
 
 
 @dataclass(frozen=True)
@@ -59,5 +59,5 @@ class Conditions:
         return {name: value for name, value in named.items() if value is not None}
 
 
-UNCONDITIONAL = Conditions()
+NO_CONDITIONS = Conditions()
 """No condition at all."""

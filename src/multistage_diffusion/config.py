@@ -1,15 +1,144 @@
-"""Configurations as JSON and back."""
+"""Configurations: frozen dataclasses whose fields carry their bounds, as JSON and back.
 
-from typing import Any, TypeVar
+A configuration is a frozen dataclass of settings and of groups of settings, which are such
+dataclasses again. The names of all settings in it are different, so that the command line can
+show them flat. A field's docstring is its help; ``setting`` adds its bounds and whether it may
+change when a run is resumed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Config", "from_json", "to_json"]
-
+__all__ = [
+    "Settings",
+    "fixed_settings",
+    "from_json",
+    "grouped",
+    "replace_settings",
+    "setting",
+    "to_json",
+]
 
 Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """The values that a setting may have. Each number of a tuple must lie within them."""
+
+    above: float = -math.inf
+    at_least: float = -math.inf
+    below: float = math.inf
+    at_most: float = math.inf
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is finite and within the bounds."""
+        inside = self.at_least <= value <= self.at_most and self.above < value < self.below
+        return inside and math.isfinite(value)
+
+    def __str__(self) -> str:
+        """The bounds in words, after "must be"."""
+        if self == Bounds(above=0):
+            return "positive"
+        if self == Bounds(at_least=0):
+            return "zero or positive"
+        words = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
+        limits = ((text, getattr(self, name)) for name, text in words.items())
+        return " and ".join(f"{text} {limit:g}" for text, limit in limits if math.isfinite(limit))
+
+
+def setting(default: Any, *, may_change: bool = False, **bounds: float) -> Any:
+    """A field of a configuration.
+
+    Args:
+        default: its default.
+        may_change: whether a resumed run may have another value than before.
+        bounds: ``above``, ``at_least``, ``below`` or ``at_most`` some number.
+    """
+    return field(default=default, metadata={"bounds": Bounds(**bounds), "may_change": may_change})
+
+
+class Settings:
+    """Base of dataclasses whose fields have bounds.
+
+    Raises:
+        BadInput: if a setting is out of its bounds.
+    """
+
+    def __post_init__(self) -> None:
+        for entry in _fields(self):
+            if bounds := entry.metadata.get("bounds"):
+                _check(entry.name, getattr(self, entry.name), bounds)
+
+
+def _check(name: str, value: Any, bounds: Bounds) -> None:
+    if isinstance(value, tuple):
+        if not all(bounds.holds(number) for number in value if not isinstance(number, str)):
+            raise BadInput(f"The setting {name} needs {bounds} numbers, not {list(value)}.")
+    elif isinstance(value, int | float) and not bounds.holds(value):
+        raise BadInput(f"The setting {name} must be {bounds}, not {value}.")
+
+
+def _fields(config: object) -> tuple[Field[Any], ...]:
+    assert is_dataclass(config)
+    return fields(config)
+
+
+def _groups(config: object) -> Iterator[tuple[str, Any]]:
+    """The groups of settings of a configuration by name."""
+    values = ((entry.name, getattr(config, entry.name)) for entry in _fields(config))
+    return ((name, value) for name, value in values if is_dataclass(value))
+
+
+def replace_settings(config: Config, **settings: object) -> Config:
+    """A configuration with other values of some settings, in whichever group they are.
+
+    Raises:
+        TypeError: if there is no setting of a name.
+    """
+    own = {entry.name for entry in _fields(config)} & settings.keys()
+    changed = {name: settings.pop(name) for name in own}
+    for name, group in _groups(config):
+        inside = {key: settings.pop(key) for key in _names(group) & settings.keys()}
+        changed |= {name: replace_settings(group, **inside)} if inside else {}
+    if settings:
+        raise TypeError(f"{type(config).__name__} has no setting {', '.join(settings)}.")
+    return replace(config, **changed)  # type: ignore[type-var]
+
+
+def _names(config: object) -> set[str]:
+    """The names of all settings, those of groups included."""
+    inner = (_names(group) for _, group in _groups(config))
+    return {entry.name for entry in _fields(config)}.union(*inner)
+
+
+def fixed_settings(config: object) -> dict[str, Any]:
+    """The settings that must stay the same when a run is resumed, as nested JSON."""
+    kept = (entry for entry in _fields(config) if not entry.metadata.get("may_change"))
+    values = {entry.name: getattr(config, entry.name) for entry in kept}
+    json = to_json(config)
+    return {
+        name: fixed_settings(value) if is_dataclass(value) else json[name]
+        for name, value in values.items()
+    }
+
+
+def grouped(kind: type[object], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without groups, as earlier versions wrote them, in the groups of ``kind``."""
+    types = get_type_hints(kind)
+    groups = {name: type_ for name, type_ in types.items() if is_dataclass(type_)}
+    nested = {
+        name: {entry.name: flat[entry.name] for entry in fields(group) if entry.name in flat}
+        for name, group in groups.items()
+    }
+    moved = {key for group in nested.values() for key in group}
+    return {**{key: value for key, value in flat.items() if key not in moved}, **nested}
 
 
 def to_json(config: object) -> dict[str, Any]:
@@ -22,7 +151,7 @@ def from_json(kind: type[Config], value: object) -> Config:
     """A configuration from parsed JSON.
 
     Raises:
-        BadInput: if a setting is missing, unknown in type or out of its choices; names the first one.
+        BadInput: if a setting is missing, unknown in type or out of its choices; names the first.
     """
     try:
         return TypeAdapter(kind).validate_python(value)

@@ -1,4 +1,7 @@
-"""What a network costs in each stage, counted by torch itself. Nothing is computed: the tensors hold no numbers."""
+"""What a network costs in each stage, counted by torch itself.
+
+Nothing is computed: the tensors hold no numbers.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,22 +14,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import NetworkDenoiser
-from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.networks import StagedUNet
 
 __all__ = [
     "StageCost",
     "activation_bytes",
-    "propose_widths",
     "stage_costs",
     "total_parameters",
     "training_macs",
     "unified",
 ]
-
-WIDTH_STEP = 8
-SCALE_STEPS = 64  # in which proportional widths are tried, for each factor of one
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,9 @@ def stage_costs(config: ModelConfig, frozen: Sequence[bool] = ()) -> list[StageC
 
 @lru_cache(maxsize=16)
 def training_macs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[int, ...]:
-    """Multiply-accumulates for one image in each stage, forward and backward; arguments as for ``stage_costs``."""
+    """Multiply-accumulates for one image in each stage, forward and backward; arguments as for
+    ``stage_costs``.
+    """
     return tuple(cost.training_macs for cost in stage_costs(config, frozen))
 
 
@@ -99,11 +99,13 @@ def _forward(
     counts = [batch * (k == stage) for k in range(len(network.decoders))]
     image = torch.empty(batch, *config.shape, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device) if config.classes else None
-    return network(image, image.new_empty(batch), counts, Conditions(labels=labels))
+    return network(image, image.new_empty(batch), counts, Conditions(labels))
 
 
 def activation_bytes(config: ModelConfig, stage: int, dtype: torch.dtype = torch.float32) -> int:
-    """Memory that the forward pass of one more image keeps for its backward pass, in the number format ``dtype``."""
+    """Memory that the forward pass of one more image keeps for its backward pass, in the number
+    format ``dtype``.
+    """
     with FakeTensorMode():
         network = build_denoiser(config).network
         one, two = (_saved_bytes(network, config, stage, batch, dtype) for batch in (1, 2))
@@ -126,52 +128,3 @@ def _saved_bytes(
         output = _forward(network, config, stage, batch, "cpu")
     del output
     return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
-
-
-def propose_widths(config: ModelConfig, share: Sequence[float], ratio: float) -> tuple[int, ...]:
-    """Decoder widths, multiples of 8 in the proportions of the present ones, for a cost near to but at most a given one.
-
-    Args:
-        config: a network with one encoder.
-        share: how often each stage is evaluated; the cost is the mean of the stages' MACs with these weights.
-        ratio: the largest cost, as a multiple of the unified twin's.
-
-    Raises:
-        BadInput: if there are several encoders, or even the narrowest decoders cost more.
-    """
-    if len(config.network.encoder_widths) > 1:
-        raise BadInput(
-            "Widths are proposed for networks with one shared encoder, not for separate ones."
-        )
-    limit = ratio * _macs(unified(config), unified(config).network.decoder_widths[0])
-
-    def fits(scale: int) -> bool:
-        return (
-            sum(s * _macs(config, w) for s, w in zip(share, _scaled(config, scale), strict=True))
-            <= limit
-        )
-
-    if not fits(0):
-        least = sum(s * _macs(config, WIDTH_STEP) for s in share) / (limit / ratio)
-        raise BadInput(
-            f"Even decoders of width {WIDTH_STEP} cost {least:.3f} times the unified network; {ratio:g} is too little."
-        )
-    low, high = 0, 1
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return _scaled(config, low)
-
-
-def _scaled(config: ModelConfig, scale: int) -> tuple[int, ...]:
-    widths = (scale * width / SCALE_STEPS / WIDTH_STEP for width in config.network.decoder_widths)
-    return tuple(WIDTH_STEP * max(1, round(width)) for width in widths)
-
-
-@lru_cache(maxsize=256)
-def _macs(config: ModelConfig, width: int) -> int:
-    """Multiply-accumulates forward with a single decoder of this width."""
-    network = replace(config.network, decoder_widths=(width,))
-    return stage_costs(replace(config, boundaries=(), network=network))[0].macs

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from multistage_diffusion.conditions import UNCONDITIONAL, Conditions
+from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import StagedUNet
 from multistage_diffusion.preconditioning import Preconditioning, matched, weighted_error
@@ -80,7 +80,7 @@ class NetworkDenoiser(nn.Module):
         self,
         x: Tensor,
         sigma: Tensor | float,
-        conditions: Conditions = UNCONDITIONAL,
+        conditions: Conditions = NO_CONDITIONS,
         *,
         force_stages: Collection[int] = (),
     ) -> Tensor:
@@ -110,7 +110,7 @@ class NetworkDenoiser(nn.Module):
         y: Tensor,
         sigma: Tensor,
         noise: Tensor,
-        conditions: Conditions = UNCONDITIONAL,
+        conditions: Conditions = NO_CONDITIONS,
         *,
         force_stages: Collection[int] = (),
     ) -> Tensor:

@@ -1,6 +1,7 @@
-"""Several processes that share one computation, through torch.distributed. With one process all this changes nothing.
+"""Several processes that share a computation, through torch.distributed.
 
-The processes are started by ``torchrun`` or ``accelerate launch``, which tell each its number in the environment.
+They are started by ``torchrun`` or ``accelerate launch``, which give each its rank in the
+environment. In a single process every function here changes nothing.
 """
 
 import os
@@ -29,54 +30,65 @@ Value = TypeVar("Value")
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """The rank of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that speaks and writes; known before the processes have joined."""
-    return rank() == 0 if dist.is_initialized() else os.environ.get("RANK", "0") == "0"
+    """Whether this is rank 0, which prints and writes; known before the process group exists."""
+    if dist.is_initialized():
+        return rank() == 0
+    return os.environ.get("RANK", "0") == "0"
 
 
 def barrier() -> None:
-    """Waits until all processes are here."""
-    broadcast(None)
+    """Waits until all ranks are here."""
+    if world_size() == 1:
+        return
+    on_gpu = dist.get_backend() == "nccl"
+    dist.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)
 
 
 def float64_device() -> torch.device:
-    """The GPU of this process, or the processor if there is none that computes in float64."""
-    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+    """The GPU of this process, or the CPU if there is none that computes in float64."""
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    if on_cpu or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
 def init_process_group(device: torch.device) -> None:
-    """Joins the other processes, if this one was started as one of several and they have not joined yet.
+    """Joins the process group, if this process is one of several and has not joined yet.
 
-    When torch's launcher starts the processes of one machine again, its store still holds the addresses of the dead ones; each
-    attempt therefore has a part of the store to itself. (Between machines attempts are not numbered alike, and stores are new.)
+    When torch's launcher restarts the processes of one machine, its store still holds the addresses
+    of the dead ones; each attempt therefore has its own part of the store. (Between machines
+    attempts are not numbered alike, and stores are new.)
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, number, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store, own_rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    own_part = dist.PrefixStore(f"attempt-{_attempt()}", store)  # type: ignore[attr-defined]
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=own_part, rank=own_rank, world_size=size)
+
+
+def _attempt() -> str:
+    """The number of the launcher's restarts, where it is the same on all ranks."""
     one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if one_machine else "0"
-    own = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", store=own, rank=number, world_size=size
-    )
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if one_machine else "0"
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the other processes, unless they have joined, and leaves them at the end."""
+    """Joins the process group, unless this process has joined, and leaves it at the end."""
     if dist.is_initialized():
         yield
         return
@@ -89,7 +101,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def all_reduce_max(value: Tensor) -> Tensor:
-    """The elementwise maximum over the processes."""
+    """The elementwise maximum over the ranks."""
     if world_size() > 1:
         value = value.clone()
         dist.all_reduce(value, dist.ReduceOp.MAX)
@@ -97,7 +109,7 @@ def all_reduce_max(value: Tensor) -> Tensor:
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """The elementwise sum over the processes."""
+    """The elementwise sum over the ranks."""
     if world_size() > 1:
         value = value.clone()
         dist.all_reduce(value, dist.ReduceOp.SUM)
@@ -105,9 +117,9 @@ def all_reduce_sum(value: Tensor) -> Tensor:
 
 
 def broadcast(value: Value) -> Value:
-    """The first process's value, in every process."""
+    """The value of rank 0, on every rank."""
     if world_size() == 1:
         return value
-    held = [value]
-    dist.broadcast_object_list(held, src=0)
-    return held[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]

@@ -1,7 +1,11 @@
-"""What a user can mend."""
+"""Errors that end a command with one line and exit code 2."""
 
-__all__ = ["BadInput"]
+__all__ = ["BadInput", "Diverged"]
 
 
 class BadInput(ValueError):
-    """Input that cannot be used. The message is one sentence: what is wrong, where, and what to do."""
+    """Errors the user can fix. The message is one sentence: what is wrong, where, what to do."""
+
+
+class Diverged(RuntimeError):
+    """Loss or gradient are not finite in many training steps in a row."""

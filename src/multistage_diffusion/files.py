@@ -1,4 +1,6 @@
-"""Writing files so that a crash, a full disk or a second command never costs what was there before."""
+"""Writing files so that a crash, a full disk or a second command never costs what was there
+before.
+"""
 
 import hashlib
 import json
@@ -13,7 +15,10 @@ __all__ = ["fingerprint", "flush_folder", "read_json", "write_atomically", "writ
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
-    """Writes parts to a temporary name beside ``path``, flushes to disk, renames. Creates the folder if need be."""
+    """Writes parts to a temporary name beside ``path``, flushes to disk, renames.
+
+    Creates the folder if need be.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

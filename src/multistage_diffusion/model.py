@@ -35,7 +35,7 @@ class ModelConfig:
     preconditioning: PreconditioningName
     """What the network predicts, and the weight of its loss."""
     sigma_data: float
-    """Standard deviation of the data, whose values are between -1 and 1."""
+    """Standard deviation of the data."""
     network: NetworkConfig
 
     def __post_init__(self) -> None:

@@ -1,12 +1,14 @@
 """The optimal denoiser of a finite data set, in closed form.
 
-For images ``y_1 .. y_N`` the minimiser of the denoising loss is a softmax average of the data (paper, proposition 1):
+For images ``y_1 .. y_N`` the minimiser of the denoising loss is a softmax average of the data
+(paper, proposition 1):
 
     D*(x; sigma) = sum_i w_i y_i,    w = softmax_i(-|x - y_i|^2 / (2 sigma^2)).
 
-That is attention with the data set as keys and values: two matrix products with a softmax between them. Its logits are
-differences of large numbers (1e8 at sigma = 0.002), so everything before the exponential is done in float64. The data is
-taken in blocks with a running maximum, so memory does not grow with the data set.
+That is attention with the data set as keys and values: two matrix products with a softmax between
+them. Its logits are differences of large numbers (1e8 at sigma = 0.002), so everything before the
+exponential is done in float64. The data is taken in blocks with a running maximum, so memory does
+not grow with the data set.
 """
 
 from collections.abc import Iterator
@@ -15,9 +17,9 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion import distributed
-from multistage_diffusion.data.images import to_unit_range
 from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.space import to_unit_range
 
 __all__ = ["OptimalDenoiser", "PairDenoiser"]
 
@@ -28,7 +30,9 @@ LEAST_LOGIT = (
 
 
 class OptimalDenoiser:
-    """D*(x; sigma) = E[y | x] for y uniform on a set of images. It has the type of a network denoiser.
+    """D*(x; sigma) = E[y | x] for y uniform on a set of images.
+
+    It has the type of a network denoiser.
 
     Args:
         images: ``[N, C, H, W]``, floating point, or uint8 (then read as values ``2 v / 255 - 1``).
@@ -46,7 +50,9 @@ class OptimalDenoiser:
         self.block_bytes = block_bytes
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """Denoises ``x`` of shape ``[B, C, H, W]`` at the levels ``sigma``, ``[B]`` or a scalar; the dtype of ``x``."""
+        """Denoises ``x`` of shape ``[B, C, H, W]`` at the levels ``sigma``, ``[B]`` or a scalar;
+        the dtype of ``x``.
+        """
         flat = x.flatten(1).to(torch.float64)
         level = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).expand(len(x))[:, None]
         total = torch.zeros_like(flat)
@@ -79,18 +85,19 @@ class PairDenoiser:
 
         -|x - y_i|^2 / (2 sigma^2)  =  r_i / sigma - q_i / sigma^2,
 
-    so that the two products behind q and r serve all levels. They and the logits are in float64. The image y itself has the
-    logit 0, so a weight below ``exp(-MARGIN)`` of the largest one in a block is below that share of the whole too: such
-    parts of a block are skipped, which changes D by less than ``N exp(-MARGIN)`` of the range of the data (6e-10 for
-    50,000 images). Weights and their products with a block are in float32, with errors of the order of 1e-7 of the range;
+    so that the two products behind q and r serve all levels. They and the logits are in float64.
+    The image y itself has the logit 0, so a weight below ``exp(-MARGIN)`` of the largest one in a
+    block is below that share of the whole too: such parts of a block are skipped, which changes D
+    by less than ``N exp(-MARGIN)`` of the range of the data (6e-10 for 50,000 images). Weights and
+    their products with a block are in float32, with errors of the order of 1e-7 of the range;
     blocks are added up in float64, so that the error does not grow with the data set.
 
-    Where there are several processes (``processes``), each goes through its own part of the data set, and the partial sums
-    are combined exactly. All of them must make the same calls.
+    Where there are several processes (``processes``), each goes through its own part of the data
+    set, and the partial sums are combined exactly. All of them must make the same calls.
 
     Args:
-        images: ``[N, C, H, W]``, floating point, or uint8 (then read as values ``2 v / 255 - 1``). They may lie on the disk
-            and are read a block at a time.
+        images: ``[N, C, H, W]``, floating point, or uint8 (then read as values ``2 v / 255 - 1``).
+            They may lie on the disk and are read a block at a time.
         block_rows: images taken at a time.
         device: where to compute; it must know float64.
     """
@@ -124,7 +131,9 @@ class PairDenoiser:
         return torch.stack(list(self.by_level(indices, noise, sigmas)), 1)
 
     def by_level(self, indices: Tensor, noise: Tensor, sigmas: Tensor) -> Iterator[Tensor]:
-        """The same one level after another, ``[P, C, H, W]`` each, which needs half of the memory."""
+        """The same one level after another, ``[P, C, H, W]`` each, which needs half of the
+        memory.
+        """
         clean, n = self._rows(self.images[indices]), noise.to(self.device, torch.float64).flatten(1)
         levels = [_Average(clean, sigma, self.MARGIN) for sigma in sigmas.tolist()]
         offset, shift = clean.square().sum(1, keepdim=True), (n * clean).sum(1, keepdim=True)

@@ -1,14 +1,16 @@
 """Noise schedules as quantile functions.
 
-Noisy data is ``x = y + sigma * n`` with ``n ~ N(0, I)``, and ``sigma`` is the only clock the rest of the library knows.
-A schedule is the quantile function ``u -> sigma`` of a distribution of noise levels on ``u in [0, 1]``, with its inverse:
+Noisy data is ``x = y + sigma * n`` with ``n ~ N(0, I)``, and ``sigma`` is the only clock the rest
+of the library knows. A schedule is the quantile function ``u -> sigma`` of a distribution of noise
+levels on ``u in [0, 1]``, with its inverse:
 
 - draw a level: ``sigma(u)``, u uniform;
 - draw inside ``[a, b]``: u uniform between ``u(a)`` and ``u(b)``;
 - share of ``[a, b]``: ``u(b) - u(a)``.
 
-Each base also has a clock of its own (``t``, a step index, ``sigma`` itself) in which its users think; ``to_clock`` and
-``from_clock`` convert at the edge. All maps work elementwise in float64 on the CPU and return float64 tensors.
+Each base also has a clock of its own (``t``, a step index, ``sigma`` itself) in which its users
+think; ``to_clock`` and ``from_clock`` convert at the edge. All maps work elementwise in float64 on
+the CPU and return float64 tensors.
 """
 
 from abc import ABC, abstractmethod
@@ -50,7 +52,10 @@ class Schedule(ABC):
 
     @abstractmethod
     def u(self, sigma: Tensor | float) -> Tensor:
-        """Quantile of ``sigma``: the share of levels below it. Levels outside the schedule give 0 or 1."""
+        """Quantile of ``sigma``: the share of levels below it.
+
+        Levels outside the schedule give 0 or 1.
+        """
 
     def to_clock(self, sigma: Tensor | float) -> Tensor:
         """``sigma`` in the base's own time variable."""
@@ -61,13 +66,18 @@ class Schedule(ABC):
         return as_float64(time)
 
     def levels(self, count: int) -> Tensor:
-        """``count`` increasing levels that cover the schedule: the quantiles of the midpoints of equal cells."""
+        """``count`` increasing levels that cover the schedule: the quantiles of the midpoints of
+        equal cells.
+        """
         return self.sigma((torch.arange(count, dtype=torch.float64) + 0.5) / count)
 
 
 @dataclass(frozen=True)
 class VP(Schedule):
-    """Variance preserving SDE of Song et al. 2021 (eq. 33), t uniform: ``1 + sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t)``."""
+    """Variance preserving SDE of Song et al. 2021 (eq. 33), t uniform:
+
+    ``1 + sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t)``.
+    """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -114,7 +124,8 @@ class LogNormal(Schedule):
     def levels(self, count: int) -> Tensor:
         """``count`` levels evenly spaced in ln sigma over 4 standard deviations to each side.
 
-        Equal cells of u would leave both tails empty, and the stages of this density end in its upper tail.
+        Equal cells of u would leave both tails empty, and the stages of this density end in its
+        upper tail.
         """
         return torch.exp(self.mean + self.std * torch.linspace(-4, 4, count, dtype=torch.float64))
 
@@ -157,10 +168,11 @@ class VE(Schedule):
 
 @dataclass(frozen=True)
 class DDPM(Schedule):
-    """Discrete schedule with ``sqrt(beta)`` linear in the step, as in latent diffusion ("scaled linear").
+    """Discrete schedule with ``sqrt(beta)`` linear in the step, as in latent diffusion ("scaled
+    linear").
 
-    ``sigma_i^2 = (1 - abar_i) / abar_i`` at the steps ``0 .. steps-1``; between two steps ln sigma is interpolated, so that
-    the map is one to one. Step i lies at the quantile ``i / (steps - 1)``.
+    ``sigma_i^2 = (1 - abar_i) / abar_i`` at the steps ``0 .. steps-1``; between two steps ln sigma
+    is interpolated, so that the map is one to one. Step i lies at the quantile ``i / (steps - 1)``.
     """
 
     beta_start: float = 0.0015

@@ -17,7 +17,8 @@ __all__ = ["Stages"]
 
 @dataclass(frozen=True)
 class Stages:
-    """Stage k is the interval of noise levels ``[boundaries[k-1], boundaries[k])``; no boundaries, one stage.
+    """Stage k is the interval of noise levels ``[boundaries[k-1], boundaries[k])``; no boundaries,
+    one stage.
 
     Stage 0 holds the smallest noise. The paper counts from 1.
 
@@ -32,7 +33,8 @@ class Stages:
         edges = (0.0, *self.boundaries, math.inf)
         if not all(low < high for low, high in pairwise(edges)):
             raise BadInput(
-                f"Stage boundaries must be positive, finite and increasing, not {list(self.boundaries)}."
+                "Stage boundaries must be positive, finite and increasing, not "
+                f"{list(self.boundaries)}."
             )
 
     def __len__(self) -> int:

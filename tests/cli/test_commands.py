@@ -364,7 +364,8 @@ def test_bad_data_is_refused_by_every_command(
 def test_commands_read_one_source_alike(
     run: Run, tmp_path: Path, stages: Path, folder: Path
 ) -> None:
-    """Images of other sizes, one with alpha and twelve that are broken: the options make the same data of them everywhere."""
+    """Images of other sizes, one with alpha and twelve that are broken: the options make the same
+    data of them everywhere."""
     Image.fromarray(np.zeros((20, 13, 4), dtype=np.uint8)).save(folder / "cat" / "clear.png")
     for index in range(12):
         (folder / "dog" / f"broken{index:02d}.png").write_bytes(b"broken")

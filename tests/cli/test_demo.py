@@ -1,4 +1,5 @@
-"""The demo as it is shipped: samples that a classifier recognises, of all classes, and no copies."""
+"""The demo as it is shipped: samples that a classifier recognises, of all classes, and no
+copies."""
 
 from pathlib import Path
 
@@ -6,8 +7,8 @@ import pytest
 import torch
 
 from multistage_diffusion.cli import main
-from multistage_diffusion.cli.commands.demo import recognise
 from multistage_diffusion.data import Images, load
+from multistage_diffusion.evaluation.recognition import recognise
 
 
 def test_real_digits_are_recognised_and_are_no_copies_of_themselves(digits: Images) -> None:

@@ -9,8 +9,8 @@ import torch
 from multistage_diffusion.cli import main
 from multistage_diffusion.data import Images
 from multistage_diffusion.model import load_model
+from multistage_diffusion.run import Run
 from multistage_diffusion.training import train
-from multistage_diffusion.training.ema.snapshots import snapshots
 from tests.conftest import run_on
 
 Command = Callable[..., tuple[int, str, str]]
@@ -50,7 +50,8 @@ def assert_refused(result: tuple[int, str, str], says: str, out: Path) -> None:
 def test_the_half_life_of_the_run_gives_its_own_average(
     ema: Command, trained: Path, tmp_path: Path
 ) -> None:
-    """The ramp-up of a short run is a power-function average, but for the difference of steps from a continuous time."""
+    """The ramp-up of a short run is a power-function average, but for the difference of steps from
+    a continuous time."""
     code, printed, _ = ema(trained, "--half-life", 50_000, "--out", tmp_path / "same.safetensors")
     assert code == 0
     assert "Widths sigma_rel that come out to 1%: 0.0" in printed
@@ -116,7 +117,7 @@ def test_runs_without_snapshots_or_with_too_few_or_damaged_ones_are_refused(
     list(train(run_on(few_digits, posthoc_ema=(0.05,)), few_digits, tmp_path / "few"))
     result = ema(tmp_path / "few", *arguments[1:])
     assert_refused(result, "Widths sigma_rel that come out to 1%: 0.050 (snapshots: 1).", out)
-    (path,) = snapshots(tmp_path / "few")
+    (path,) = Run(tmp_path / "few").snapshots()
     path.write_bytes(path.read_bytes()[:-9])
     assert_refused(
         ema(tmp_path / "few", *arguments[1:]), "remove it; the others are of use without it", out

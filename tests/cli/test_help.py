@@ -1,4 +1,7 @@
-"""``docs/commands.md`` shows the help of each command as it is. To write it anew: ``python -m tests.cli.test_help``."""
+"""``docs/commands.md`` shows the help of each command as it is.
+
+To write it anew: ``python -m tests.cli.test_help``.
+"""
 
 import contextlib
 import io

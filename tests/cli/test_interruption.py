@@ -1,4 +1,5 @@
-"""The command, killed and repeated as a person would, gives the weights of an uninterrupted run, bit by bit."""
+"""The command, killed and repeated as a person would, gives the weights of an uninterrupted run,
+bit by bit."""
 
 import json
 import shutil

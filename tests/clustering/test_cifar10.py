@@ -1,6 +1,7 @@
 """The published boundaries, on real data: CIFAR-10 as a parquet file of Hugging Face images.
 
-The folder is named by the environment variable CIFAR10_DIR; without it, ``../shared/data/cifar10-jpeg`` beside the checkout.
+The folder is named by the environment variable CIFAR10_DIR; without it,
+``../shared/data/cifar10-jpeg`` beside the checkout.
 """
 
 import os

@@ -30,7 +30,10 @@ def model(
 
 
 def gradients(data: Images, trained: Model) -> torch.Tensor:
-    """The gradient of the loss summed over the pairs, one level after another: ``[levels, parameters]``."""
+    """The gradient of the loss summed over the pairs, one level after another:
+
+    ``[levels, parameters]``.
+    """
     chosen, noise = pairs(data, 0, range(32))
     rows = []
     for sigma in SIGMAS:

@@ -19,7 +19,10 @@ U = np.linspace(0, 1, 1001)
 
 
 def test_thresholds_of_a_step_are_exact() -> None:
-    """S0 falls from 1 to 0 at 0.45: its running mean 0.45/u reaches 0.9 at u = 0.5. S1 rises at 0.7: 0.3/(1-u) at u = 2/3."""
+    """S0 falls from 1 to 0 at 0.45: its running mean 0.45/u reaches 0.9 at u = 0.5.
+
+    S1 rises at 0.7: 0.3/(1-u) at u = 2/3.
+    """
     low, high = (U < 0.45).astype(float), (U > 0.7).astype(float)
     assert thresholds(U, low, high, 0.9) == pytest.approx((0.5, 2 / 3), abs=1e-3)
 
@@ -82,7 +85,7 @@ def test_chunks_do_not_matter(digits: Images, monkeypatch: pytest.MonkeyPatch, s
         steps.extend(found)
         return steps
 
-    parts = cluster(digits, VP(), options, watch=watch)
+    parts = cluster(digits, VP(), options, progress=watch)
     assert steps == [1] * options.pairs
     assert parts.stages.boundaries == pytest.approx(whole.stages.boundaries, rel=1e-9)
     assert np.array(parts.ci95) == pytest.approx(np.array(whole.ci95), rel=1e-9)
@@ -121,7 +124,8 @@ def test_intervals_shrink_with_the_root_of_the_number_of_pairs(digits: Images) -
 
 
 def test_intervals_cover_the_boundary_of_many_pairs(digits: Images) -> None:
-    """Of 40 intervals, each for another draw of 40 pairs and with 17 levels, at least 32 hold the value of 4,096 pairs."""
+    """Of 40 intervals, each for another draw of 40 pairs and with 17 levels, at least 32 hold the
+    value of 4,096 pairs."""
     truth = cluster(digits, VP(), replace(OPTIONS, pairs=4096, seed=99)).stages.boundaries
     covered = np.zeros(2)
     for seed in range(40):

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from multistage_diffusion.data.augment import (
@@ -15,11 +16,10 @@ from multistage_diffusion.data.augment import (
 
 
 def smooth(count: int = 3, size: int = 16) -> Tensor:
-    """Random images without fine detail, which every resampler keeps."""
+    """Random images without fine detail, which every resampler preserves."""
     coarse = torch.randn(count, 3, 5, 5)
-    return torch.nn.functional.interpolate(
-        coarse, (size, size), mode="bicubic", align_corners=True
-    ).clamp(-1, 1)
+    fine = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)
+    return fine.clamp(-1, 1)
 
 
 def source(seed: int = 0) -> torch.Generator:
@@ -28,26 +28,25 @@ def source(seed: int = 0) -> torch.Generator:
 
 def test_the_identity_returns_the_images() -> None:
     images = torch.rand(3, 3, 16, 12) * 2 - 1
-    torch.testing.assert_close(
-        _transformed(images, torch.eye(3).expand(3, 3, 3)), images, rtol=0, atol=1e-4
-    )
+    unchanged = _transformed(images, torch.eye(3).expand(3, 3, 3))
+    torch.testing.assert_close(unchanged, images, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("x", "y"), [(3, 0), (0, -2), (-5, 4)])
 def test_a_shift_by_whole_pixels_is_exact_and_continues_by_reflection(x: int, y: int) -> None:
     images = torch.rand(1, 1, 16, 16) * 2 - 1
-    found = _transformed(images, _translation(torch.tensor([float(x)]), torch.tensor([float(y)])))
-    padded = torch.nn.functional.pad(images, (8, 8, 8, 8), mode="reflect")
-    torch.testing.assert_close(
-        found, padded[:, :, 8 + y : 24 + y, 8 + x : 24 + x], rtol=0, atol=1e-4
-    )
+    shift = _translation(torch.tensor([float(x)]), torch.tensor([float(y)]))
+    padded = F.pad(images, (8, 8, 8, 8), mode="reflect")
+    expected = padded[:, :, 8 + y : 24 + y, 8 + x : 24 + x]
+    torch.testing.assert_close(_transformed(images, shift), expected, rtol=0, atol=1e-4)
 
 
-def test_a_turn_by_a_right_angle_turns_smooth_images() -> None:
+def test_a_rotation_by_a_right_angle_rotates_smooth_images() -> None:
     images = smooth()
-    found = _transformed(images, _rotation(torch.full((3,), math.pi / 2)))
-    assert float((found - images.rot90(1, (2, 3))).abs().max()) < 0.25
-    assert float((found - images.rot90(1, (2, 3))).abs().mean()) < 0.02
+    rotated = _transformed(images, _rotation(torch.full((3,), math.pi / 2)))
+    error = (rotated - images.rot90(1, (2, 3))).abs()
+    assert float(error.max()) < 0.25
+    assert float(error.mean()) < 0.02
 
 
 def test_scaling_up_and_down_cancel_in_the_middle() -> None:
@@ -58,18 +57,21 @@ def test_scaling_up_and_down_cancel_in_the_middle() -> None:
     assert float((back - images)[:, :, 8:16, 8:16].abs().mean()) < 0.03
 
 
-def test_no_probability_leaves_only_mirror_images() -> None:
+def test_with_probability_zero_images_are_only_mirrored() -> None:
     images = smooth(64, 8)
-    found, labels = augment(images, 0.0, source())
+    augmented, labels = augment(images, 0.0, source())
     assert labels.shape == (64, LABELS)
     assert not labels[:, 1:].any()
     mirrored = labels[:, 0] == 1
     assert 16 < int(mirrored.sum()) < 48
-    assert torch.equal(found, torch.where(mirrored[:, None, None, None], images.flip(3), images))
+    expected = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    assert torch.equal(augmented, expected)
 
 
 def test_labels_have_the_moments_of_their_distributions() -> None:
-    """With certainty: mirrors are halves, scale, stretch and shifts unit Gaussians, angles uniform."""
+    """At probability 1, each mirroring is drawn for half of the images; scale, stretch and shifts
+    are unit Gaussians, angles uniform.
+    """
     _, labels = augment(torch.zeros(4000, 1, 2, 2), 1.0, source())
     mirror, inverted, scale, cosine, sine, along, across, x, y = labels.T
     for half in (mirror, inverted):
@@ -90,9 +92,8 @@ def test_each_transformation_has_its_probability() -> None:
 
 def test_an_image_does_not_depend_on_the_others() -> None:
     images = smooth(4)
-    back = torch.cat(
-        [_rotation(torch.tensor([0.3])), _scaling(torch.tensor([0.5]), torch.tensor([-0.5]))]
-    ).repeat(2, 1, 1)
-    torch.testing.assert_close(
-        _transformed(images, back)[1:2], _transformed(images[1:2], back[1:2])
-    )
+    rotation = _rotation(torch.tensor([0.3]))
+    scaling = _scaling(torch.tensor([0.5]), torch.tensor([-0.5]))
+    back = torch.cat([rotation, scaling]).repeat(2, 1, 1)
+    together = _transformed(images, back)
+    torch.testing.assert_close(together[1:2], _transformed(images[1:2], back[1:2]))

@@ -24,20 +24,20 @@ from multistage_diffusion.data.sources.load import list_images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.training.batches.held_out import split
-from tests.data.sources.test_archives import tarred, zipped
+from tests.data.sources.conftest import tarred, zipped
 
 SHARD = 5 * 3 * 8 * 8
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five images of the folder to a shard."""
+    """Shards of five images of ``folder``."""
     monkeypatch.setattr(cache, "SHARD_BYTES", SHARD)
 
 
 @pytest.fixture
 def mixed(folder: Path) -> Path:
-    """The folder with a broken image, grey ones among those of colour, and a transparent one."""
+    """``folder`` with a broken image, grey ones among those in colour, and a transparent one."""
     (folder / "cat" / "0.png").write_bytes(b"no image")
     for name in ("cat/10.png", "cat/2.png", "dog/90.png", "dog/91.png"):
         Image.fromarray(np.full((8, 8), len(name), np.uint8)).save(folder / name)
@@ -57,14 +57,14 @@ def assert_same(one: Images, two: Images) -> None:
 
 
 def never(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]:
-    """Says no to decoding."""
+    """A progress callback that allows no decoding."""
     for _ in images:
         raise AssertionError("an image was decoded")
     yield from ()
 
 
 def read_some(folder: Path | str, options: ReadOptions, count: int) -> None:
-    """A build that ends after so many images, as one that is killed."""
+    """A build that ends after ``count`` images, like one that is killed."""
 
     def some(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]:
         yield from islice(images, count)
@@ -75,15 +75,20 @@ def read_some(folder: Path | str, options: ReadOptions, count: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
-def test_a_cached_set_is_the_decoded_one_bit_by_bit(mixed: Path, tmp_path: Path, kind: str) -> None:
+def test_a_cached_set_is_the_decoded_one_bit_for_bit(
+    mixed: Path, tmp_path: Path, kind: str
+) -> None:
     make = {
         "folder": lambda: mixed,
         "zip": lambda: zipped(mixed, tmp_path / "a.zip"),
         "tar": lambda: tarred(mixed, tmp_path / "a.tar", "w"),
     }
-    source, options = make[kind](), ReadOptions(skip_broken=True)
+    source = make[kind]()
+    options = ReadOptions(skip_broken=True)
     kept = replace(options, cache=tmp_path / "cache")
-    fresh, built, again = load(source, options), load(source, kept), load(source, kept, never)
+    fresh = load(source, options)
+    built = load(source, kept)
+    again = load(source, kept, never)
     assert len(fresh.notes) == 2
     assert len(fresh.skipped) == 1
     for images in (built, again):
@@ -97,13 +102,14 @@ def test_a_cached_set_is_the_decoded_one_bit_by_bit(mixed: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("count", [0, 4, 5, 7, 11, 16])
-def test_an_interrupted_build_goes_on(mixed: Path, tmp_path: Path, count: int) -> None:
-    kept, decoded = ReadOptions(skip_broken=True, cache=tmp_path / "cache"), 0
+def test_an_interrupted_build_continues(mixed: Path, tmp_path: Path, count: int) -> None:
+    kept = ReadOptions(skip_broken=True, cache=tmp_path / "cache")
+    decoded = 0
 
     def counted(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]:
         nonlocal decoded
         for pixels in images:
-            decoded += 1  # from where the last shard ended
+            decoded += 1  # after the last whole shard
             yield pixels
 
     read_some(mixed, kept, count)
@@ -116,7 +122,7 @@ def test_an_interrupted_build_goes_on(mixed: Path, tmp_path: Path, count: int) -
     assert not list(half.glob(".*"))
 
 
-def test_what_changes_the_images_gives_another_cache(folder: Path, tmp_path: Path) -> None:
+def test_a_change_of_the_images_gives_another_cache(folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "cache"
     load(folder, ReadOptions(cache=root))
     for options in (
@@ -124,8 +130,8 @@ def test_what_changes_the_images_gives_another_cache(folder: Path, tmp_path: Pat
         ReadOptions(size=(8, 6), fit="pad"),
         ReadOptions(size=(6,)),
     ):
-        fresh, kept = load(folder, options), load(folder, replace(options, cache=root))
-        assert_same(kept, fresh)
+        kept = load(folder, replace(options, cache=root))
+        assert_same(kept, load(folder, options))
     assert len(list(root.iterdir())) == 4
     os.utime(folder / "cat" / "1.png", ns=(1, 1))
     load(folder, ReadOptions(cache=root))
@@ -138,16 +144,14 @@ def test_what_changes_the_images_gives_another_cache(folder: Path, tmp_path: Pat
 
 def test_other_labels_need_no_decoding(folder: Path, tmp_path: Path) -> None:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
-    file, kept = tmp_path / "labels.csv", ReadOptions(cache=tmp_path / "cache")
+    file = tmp_path / "labels.csv"
+    kept = ReadOptions(cache=tmp_path / "cache")
     load(folder, kept)
     for labels in (range(12), [3] * 12):
-        file.write_text(
-            "file,label\n"
-            + "".join(f"{name},{label}\n" for name, label in zip(names, labels, strict=True))
-        )
-        assert_same(
-            load(folder, replace(kept, labels=file), never), load(folder, ReadOptions(labels=file))
-        )
+        rows = [f"{name},{label}\n" for name, label in zip(names, labels, strict=True)]
+        file.write_text("".join(["file,label\n", *rows]))
+        relabelled = load(folder, replace(kept, labels=file), never)
+        assert_same(relabelled, load(folder, ReadOptions(labels=file)))
     assert_same(load(folder, kept, never), load(folder))
 
 
@@ -169,12 +173,10 @@ def test_a_damaged_shard_is_refused_and_a_copied_one_is_not(folder: Path, tmp_pa
     expected = load(folder, kept).fingerprint
     shard = next((tmp_path / "cache").glob("*/00001.npy"))
     content = shard.read_bytes()
+    message = r"00001\.npy is missing or not as it was written; remove .*cache.* to decode"
     for damaged in (content[:-1], content[:-1] + bytes([content[-1] ^ 1])):
         shard.write_bytes(damaged)
-        with pytest.raises(
-            BadInput,
-            match=r"00001\.npy is missing or not as it was written; remove .*cache.* to decode",
-        ):
+        with pytest.raises(BadInput, match=message):
             load(folder, kept)
     shard.unlink()
     with pytest.raises(BadInput, match="missing"):
@@ -192,7 +194,7 @@ def test_a_source_that_changes_while_it_is_decoded_is_refused(folder: Path, tmp_
         load(folder, ReadOptions(cache=tmp_path / "cache"), touched)
 
 
-def test_large_sets_go_to_the_users_cache_and_small_ones_to_memory(
+def test_large_sets_are_kept_in_the_cache_of_the_user_and_small_ones_in_memory(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
@@ -200,16 +202,16 @@ def test_large_sets_go_to_the_users_cache_and_small_ones_to_memory(
     assert not (tmp_path / "home").exists()
     monkeypatch.setattr(cache, "IN_MEMORY", 12 * 3 * 8 * 8 - 1)
     kept = load(folder)
-    assert [
-        path.name.startswith("images-")
-        for path in (tmp_path / "home" / "multistage-diffusion").iterdir()
-    ] == [True]
+    (made,) = (tmp_path / "home" / "multistage-diffusion").iterdir()
+    assert made.name.startswith("images-")
     monkeypatch.setattr(cache, "IN_MEMORY", 12 * 3 * 8 * 8)
     assert_same(kept, load(folder, ReadOptions(cache=tmp_path / "other")))
 
 
 def test_one_process_builds_and_others_wait(folder: Path, tmp_path: Path) -> None:
-    kept, builds, found = ReadOptions(cache=tmp_path / "cache"), [], list[Images]()
+    kept = ReadOptions(cache=tmp_path / "cache")
+    builds = list[int]()
+    loaded = list[Images]()
 
     def slow(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]:
         builds.append(before)
@@ -217,15 +219,16 @@ def test_one_process_builds_and_others_wait(folder: Path, tmp_path: Path) -> Non
             time.sleep(0.01)
             yield pixels
 
-    several = [
-        threading.Thread(target=lambda: found.append(load(folder, kept, slow))) for _ in range(3)
-    ]
-    for one in several:
-        one.start()
-    for one in several:
-        one.join()
+    def work() -> None:
+        loaded.append(load(folder, kept, slow))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert builds == [0]
-    for images in found:
+    for images in loaded:
         assert_same(images, load(folder))
 
 
@@ -241,22 +244,10 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_whole(
         write_atomically(path, *content)
 
     kept = tmp_path / "cache"
+    arguments = ["--data", str(folder), "--cache", str(kept), "--out", str(tmp_path / "s.json")]
     with monkeypatch.context() as patch:
         patch.setattr(cache, "write_atomically", full)
-        assert (
-            main(
-                [
-                    "cluster",
-                    "--data",
-                    str(folder),
-                    "--cache",
-                    str(kept),
-                    "--out",
-                    str(tmp_path / "s.json"),
-                ]
-            )
-            == 2
-        )
+        assert main(["cluster", *arguments]) == 2
     assert re.fullmatch(
         r"multistage: Cannot write or read .*00001\.npy: No space left on device\.\n",
         capsys.readouterr().err,
@@ -270,23 +261,23 @@ def from_second(images: Iterator[Pixels], total: int, before: int) -> Iterator[P
 
 
 @pytest.mark.slow
-def test_a_killed_build_goes_on(folder: Path, tmp_path: Path) -> None:
-    """SIGKILL at the moments that fall out."""
-    rng, kept = np.random.default_rng(0), tmp_path / "cache"
+def test_a_killed_build_continues(folder: Path, tmp_path: Path) -> None:
+    """SIGKILL at random times."""
+    rng = np.random.default_rng(0)
+    kept = tmp_path / "cache"
     for index in range(2000):
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
-            folder / "dog" / f"more{index}.png"
-        )
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "dog" / f"more{index}.png")
     program = (
-        "from multistage_diffusion.data import ReadOptions, cache, load; import sys; from pathlib import Path;"
+        "import sys; from pathlib import Path;"
+        "from multistage_diffusion.data import ReadOptions, cache, load;"
         f"cache.SHARD_BYTES = {SHARD}; print('go', flush=True);"
         "load(sys.argv[1], ReadOptions(cache=Path(sys.argv[2])))"
     )
     kills = 0
     for _ in range(8):
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(folder), str(kept)], stdout=subprocess.PIPE
-        )
+        command = [sys.executable, "-c", program, str(folder), str(kept)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(rng.uniform(0.05, 1.0))
@@ -297,8 +288,9 @@ def test_a_killed_build_goes_on(folder: Path, tmp_path: Path) -> None:
     assert_same(load(folder, ReadOptions(cache=kept)), load(folder))
 
 
-def test_cached_images_are_set_aside_as_those_in_memory_are(folder: Path, tmp_path: Path) -> None:
-    kept, fresh = load(folder, ReadOptions(cache=tmp_path / "cache")), load(folder)
+def test_cached_images_are_held_out_like_those_in_memory(folder: Path, tmp_path: Path) -> None:
+    kept = load(folder, ReadOptions(cache=tmp_path / "cache"))
+    fresh = load(folder)
     for one, two in zip(split(kept, 0.25, 3), split(fresh, 0.25, 3), strict=True):
         assert one is not None
         assert two is not None
@@ -306,20 +298,18 @@ def test_cached_images_are_set_aside_as_those_in_memory_are(folder: Path, tmp_pa
         assert not isinstance(one.pixels, torch.Tensor)
 
 
-def test_the_files_say_what_they_are(folder: Path, tmp_path: Path) -> None:
+def test_the_files_are_shards_and_an_index(folder: Path, tmp_path: Path) -> None:
     load(folder, ReadOptions(cache=tmp_path / "cache"))
     (kept,) = (tmp_path / "cache").iterdir()
-    assert [np.load(path).shape for path in sorted(kept.glob("*.npy"))] == [
-        (5, 3, 8, 8),
-        (5, 3, 8, 8),
-        (2, 3, 8, 8),
-    ]
+    shapes = [np.load(path).shape for path in sorted(kept.glob("*.npy"))]
+    assert shapes == [(5, 3, 8, 8), (5, 3, 8, 8), (2, 3, 8, 8)]
     (index,) = kept.glob("index-*.json")
     assert json.loads(index.read_text())["fingerprint"] == load(folder).fingerprint
 
 
-def test_cached_shards_of_samples_are_the_decoded_ones(tmp_path: Path) -> None:
-    rng, source = np.random.default_rng(0), str(tmp_path / "{0..1}.tar")
+def test_cached_webdataset_shards_are_the_decoded_ones(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source = str(tmp_path / "{0..1}.tar")
     for shard in range(2):
         part = tmp_path / f"part{shard}"
         part.mkdir()
@@ -336,7 +326,7 @@ def test_cached_shards_of_samples_are_the_decoded_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "saved", "arrow"])
-def test_a_table_is_known_by_its_files_and_by_those_it_points_to(
+def test_a_table_is_identified_by_its_files_and_by_those_it_points_to(
     folder: Path, tmp_path: Path, kind: str
 ) -> None:
     import datasets
@@ -346,14 +336,12 @@ def test_a_table_is_known_by_its_files_and_by_those_it_points_to(
         "image": [{"path": file, "bytes": None} for file in files],
         "label": [int("dog" in file) for file in files],
     }
-    struct = (
-        datasets.Image()
-        if kind != "parquet"
-        else {"path": datasets.Value("string"), "bytes": datasets.Value("binary")}
+    fields = {"path": datasets.Value("string"), "bytes": datasets.Value("binary")}
+    features = datasets.Features(
+        image=fields if kind == "parquet" else datasets.Image(),
+        label=datasets.ClassLabel(names=["cat", "dog"]),
     )
-    table = datasets.Dataset.from_dict(
-        cells, datasets.Features(image=struct, label=datasets.ClassLabel(names=["cat", "dog"]))
-    )
+    table = datasets.Dataset.from_dict(cells, features)
     target = tmp_path / f"set.{kind}"
     if kind == "parquet":
         table.to_parquet(target)

@@ -72,7 +72,8 @@ def test_cmyk_becomes_rgb() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_upright(orientation: int) -> None:
-    """Orientations as the EXIF standard describes them: what the rows and columns that are stored stand for."""
+    """Orientations as the EXIF standard describes them: what the rows and columns that are stored
+    stand for."""
     turned = {
         1: COLOURS,
         2: COLOURS[:, ::-1],
@@ -120,7 +121,8 @@ def test_broken_files_are_an_error_or_left_out(folder: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "dog" / "float.tif")
     with pytest.raises(
         BadInput,
-        match=r"Cannot decode the image .*cat/10\.png.* the first of 3 that are broken, of 15; .*--skip-broken",
+        match=r"Cannot decode the image .*cat/10\.png.* the first of 3 that are broken, of 15; "
+        r".*--skip-broken",
     ):
         load(folder)
     left = load(folder, ReadOptions(skip_broken=True))
@@ -136,3 +138,12 @@ def test_a_set_of_nothing_but_broken_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"broken")
     with pytest.raises(BadInput, match=r"All 1 images of .* are broken; the first is .*a\.png"):
         load(tmp_path, ReadOptions(skip_broken=True))
+
+
+def test_black_and_white_and_palette_images_are_converted(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "bw.png")
+    assert load_image(tmp_path / "bw.png").tolist() == (255 * np.eye(4, dtype=int)[None]).tolist()
+    colour = np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8)
+    palette = Image.fromarray(colour).convert("P", palette=Image.Palette.ADAPTIVE)
+    palette.save(tmp_path / "palette.png")
+    assert load_image(tmp_path / "palette.png").permute(1, 2, 0).tolist() == colour.tolist()

@@ -5,14 +5,10 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation import (
-    EXTRACTORS,
-    Moments,
-    frechet_distance,
-    stage_costs,
-    total_parameters,
-)
+from multistage_diffusion.evaluation.features import EXTRACTORS
+from multistage_diffusion.evaluation.frechet import Moments, frechet_distance
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
 from tests.conftest import MODEL, TINY
@@ -102,7 +98,8 @@ def test_efficientnet_features() -> None:
 
 
 def test_cost_of_the_papers_edm_network() -> None:
-    """Counted on the release: 35.75, 21.19 and 7.73 GMAC, 128,793,385 parameters, of which 9 x 128 embed augmentation labels."""
+    """Counted on the release: 35.75, 21.19 and 7.73 GMAC, 128,793,385 parameters, of which 9 x 128
+    embed augmentation labels."""
     network = NetworkConfig(
         encoder_widths=(128,),
         decoder_widths=(192, 128, 16),
@@ -116,7 +113,8 @@ def test_cost_of_the_papers_edm_network() -> None:
 
 
 def test_macs_of_a_convolution_by_hand() -> None:
-    """Without blocks that can be counted by hand, the difference of two widths can: the last layer is 3x3, width to 1."""
+    """Without blocks that can be counted by hand, the difference of two widths can: the last layer
+    is 3x3, width to 1."""
     one, two = (stage_costs(_only_out(width))[0].macs for width in (4, 8))
     assert two > one
     layer = build_denoiser(_only_out(4)).network.decoders[0].out

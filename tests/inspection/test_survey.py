@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 from multistage_diffusion.data import ReadOptions, load
-from multistage_diffusion.data.images import to_unit_range
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.inspection import Findings, find, survey
+from multistage_diffusion.inspection import Findings, conclude, survey
+from multistage_diffusion.space import to_unit_range
 
 READ = ReadOptions(size=(16, 24), skip_broken=True)
 
 
 def inspected(source: Path | str, options: ReadOptions = READ) -> Findings:
-    return find(survey(str(source), options), str(source))
+    return conclude(survey(str(source), options))
 
 
 def zipped(root: Path) -> Path:

@@ -16,6 +16,7 @@ from multistage_diffusion.cli import main
 from multistage_diffusion.interop import release_model
 from multistage_diffusion.model import load_model
 from multistage_diffusion.presets import PRESETS, Preset
+from multistage_diffusion.presets.preset import DiffusionConfig
 from multistage_diffusion.schedule import SCHEDULES
 from tests.interop.releases.test_pickles import Attack, persistent, persistent_module
 from tests.test_golden import FOLDER, assert_close, column, group
@@ -102,10 +103,12 @@ def test_a_checkpoint_of_the_release_is_converted(
         tensors = {name: golden.get_tensor(name) for name in golden.keys()}  # noqa: SIM118  (a handle, not a dict)
     persistent_module(monkeypatch)
     preset = Preset(
-        schedule=config.schedule,
-        preconditioning=config.preconditioning,
-        sigma_data=config.sigma_data,
-        boundaries=config.boundaries,
+        diffusion=DiffusionConfig(
+            schedule=config.schedule,
+            preconditioning=config.preconditioning,
+            sigma_data=config.sigma_data,
+            boundaries=config.boundaries,
+        ),
         shape=config.shape,
         network=config.network,
         training=PRESETS["small"].training,

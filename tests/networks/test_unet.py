@@ -55,7 +55,8 @@ def test_other_decoders_get_no_gradient(config: NetworkConfig) -> None:
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_one_stage_equals_unified_bit_by_bit(stage: int) -> None:
-    """The unified network with the weights of the encoder and one decoder does exactly what the routed one does."""
+    """The unified network with the weights of the encoder and one decoder does exactly what the
+    routed one does."""
     net = network(replace(TINY, decoder_widths=(8, 8, 8)))
     unified = network(UNIFIED)
     unified.encoders.load_state_dict(net.encoders.state_dict())
@@ -110,7 +111,7 @@ def test_parameters_keep_their_names_and_sizes() -> None:
 def test_labels_change_the_output() -> None:
     net, (x, c_noise) = network(TINY, classes=4), inputs(2)
     first, second = (
-        net(x, c_noise, [2, 0, 0], Conditions(labels=torch.full((2,), label))) for label in (0, 3)
+        net(x, c_noise, [2, 0, 0], Conditions(torch.full((2,), label))) for label in (0, 3)
     )
     assert not torch.allclose(first, second)
 

@@ -7,11 +7,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.cost import activation_bytes, propose_widths, stage_costs, unified
+from multistage_diffusion.cost import activation_bytes, stage_costs, unified
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.planning.price import price
+from multistage_diffusion.planning.widths import propose_widths
 from multistage_diffusion.stages import Stages
 from tests.conftest import MODEL, TINY, run_on
 
@@ -30,7 +31,7 @@ def test_macs_are_those_of_a_real_forward_and_backward_pass(classes: int) -> Non
                 x,
                 torch.full((3,), sigma, dtype=torch.float64),
                 torch.randn_like(x),
-                Conditions(labels=labels),
+                Conditions(labels),
             ).sum()
             assert counter.get_total_flops() == 2 * 3 * cost.macs
             loss.backward()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
@@ -16,7 +17,7 @@ from multistage_diffusion.presets import (
     PRESETS,
     Preset,
     choose_stages,
-    plan_run,
+    configure_run,
     preset_model,
 )
 from multistage_diffusion.stages import Stages
@@ -107,7 +108,7 @@ def test_every_preset_learns_with_its_recipe(name: str, tmp_path: Path) -> None:
         decoder_widths=tuple(8 for _ in network.decoder_widths),
         head_channels=min(4, network.head_channels),
     )
-    training = replace(
+    training = replace_settings(
         preset.training,
         images=16,
         batch_size=8,
@@ -120,7 +121,7 @@ def test_every_preset_learns_with_its_recipe(name: str, tmp_path: Path) -> None:
     images = Images(pixels, torch.arange(12) % 2, ("a", "b"))
     narrow = replace(preset, network=network, training=training)
     records = list(
-        train(plan_run(narrow, images, choose_stages(narrow, None), "x"), images, tmp_path)
+        train(configure_run(narrow, images, choose_stages(narrow, None), "x"), images, tmp_path)
     )
     assert [record.images for record in records] == [8, 16]
     assert all(loss is None or loss > 0 for loss in records[-1].loss)
@@ -129,26 +130,27 @@ def test_every_preset_learns_with_its_recipe(name: str, tmp_path: Path) -> None:
 def test_augmentation_needs_a_network_that_knows_of_it() -> None:
     images = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
     small = PRESETS["small"]
-    preset = replace(small, training=replace(small.training, augment=0.1))
+    preset = replace(small, training=replace_settings(small.training, augment=0.1))
     with pytest.raises(BadInput, match="--augment-channels 9"):
-        plan_run(preset, images, Stages((1.0, 2.0)), "x")
+        configure_run(preset, images, Stages((1.0, 2.0)), "x")
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_sigma_data_is_measured_and_used_where_the_preset_leaves_it_open(name: str) -> None:
-    """At sigma = sigma_data EDM's preconditioning keeps half of the noisy image; the noise-predicting ones keep all of it."""
+    """At sigma = sigma_data EDM's preconditioning keeps half of the noisy image; the noise-
+    predicting ones keep all of it."""
     preset = PRESETS[name]
     pixels = torch.arange(4 * 3 * 8 * 8).remainder(200).to(torch.uint8).reshape(4, 3, 8, 8)
     images = Images(pixels, torch.arange(4) % 2, ("a", "b"))
     measured = (images.pixels[:].double() / 127.5 - 1).std(correction=0).item()
-    config = plan_run(preset, images, choose_stages(preset, None), "x").model
-    assert config.sigma_data == pytest.approx(preset.sigma_data or measured, abs=5e-5)
-    assert (preset.sigma_data is None) != name.startswith(
+    config = configure_run(preset, images, choose_stages(preset, None), "x").model
+    assert config.sigma_data == pytest.approx(preset.diffusion.sigma_data or measured, abs=5e-5)
+    assert (preset.diffusion.sigma_data is None) != name.startswith(
         "edm-"
     )  # EDM's own recipes keep EDM's 0.5
     assert (
-        plan_run(
-            replace(preset, sigma_data=0.3), images, choose_stages(preset, None), "x"
+        configure_run(
+            replace_settings(preset, sigma_data=0.3), images, choose_stages(preset, None), "x"
         ).model.sigma_data
         == 0.3
     )

@@ -55,7 +55,8 @@ def test_unknown_classes_are_refused(model: Model, conditional: Model) -> None:
 def test_evaluations_are_those_of_the_paper(
     denoiser: NetworkDenoiser, run_config: RunConfig
 ) -> None:
-    """Heun with 18 steps takes 35 evaluations; with the paper's boundaries 9, 2 and 7 of the steps begin in stages 1 to 3."""
+    """Heun with 18 steps takes 35 evaluations; with the paper's boundaries 9, 2 and 7 of the steps
+    begin in stages 1 to 3."""
     config = replace(run_config, model=replace(run_config.model, boundaries=(2.5103, 7.6577)))
     model = Model(build_denoiser(config.model), config.model, 0)
     assert sum(evaluations_per_stage(model.config, SampleOptions())) == 35

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -19,27 +20,24 @@ from multistage_diffusion.sampling.dpm import (
 )
 from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
 from multistage_diffusion.sampling.noise import noise
-from multistage_diffusion.sampling.ode import ddim, heun
-from multistage_diffusion.sampling.solvers import SOLVERS, Solver
+from multistage_diffusion.sampling.ode import ddim
+from multistage_diffusion.sampling.solvers import SOLVERS
 from tests.conftest import disturb
 
 C = 0.5
 
 
-def singlestep(order: int, data: bool) -> Solver:
+Solve = Callable[[Denoiser, Tensor, Tensor], Tensor]
+
+
+def singlestep(order: int, data: bool) -> Solve:
     def solver(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
         return dpm_singlestep(denoiser, x, sigmas, orders=[order] * (len(sigmas) - 1), data=data)
 
     return solver
 
 
-ORDERS = [
-    (ddim, 1),
-    (heun, 2),
-    (dpmpp_2m, 2),
-    (dpm_multistep, 2),
-    (partial(dpm_multistep, data=True), 2),
-]
+ORDERS: list[tuple[Solve, int]] = [(entry, entry.order) for entry in SOLVERS.values()]
 ORDERS += [(singlestep(order, data), order) for order in (1, 2, 3) for data in (False, True)]
 
 
@@ -54,7 +52,7 @@ def solution(x: Tensor, start: float, end: float) -> Tensor:
 
 
 def order(
-    solver: Solver, denoiser: Denoiser, x: Tensor, start: float, end: float, exact: Tensor
+    solver: Solve, denoiser: Denoiser, x: Tensor, start: float, end: float, exact: Tensor
 ) -> float:
     """Slope of log error over log step."""
     steps = np.array([40, 80, 160, 320])
@@ -66,15 +64,16 @@ def order(
 
 
 @pytest.mark.parametrize(("solver", "expected"), ORDERS)
-def test_order_on_a_gaussian(solver: Solver, expected: int) -> None:
+def test_order_on_a_gaussian(solver: Solve, expected: int) -> None:
     x = 20 * torch.randn(4, 1, 2, 2, dtype=torch.float64)
     found = order(solver, gaussian, x, 20.0, 0.02, solution(x, 20.0, 0.02))
     assert found == pytest.approx(expected, abs=0.1)
 
 
 @pytest.mark.parametrize(("solver", "expected"), ORDERS)
-def test_order_on_the_optimal_denoiser(few_digits: Images, solver: Solver, expected: int) -> None:
-    """Over levels at which several images still compete; the reference has very small steps of order 3."""
+def test_order_on_the_optimal_denoiser(few_digits: Images, solver: Solve, expected: int) -> None:
+    """Over levels at which several images still compete; the reference has very small steps of
+    order 3."""
     denoiser = OptimalDenoiser(to_unit_range(few_digits.pixels[:], torch.float64))
     x = 10 * torch.from_numpy(np.random.default_rng(0).standard_normal((3, 1, 8, 8)))
     exact = singlestep(3, True)(denoiser, x, log_snr_grid(1601, 1.2, 10.0)[:-1])
@@ -83,7 +82,7 @@ def test_order_on_the_optimal_denoiser(few_digits: Images, solver: Solver, expec
 
 @pytest.mark.parametrize("solver", SOLVERS.values())
 def test_samples_of_the_optimal_denoiser_are_training_images(
-    few_digits: Images, solver: Solver
+    few_digits: Images, solver: Solve
 ) -> None:
     images = to_unit_range(few_digits.pixels[:])
     grid = karras_grid(40, 0.002, 80)
@@ -93,7 +92,7 @@ def test_samples_of_the_optimal_denoiser_are_training_images(
 
 
 @pytest.mark.parametrize("solver", SOLVERS.values())
-def test_one_image_is_reached_exactly(few_digits: Images, solver: Solver) -> None:
+def test_one_image_is_reached_exactly(few_digits: Images, solver: Solve) -> None:
     image = to_unit_range(few_digits.pixels[:1])
     found = solver(
         OptimalDenoiser(image), 80 * noise(0, range(3), (1, 8, 8)), karras_grid(5, 0.002, 80)
@@ -114,7 +113,8 @@ def test_ddim_equals_its_variance_preserving_form() -> None:
 
 
 def test_dpmpp_2m_equals_its_published_form() -> None:
-    """Algorithm 2 of Lu et al. 2022 in its own variables, alpha_t, sigma_t and lambda_t of the VP process."""
+    """Algorithm 2 of Lu et al. 2022 in its own variables, alpha_t, sigma_t and lambda_t of the VP
+    process."""
     x, grid = (
         5 * torch.randn(2, 1, 4, 4, dtype=torch.float64),
         log_snr_grid(9, 0.05, 5.0)[:-1].tolist(),
@@ -153,7 +153,10 @@ def test_multistep_data_prediction_is_dpmpp_2m() -> None:
 
 @pytest.mark.parametrize("evaluations", range(1, 25))
 def test_singlestep_orders_use_all_evaluations(evaluations: int) -> None:
-    """Lu et al. 2022, appendix on DPM-Solver-fast: K = n // 3 + 1 steps; threes but for the last one or two."""
+    """Lu et al. 2022, appendix on DPM-Solver-fast:
+
+    K = n // 3 + 1 steps; threes but for the last one or two.
+    """
     orders = singlestep_orders(evaluations)
     assert sum(orders) == evaluations
     assert len(orders) == evaluations // 3 + 1
@@ -164,7 +167,7 @@ def test_singlestep_orders_use_all_evaluations(evaluations: int) -> None:
     ("solver", "calls"),
     [(solver, 35 if name == "heun" else 18) for name, solver in SOLVERS.items()],
 )
-def test_number_of_evaluations(solver: Solver, calls: int) -> None:
+def test_number_of_evaluations(solver: Solve, calls: int) -> None:
     levels: list[float] = []
 
     def counted(x: Tensor, sigma: Tensor | float) -> Tensor:
@@ -200,7 +203,7 @@ def test_noise_is_a_function_of_seed_and_index() -> None:
 
 
 @pytest.mark.parametrize("solver", SOLVERS.values())
-def test_an_image_does_not_depend_on_its_batch(denoiser: NetworkDenoiser, solver: Solver) -> None:
+def test_an_image_does_not_depend_on_its_batch(denoiser: NetworkDenoiser, solver: Solve) -> None:
     grid, start = karras_grid(6, 0.002, 80), 80 * noise(0, range(5), (1, 8, 8))
     with torch.no_grad():
         together = solver(denoiser, start, grid)
@@ -209,9 +212,7 @@ def test_an_image_does_not_depend_on_its_batch(denoiser: NetworkDenoiser, solver
 
 
 @pytest.mark.parametrize("solver", SOLVERS.values())
-def test_each_step_calls_the_decoder_of_its_level(
-    denoiser: NetworkDenoiser, solver: Solver
-) -> None:
+def test_each_step_calls_the_decoder_of_its_level(denoiser: NetworkDenoiser, solver: Solve) -> None:
     """Without the last decoder's weights, the path is the same until it leaves the first stages."""
     grid, start = karras_grid(6, 0.002, 2.0), 2 * noise(0, range(2), (1, 8, 8))
     with torch.no_grad():
@@ -222,3 +223,47 @@ def test_each_step_calls_the_decoder_of_its_level(
         )  # 2.0 lies below the last boundary
         disturb(denoiser.network.decoders[1])
         assert not torch.allclose(solver(denoiser, start, grid), before)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_callback_sees_every_step_and_changes_nothing(name: str) -> None:
+    x = 20 * torch.randn(2, 1, 2, 2, dtype=torch.float64)
+    grid = log_snr_grid(12, 0.02, 20.0)
+    seen: list[tuple[int, float, Tensor, Tensor]] = []
+    with_callback = SOLVERS[name](gaussian, x, grid, callback=lambda *step: seen.append(step))
+    assert torch.equal(with_callback, SOLVERS[name](gaussian, x, grid))
+    assert [step for step, *_ in seen] == list(range(len(seen)))
+    assert torch.equal(seen[0][2], x)
+    for _, sigma, state, denoised in seen:
+        torch.testing.assert_close(denoised, gaussian(state, sigma))
+    levels = [sigma for _, sigma, *_ in seen]
+    assert levels == sorted(levels, reverse=True)
+    if not name.endswith("3s"):  # those choose their own levels inside the grid
+        assert levels == grid[:-1].tolist()
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_a_multistep_solver_that_restarts_at_every_level_is_of_order_one(data: bool) -> None:
+    """For the data prediction and the noise prediction alike, that is DDIM."""
+    x, grid = 20 * torch.randn(2, 1, 2, 2, dtype=torch.float64), log_snr_grid(12, 0.02, 20.0)
+    restarted = dpm_multistep(gaussian, x, grid, data=data, restart_at=grid.tolist())
+    torch.testing.assert_close(restarted, ddim(gaussian, x, grid), rtol=1e-12, atol=1e-12)
+
+
+def test_a_restart_acts_on_the_step_that_begins_below_it() -> None:
+    """A level of a restart belongs to the step above it, as a boundary to the stage above."""
+    x, grid = 20 * torch.randn(2, 1, 2, 2, dtype=torch.float64), log_snr_grid(12, 0.02, 20.0)
+    boundary = float(grid[5])
+    whole = dpmpp_2m(gaussian, x, grid, restart_at=[boundary])
+    above = dpmpp_2m(gaussian, x, grid[:7])
+    below = dpmpp_2m(gaussian, above, grid[6:])
+    assert torch.equal(whole, below)
+    outside = dpmpp_2m(gaussian, x, grid, restart_at=[1e-3, 1e3])
+    assert torch.equal(outside, dpmpp_2m(gaussian, x, grid))
+
+
+@pytest.mark.parametrize("name", ["heun", "ddim", "dpm-3s", "dpmpp-3s"])
+def test_single_step_solvers_have_no_history_to_drop(name: str) -> None:
+    x, grid = 20 * torch.randn(2, 1, 2, 2, dtype=torch.float64), log_snr_grid(12, 0.02, 20.0)
+    restarted = SOLVERS[name](gaussian, x, grid, restart_at=grid.tolist())
+    assert torch.equal(restarted, SOLVERS[name](gaussian, x, grid))

@@ -1,4 +1,5 @@
-"""Compiled encoders and decoders compute the same, and are compiled once for all numbers of samples."""
+"""Compiled encoders and decoders compute the same, and are compiled once for all numbers of
+samples."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from torch._dynamo.utils import counters
 
 from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.run import Run
 from multistage_diffusion.training import read_records, train
 from multistage_diffusion.training.compilation import compile_parts
 from tests.conftest import MODEL, TINY, run_on
@@ -47,6 +49,8 @@ def test_a_compiled_run_learns_the_same(few_digits: Images, tmp_path: Path) -> N
         config = replace(run_on(few_digits, images=48, compile=name == "compiled"), model=model)
         list(train(config, few_digits, tmp_path / name))
     for a, b in zip(
-        read_records(tmp_path / "written"), read_records(tmp_path / "compiled"), strict=True
+        read_records(Run(tmp_path / "written")),
+        read_records(Run(tmp_path / "compiled")),
+        strict=True,
     ):
         assert a.probe_loss == pytest.approx(b.probe_loss, rel=1e-3)

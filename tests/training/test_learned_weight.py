@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images
 from multistage_diffusion.files import read_json
 from multistage_diffusion.model import load_model
 from multistage_diffusion.report import render
+from multistage_diffusion.run import Run
 from multistage_diffusion.tensorfile import read_tensors
 from multistage_diffusion.training import train
-from multistage_diffusion.training.checkpoints import checkpoints
-from multistage_diffusion.training.learned_weight import Uncertainty
+from multistage_diffusion.training.learned_weight import LearnedWeight
 from tests.conftest import run_on
 
 LEVELS = torch.logspace(-2, 2, 400, dtype=torch.float64)
 
 
-def learned(steps: int, losses: torch.Tensor) -> Uncertainty:
-    uncertainty = Uncertainty()
+def learned(steps: int, losses: torch.Tensor) -> LearnedWeight:
+    uncertainty = LearnedWeight()
     optimizer = torch.optim.Adam(uncertainty.parameters(), 1e-2)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -46,7 +47,7 @@ def test_a_random_loss_is_met_by_the_logarithm_of_its_mean() -> None:
 
 def test_at_first_it_changes_nothing() -> None:
     losses = torch.rand(len(LEVELS))
-    assert torch.equal(Uncertainty().balance(losses, LEVELS), losses)
+    assert torch.equal(LearnedWeight().balance(losses, LEVELS), losses)
 
 
 def test_the_gradient_of_the_network_is_that_of_the_loss_over_its_expectation() -> None:
@@ -78,7 +79,7 @@ def test_a_run_learns_it_and_keeps_it_in_checkpoints_alone(
     few_digits: Images, tmp_path: Path
 ) -> None:
     list(train(run_on(few_digits, learned_weight=True, clip_norm=1.0), few_digits, tmp_path))
-    state, _ = read_tensors(checkpoints(tmp_path)[-1] / "training.safetensors")
+    state, _ = read_tensors(Run(tmp_path).checkpoints()[-1] / "training.safetensors")
     assert state["net.uncertainty"].abs().min() > 0
     assert float(state["step.uncertainty"]) == 3
     model, _ = read_tensors(tmp_path / "model.safetensors")
@@ -88,7 +89,8 @@ def test_a_run_learns_it_and_keeps_it_in_checkpoints_alone(
 def test_the_losses_that_are_recorded_stay_the_plain_ones(
     few_digits: Images, tmp_path: Path
 ) -> None:
-    """With the network frozen the weight learns on, and what is recorded is the same as without it."""
+    """With the network frozen the weight learns on, and what is recorded is the same as without
+    it."""
     still = {"freeze": ("0:",) * 4, "images": 80}
     plain, learned = (
         list(train(run_on(few_digits, learned_weight=on, **still), few_digits, tmp_path / str(on)))
@@ -101,7 +103,8 @@ def test_the_losses_that_are_recorded_stay_the_plain_ones(
 
 
 def test_in_training_the_curve_comes_near_the_losses(few_digits: Images, tmp_path: Path) -> None:
-    """With the network as it is at the start, whose weighted loss is about 1, 2 and 3 in the stages."""
+    """With the network as it is at the start, whose weighted loss is about 1, 2 and 3 in the
+    stages."""
     config = run_on(
         few_digits,
         freeze=("0:",) * 4,
@@ -113,7 +116,9 @@ def test_in_training_the_curve_comes_near_the_losses(few_digits: Images, tmp_pat
     )
     list(
         train(
-            replace(config, training=replace(config.training, shares="uniform", flip=False)),
+            replace(
+                config, training=replace_settings(config.training, shares="uniform", flip=False)
+            ),
             few_digits,
             tmp_path,
         )
@@ -152,5 +157,5 @@ def test_a_loss_that_is_not_finite_does_not_reach_it(few_digits: Images, tmp_pat
         train(run_on(bad, images=80, learned_weight=True, freeze=("0:",) * 4), bad, tmp_path)
     )
     assert sum(record.skipped for record in records) in (1, 2)
-    state, _ = read_tensors(checkpoints(tmp_path)[-1] / "training.safetensors")
+    state, _ = read_tensors(Run(tmp_path).checkpoints()[-1] / "training.safetensors")
     assert state["net.uncertainty"].isfinite().all()

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import load_model
 from multistage_diffusion.optimal import OptimalDenoiser
+from multistage_diffusion.run import Run
 from multistage_diffusion.training import Record, read_records, train
 from multistage_diffusion.training.config import RunConfig, TrainingConfig, run_config
 from multistage_diffusion.training.ema.averages import ema_decay
@@ -64,7 +66,9 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
         stop = stop_after(steps)
         list(train(config, few_digits, parts, lambda stop=stop: next(stop)))  # type: ignore[misc]
     assert_same_weights(whole, parts)
-    assert [record.loss for record in read_records(parts)] == [record.loss for record in expected]
+    assert [record.loss for record in read_records(Run(parts))] == [
+        record.loss for record in expected
+    ]
 
 
 def test_records_between_checkpoints_are_made_again_not_twice(
@@ -77,9 +81,9 @@ def test_records_between_checkpoints_are_made_again_not_twice(
     for _ in range(3):
         next(running)
     running.close()
-    assert len(read_records(run)) == 3
+    assert len(read_records(Run(run))) == 3
     assert [record.loss for record in train(config, few_digits, run)] == whole
-    assert [record.loss for record in read_records(run)] == whole
+    assert [record.loss for record in read_records(Run(run))] == whole
 
 
 def test_a_record_may_span_a_resumption(few_digits: Images, tmp_path: Path) -> None:
@@ -139,7 +143,7 @@ def test_stages_and_unfinished_files_do_not_hinder_a_run(
 ) -> None:
     """The first of several processes may be writing while another one looks."""
     (tmp_path / name).write_text("{}")
-    check_run(tmp_path, run_config, few_digits)
+    check_run(Run(tmp_path), run_config, few_digits)
 
 
 def test_other_images_are_refused(
@@ -206,17 +210,20 @@ def test_the_optimum_of_a_conditional_run_knows_the_class(
 
 def test_half_life_of_the_average() -> None:
     """Once ramped up, a start of 1 and weights of 0 leave 1/2 after one half-life."""
-    config = TrainingConfig(batch_size=50, ema_half_life=1000, ema_rampup=0.05)
-    kept = math.prod(ema_decay(config, 10**6, 50) for _ in range(1000 // 50))
+    config = replace_settings(TrainingConfig(), batch_size=50, ema_half_life=1000, ema_rampup=0.05)
+    kept = math.prod(ema_decay(config.averaging, 10**6, 50) for _ in range(1000 // 50))
     assert kept == pytest.approx(0.5)
 
 
 def test_the_average_forgets_the_start_of_a_short_run() -> None:
-    """With ramp-up r the weight of the start falls as images^(-ln 2 / r); without it, it would still be above 0.9."""
-    config = TrainingConfig(batch_size=100, ema_half_life=500_000, ema_rampup=0.05)
-    kept = math.prod(ema_decay(config, images, 100) for images in range(100, 20_001, 100))
+    """With ramp-up r the weight of the start falls as images^(-ln 2 / r); without it, it would
+    still be above 0.9."""
+    config = replace_settings(
+        TrainingConfig(), batch_size=100, ema_half_life=500_000, ema_rampup=0.05
+    )
+    kept = math.prod(ema_decay(config.averaging, images, 100) for images in range(100, 20_001, 100))
     assert kept < 1e-3
-    assert ema_decay(config, 0, 0) == 1
+    assert ema_decay(config.averaging, 0, 0) == 1
 
 
 def test_learning_rate_ramps_linearly_to_a_constant(few_digits: Images) -> None:
@@ -264,12 +271,13 @@ def test_a_network_with_random_frequencies_resumes_with_them(
     list(train(config, few_digits, tmp_path / "parts"))
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     name = "encoders.0.embedding.frequencies"
-    averaged = Snapshots(tmp_path / "parts").average([10.0] * 4)
+    averaged = Snapshots(Run(tmp_path / "parts")).average([10.0] * 4)
     assert torch.equal(averaged[name], weights(tmp_path / "whole")[name])
 
 
 def test_clipping_bounds_the_step(few_digits: Images, tmp_path: Path) -> None:
-    """Adam's first step does not know the size of a gradient, but for its epsilon: a tiny norm makes a tiny step."""
+    """Adam's first step does not know the size of a gradient, but for its epsilon: a tiny norm
+    makes a tiny step."""
     starts = {}
     for clip in (0.0, 1e-9):
         config = run_on(few_digits, clip_norm=clip, images=8, warmup_images=0, ema_rampup=1e-9)

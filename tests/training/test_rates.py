@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from multistage_diffusion.config import replace_settings
+from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation import stage_costs
 from multistage_diffusion.networks.config import NetworkConfig
+from multistage_diffusion.run import Run
 from multistage_diffusion.tensorfile import read_tensors
 from multistage_diffusion.training import Record, read_records, train
-from multistage_diffusion.training.checkpoints import checkpoints
-from multistage_diffusion.training.config import RunConfig, TrainingConfig, interval
+from multistage_diffusion.training.config import RunConfig, TrainingConfig
+from multistage_diffusion.training.optimization import frozen_interval
 from multistage_diffusion.training.rates import Rate, Rates, part_names
 from tests.conftest import TINY, run_on
 from tests.training.test_loop import assert_same_weights
@@ -27,9 +29,13 @@ PARTS = ["encoder", "decoder 1", "decoder 2", "decoder 3"]
 
 def run(config: RunConfig, data: Images, out: Path) -> tuple[list[Record], list[dict[str, Tensor]]]:
     """The records of a run, and the training state after each step."""
-    config = replace(config, training=replace(config.training, checkpoint_images=8, keep_last=99))
+    config = replace(
+        config, training=replace_settings(config.training, checkpoint_images=8, keep_last=99)
+    )
     records = list(train(config, data, out))
-    return records, [read_tensors(path / "training.safetensors")[0] for path in checkpoints(out)]
+    return records, [
+        read_tensors(path / "training.safetensors")[0] for path in Run(out).checkpoints()
+    ]
 
 
 def of(part: str, state: dict[str, Tensor], kind: str = "net") -> dict[str, Tensor]:
@@ -53,7 +59,7 @@ def test_a_frozen_encoder_stays_and_then_learns(few_digits: Images, tmp_path: Pa
     assert not of("encoders", second, "exp_avg")
     assert {float(step) for step in of("encoders", third, "step").values()} == {1}
     assert [record.gradient_norm[0] > 0 for record in records] == [False, False, True, True, True]
-    averaged, _ = read_tensors(checkpoints(tmp_path)[1] / "model.safetensors")
+    averaged, _ = read_tensors(Run(tmp_path).checkpoints()[1] / "model.safetensors")
     for name, tensor in of("encoders", second).items():
         assert torch.equal(averaged[name.removeprefix("net.")], tensor)
         assert torch.equal(second[f"average.0.{name.removeprefix('net.')}"], tensor)
@@ -127,11 +133,11 @@ def test_a_run_resumes_bit_by_bit_before_at_and_after_the_end_of_a_freeze(
     list(train(config, few_digits, tmp_path / "parts"))
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     first, second = (
-        read_tensors(checkpoints(tmp_path / name)[-1] / "training.safetensors")[0]
+        read_tensors(Run(tmp_path / name).checkpoints()[-1] / "training.safetensors")[0]
         for name in ("whole", "parts")
     )
     assert same(first, second)
-    parts = read_records(tmp_path / "parts")
+    parts = read_records(Run(tmp_path / "parts"))
     assert [(r.learning_rates, r.macs) for r in parts] == [
         (r.learning_rates, r.macs) for r in whole
     ]
@@ -166,7 +172,7 @@ def test_each_part_moves_by_its_rate(few_digits: Images, tmp_path: Path) -> None
     )
     (record,), (state,) = run(config, few_digits, tmp_path)
     (_,), (start,) = run(
-        replace(config, training=replace(config.training, freeze=("0:",) * 4)),
+        replace(config, training=replace_settings(config.training, freeze=("0:",) * 4)),
         few_digits,
         tmp_path / "still",
     )
@@ -240,7 +246,7 @@ def test_a_wrong_number_of_values_names_the_parts(
 
 
 def test_intervals() -> None:
-    assert [interval(text) for text in ("0", "500", "20:50", "20:")] == [
+    assert [frozen_interval(text) for text in ("0", "500", "20:50", "20:")] == [
         (0, 0),
         (0, 500),
         (20, 50),
@@ -251,7 +257,7 @@ def test_intervals() -> None:
 @pytest.mark.parametrize("text", ["", ":", "x", "-5", "50:20", "1:2:3", "1e5", "-1:5"])
 def test_what_is_no_interval_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="setting freeze takes numbers of images"):
-        TrainingConfig(freeze=(text,))
+        replace_settings(TrainingConfig(), freeze=(text,))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +267,7 @@ def test_what_is_no_interval_is_refused(text: str) -> None:
 )
 def test_rates_that_make_no_sense_are_refused(given: dict[str, tuple[float, ...]]) -> None:
     with pytest.raises(BadInput, match=f"setting {next(iter(given))} needs"):
-        TrainingConfig(**given)  # type: ignore[arg-type]
+        replace_settings(TrainingConfig(), **given)
 
 
 def test_how_high_the_rates_are_is_said_of_each_part_if_they_differ(few_digits: Images) -> None:

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from multistage_diffusion.data import Images
-from multistage_diffusion.data.images import to_unit_range
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import load_model
+from multistage_diffusion.run import Run
+from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training import Diverged, read_records, train
 from multistage_diffusion.training.batches.order import image_indices
-from multistage_diffusion.training.checkpoints import checkpoints
-from multistage_diffusion.training.monitoring.divergence import PATIENCE, poison
+from multistage_diffusion.training.monitoring.divergence import MOST_FAILED_STEPS, spread_non_finite
 from tests.conftest import run_on
 from tests.training.test_loop import assert_same_weights
 
@@ -38,10 +38,10 @@ def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_is_taken(
     config = run_on(few_digits, images=40)
     list(train(config, few_digits, tmp_path / "whole"))
     list(train(run_on(few_digits), few_digits, tmp_path / "parts"))
-    cut(checkpoints(tmp_path / "parts")[-1] / file)
+    cut(Run(tmp_path / "parts").checkpoints()[-1] / file)
     with caplog.at_level(logging.WARNING):
         list(train(config, few_digits, tmp_path / "parts"))
-    assert "000000000024 is damaged and was set aside" in caplog.text
+    assert "000000000024 is damaged and was renamed" in caplog.text
     assert (tmp_path / "parts" / "checkpoints" / "000000000024.damaged" / file).exists()
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
 
@@ -51,11 +51,11 @@ def test_if_all_checkpoints_are_truncated_nothing_is_touched(
     few_digits: Images, tmp_path: Path, file: str
 ) -> None:
     list(train(run_on(few_digits), few_digits, tmp_path))
-    for checkpoint in checkpoints(tmp_path):
+    for checkpoint in Run(tmp_path).checkpoints():
         cut(checkpoint / file)
     with pytest.raises(BadInput, match=rf"Cannot read .*24/{file}"):
         list(train(run_on(few_digits, images=40), few_digits, tmp_path))
-    assert len(checkpoints(tmp_path)) == 2
+    assert len(Run(tmp_path).checkpoints()) == 2
 
 
 @pytest.mark.parametrize(("policy", "kept"), [
@@ -69,14 +69,14 @@ def test_checkpoints_that_are_kept(
     few_digits: Images, tmp_path: Path, policy: dict[str, int], kept: list[int]
 ) -> None:
     list(train(run_on(few_digits, images=80, **policy), few_digits, tmp_path))
-    assert [int(path.name) for path in checkpoints(tmp_path)] == kept
+    assert [int(path.name) for path in Run(tmp_path).checkpoints()] == kept
     assert not list(tmp_path.glob("checkpoints/.*"))
 
 
 def test_what_is_kept_may_change_when_a_run_goes_on(few_digits: Images, tmp_path: Path) -> None:
     list(train(run_on(few_digits, images=32), few_digits, tmp_path))
     list(train(run_on(few_digits, images=64, keep_last=1), few_digits, tmp_path))
-    assert [int(path.name) for path in checkpoints(tmp_path)] == [64]
+    assert [int(path.name) for path in Run(tmp_path).checkpoints()] == [64]
 
 
 def with_bad_images(images: Images, bad: slice) -> Images:
@@ -136,25 +136,26 @@ def test_many_failing_steps_stop_the_run_and_name_the_sample(
     )
     with pytest.raises(
         Diverged,
-        match=rf"in {PATIENCE} steps .* after 8 images; .* in stage \d, of image \d+ at sigma [\d.]+\.",
+        match=rf"in {MOST_FAILED_STEPS} steps .* after 8 images; .* in stage \d, of image \d+ at "
+        r"sigma [\d.]+\.",
     ):
         list(train(config, few_digits, tmp_path))
-    assert [int(path.name) for path in checkpoints(tmp_path)] == [8]
-    for checkpoint in checkpoints(tmp_path):
+    assert [int(path.name) for path in Run(tmp_path).checkpoints()] == [8]
+    for checkpoint in Run(tmp_path).checkpoints():
         assert all(
             t.isfinite().all()
             for t in load_model(checkpoint / "model.safetensors").denoiser.parameters()
         )
-    assert len(read_records(tmp_path)) == PATIENCE
+    assert len(read_records(Run(tmp_path))) == MOST_FAILED_STEPS
 
 
 def test_a_loss_that_overflows_has_a_gradient_that_tells_of_it() -> None:
     x = torch.tensor(1e30, requires_grad=True)
-    poison(x.square()).backward()
+    spread_non_finite(x.square()).backward()
     assert x.grad is not None
     assert x.grad.isnan()
     y = torch.tensor(3.0, requires_grad=True)
-    poison(y.square()).backward()
+    spread_non_finite(y.square()).backward()
     assert y.grad == 6
 
 
@@ -163,7 +164,8 @@ LENGTH = ["--batch-size", "16", "--record-images", "64", "--checkpoint-images", 
 
 
 def command(out: Path, images: int, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the command line, which may write no file larger than ``limit`` bytes, as if the disk were full then."""
+    """Runs the command line, which may write no file larger than ``limit`` bytes, as if the disk
+    were full then."""
     words = [
         "train",
         "digits",

@@ -1,35 +1,42 @@
-"""Reading a data set for a command, and saying what was done to its images."""
+"""Reading a data set for a command, and reporting what was done to its images."""
 
 from collections.abc import Iterator
 
-from multistage_diffusion.cli.terminal import track, warn
+from multistage_diffusion.cli.progress import show_progress
+from multistage_diffusion.cli.terminal import print_warning
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.data.decoding import Pixels
 
-__all__ = ["most_of", "read"]
+__all__ = ["first_lines", "read"]
 
-MOST_NAMED = 10
-FEW = 1000  # images that are decoded before a person would read of it
+MOST_LINES = 10
+FEW_IMAGES = 1000  # decoded before a user could read how many there are
 
 
 def read(data: str, options: ReadOptions) -> Images:
-    """The images, with a line on standard error for whatever was done to them and for each that was left out."""
-    images = load(data, options, _shown)
+    """The images of a data set.
+
+    Whatever was done to them, and each image that was left out, is reported on standard error.
+
+    Args:
+        data, options: as for ``load``.
+    """
+    images = load(data, options, _progress)
     for note in images.notes:
-        warn(f"{data}: {note}")
-    for line in most_of([f"left out {skipped}" for skipped in images.skipped]):
-        warn(line)
+        print_warning(f"{data}: {note}")
+    for line in first_lines([f"left out {skipped}" for skipped in images.skipped]):
+        print_warning(line)
     return images
 
 
-def _shown(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]:
-    """Shows how far decoding has come."""
-    if total - before < FEW:
+def _progress(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]:
+    """Shows how many images are decoded, unless there are few."""
+    if total - before < FEW_IMAGES:
         return images
-    return track(images, "images decoded", total, lambda _: 1, start=before)
+    return show_progress(images, "images decoded", total, lambda _: 1, start=before)
 
 
-def most_of(lines: list[str]) -> list[str]:
+def first_lines(lines: list[str]) -> list[str]:
     """The first ten lines and how many more there are."""
-    more = len(lines) - MOST_NAMED
-    return [*lines[:MOST_NAMED], f"and {more} more"] if more > 0 else lines
+    more = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], f"and {more} more"] if more > 0 else lines

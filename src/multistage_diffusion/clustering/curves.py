@@ -1,24 +1,27 @@
 """Timestep clustering: where the stages of a data set begin and end (paper, algorithm 1).
 
-Towards small noise the optimal denoiser returns the clean image, towards large noise the mean image. Its agreement with
-either limit, as a function of the noise level, says how far a stage of nearly constant behaviour reaches. For a pair of an
-image y and a noise n, with pixel values in [0, 1], ``x = y + sigma n`` and ``D = D*(x; sigma)``:
+Towards small noise the optimal denoiser returns the clean image, towards large noise the mean
+image. Its agreement with either limit, as a function of the noise level, says how far a stage of
+nearly constant behaviour reaches. For a pair of an image y and a noise n, with pixel values in [0,
+1], ``x = y + sigma n`` and ``D = D*(x; sigma)``:
 
-    S0(sigma) = share of pixels with |y - D|    <= eta sigma    (agreement with the limit of no noise),
-    S1(sigma) = share of pixels with |ybar - D| <= eta sigma    (agreement with the limit of pure noise).
+    S0(sigma) = share of pixels with |y - D|    <= eta sigma    (agreement with the limit of no
+    noise), S1(sigma) = share of pixels with |ybar - D| <= eta sigma    (agreement with the limit of
+    pure noise).
 
 With means taken over pairs and over quantiles u of the schedule, the stages are cut at
 
     u1 = the largest u with mean of S0 over [0, u] >= alpha,
     u2 = the smallest u with mean of S1 over [u, 1] >= alpha.
 
-For another number of stages, levels are compared with each other: ``S(a, b)`` is the share of pixels at which the estimates
-``eps* = (x - D*) / sigma`` of the noise at levels a and b, from the same y and n, differ by at most eta. The stages are
-the partition that makes a level most similar to the others of its stage.
+For another number of stages, levels are compared with each other: ``S(a, b)`` is the share of
+pixels at which the estimates ``eps* = (x - D*) / sigma`` of the noise at levels a and b, from the
+same y and n, differ by at most eta. The stages are the partition that makes a level most similar to
+the others of its stage.
 
-Both denoisers of S1 are evaluated at the same x. That is what the authors' code does and what gives the published values;
-the paper's formula, which compares two different noisy images, does not. Latents have no natural range: sigma and eta refer
-to them as they are.
+Both denoisers of S1 are evaluated at the same x. That is what the authors' code does and what gives
+the published values; the paper's formula, which compares two different noisy images, does not.
+Latents have no natural range: sigma and eta refer to them as they are.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,20 +34,21 @@ from torch import Tensor
 
 from multistage_diffusion import distributed
 from multistage_diffusion.clustering.options import ClusterOptions
-from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.optimal import PairDenoiser
 
 __all__ = ["Agreement", "agreement", "pairs"]
 
 Floats = NDArray[np.float64]
-PIXEL_UNIT = 2.0  # networks and denoisers see pixels in [-1, 1]; eta and sigma of the algorithm refer to [0, 1]
 CHUNK_BYTES, CHUNK_PAIRS = 256 << 20, 128
 GPU_FACTOR = 8  # a GPU needs larger products to be busy, and has memory of its own
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement with both limits at each level: of each pair, ``[pairs, ...]``, or as a mean over pairs."""
+    """Agreement with both limits at each level: of each pair, ``[pairs, ...]``, or as a mean over
+    pairs.
+    """
 
     low: Floats
     """S0, ``[..., levels]``."""
@@ -66,28 +70,32 @@ def agreement(
         start, stop: which pairs; to the end of ``options.pairs`` if not given.
     """
     stop = options.pairs if stop is None else stop
-    unit = 1.0 if images.latent else PIXEL_UNIT
+    unit = images.space.unit
     denoiser = PairDenoiser(images.pixels, device=distributed.float64_device())
     mean = images.mean.float().to(denoiser.device)
     chunk = _chunk(images, len(sigmas)) * (GPU_FACTOR if denoiser.device.type == "cuda" else 1)
     for first in range(start, stop, chunk):
         numbers = range(first, min(stop, first + chunk))
         chosen, noise = pairs(images, options.seed, numbers)
-        clean = to_unit_range(images.pixels[chosen]).to(denoiser.device)
+        clean = images.space.encode(images.pixels[chosen]).to(denoiser.device)
         denoised = denoiser.by_level(chosen, noise, sigmas * unit)
         yield _agreement(denoised, clean, mean, (sigmas * unit).tolist(), options)
 
 
 def _chunk(images: Images, levels: int) -> int:
-    """Pairs at a time: at each level a sum in float64 or an estimate of the noise in float32, and the similarities."""
+    """Pairs at a time: at each level a sum in float64 or an estimate of the noise in float32, and
+    the similarities.
+    """
     size = images.pixels.shape[1:].numel()
     return min(CHUNK_PAIRS, max(1, CHUNK_BYTES // (levels * (10 * size + 8 * levels))))
 
 
 def pairs(images: Images, seed: int, numbers: range) -> tuple[Tensor, Tensor]:
-    """The pairs with these numbers: indices of images, ``[P]``, and noises, float64 ``[P, C, H, W]``.
+    """The pairs with these numbers: indices of images, ``[P]``, and noises, float64 ``[P, C, H,
+    W]``.
 
-    An image is used twice only if there are fewer images than pairs. Each noise is a function of seed and number.
+    An image is used twice only if there are fewer images than pairs. Each noise is a function of
+    seed and number.
     """
     rounds = range(numbers[0] // len(images), numbers[-1] // len(images) + 1)
     order = {
@@ -105,7 +113,9 @@ def _agreement(
     sigmas: Sequence[float],
     options: ClusterOptions,
 ) -> Agreement:
-    """S0, S1 and, unless two thresholds make the stages, S; D comes one level after another, ``[pairs, C, H, W]``."""
+    """S0, S1 and, unless two thresholds make the stages, S; D comes one level after another,
+    ``[pairs, C, H, W]``.
+    """
     low, high, eps = [], [], []
     for sigma, d in zip(sigmas, denoised, strict=True):
         low.append(_share((d - y).abs_() <= options.eta * sigma))
@@ -117,7 +127,10 @@ def _agreement(
 
 
 def _share(agrees: Tensor) -> Floats:
-    """The share of the pixels at which something holds, for each pair: ``[pairs]`` of ``[pairs, C, H, W]``."""
+    """The share of the pixels at which something holds, for each pair:
+
+    ``[pairs]`` of ``[pairs, C, H, W]``.
+    """
     flat = agrees.flatten(1)
     shares: Floats = flat.sum(1).cpu().double().div_(flat.shape[1]).numpy()
     return shares

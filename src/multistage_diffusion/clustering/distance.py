@@ -1,7 +1,8 @@
-"""Stages that depend on the schedule alone, after Go et al. 2023, "Addressing Negative Transfer in Diffusion Models".
+"""Stages that depend on the schedule alone, after Go et al. 2023, "Addressing Negative Transfer in
+Diffusion Models".
 
-Consecutive stages minimise the sum of the distances of their levels to the middle one, in time or in log SNR; each is between
-one half and one and a half times as long as the mean.
+Consecutive stages minimise the sum of the distances of their levels to the middle one, in time or
+in log SNR; each is between one half and one and a half times as long as the mean.
 """
 
 import math
@@ -25,7 +26,8 @@ def distance_stages(schedule: Schedule, method: str, stages: int) -> Stages:
     """Stages on ``STEPS`` levels at equal quantiles of the schedule.
 
     Args:
-        schedule: gives levels and their share. Time is the quantile, which for the VP and discrete schedules is their own clock.
+        schedule: gives levels and their share. Time is the quantile, which for the VP and discrete
+            schedules is their own clock.
         method: ``timestep`` or ``snr``.
         stages: number of stages.
     """
@@ -39,7 +41,9 @@ def distance_stages(schedule: Schedule, method: str, stages: int) -> Stages:
 
 
 def middle_cuts(distance: Floats, stages: int) -> list[int]:
-    """The first level of each stage but the first, for distances between levels, ``[levels, levels]``."""
+    """The first level of each stage but the first, for distances between levels, ``[levels,
+    levels]``.
+    """
     levels = len(distance)
     return best_partition(
         middle_values(distance),

@@ -1,12 +1,14 @@
-"""Stages by the agreement of gradients, after Go et al. 2023, "Addressing Negative Transfer in Diffusion Models", section 4.2.
+"""Stages by the agreement of gradients, after Go et al. 2023, "Addressing Negative Transfer in
+Diffusion Models", section 4.2.
 
-The distance of two noise levels is minus the cosine of the gradients of the loss at these levels, with the same images and
-noises at both, with respect to the parameters that all levels share: all of a unified network, the encoder of a
-multistage one. Consecutive stages minimise the sum of the distances of their levels to the middle one.
+The distance of two noise levels is minus the cosine of the gradients of the loss at these levels,
+with the same images and noises at both, with respect to the parameters that all levels share: all
+of a unified network, the encoder of a multistage one. Consecutive stages minimise the sum of the
+distances of their levels to the middle one.
 
-Gradients are kept as sketches: entries with random signs are added up modulo ``SKETCH``. Inner products of sketches are
-unbiased, with a standard deviation of ``1 / sqrt(SKETCH)``, 0.8 %, of the product of the norms, and exact for networks with
-fewer parameters.
+Gradients are kept as sketches: entries with random signs are added up modulo ``SKETCH``. Inner
+products of sketches are unbiased, with a standard deviation of ``1 / sqrt(SKETCH)``, 0.8 %, of the
+product of the norms, and exact for networks with fewer parameters.
 """
 
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from multistage_diffusion.clustering.distance import middle_cuts
 from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.clustering.sums import Sums
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model
 from multistage_diffusion.networks import StagedUNet
@@ -36,23 +38,23 @@ SKETCH = 16381
 def add_gradients(
     model: Model, images: Images, sigmas: Tensor, options: ClusterOptions, sums: Sums, stop: int
 ) -> Iterator[int]:
-    """Adds the gradients of further pairs, a group at a time, until there are ``stop``; yields how many were added.
+    """Adds the gradients of further pairs, a group at a time, until there are ``stop``; yields how
+    many were added.
 
     Raises:
         BadInput: if the model is for other images, or its levels share no parameters.
     """
-    conditions = Conditions(labels=_labels(model, images))
-    shared = _shared(model.denoiser.network)
+    labels, shared = _labels(model, images), _shared(model.denoiser.network)
     if not sums.curves:
         sums.pairs = np.zeros(GROUPS)
         sums.curves["sketch"] = np.zeros((GROUPS, len(sigmas), SKETCH))
     size = -(-options.pairs // GROUPS)
     while sums.count < stop:
         chosen, noise = pairs(images, options.seed, range(sums.count, sums.count + size))
-        y, n = to_unit_range(images.pixels[chosen]), noise.float()
+        y, n = images.space.encode(images.pixels[chosen]), noise.float()
         group = sums.count // size % GROUPS
         for level, sigma in enumerate(sigmas):
-            loss = model.denoiser.loss(y, sigma.expand(size), n, conditions.at(chosen))
+            loss = model.denoiser.loss(y, sigma.expand(size), n, Conditions(labels).at(chosen))
             sums.curves["sketch"][group, level] += _sketch(
                 torch.autograd.grad(loss.sum(), shared)
             ).numpy()
@@ -64,7 +66,8 @@ def _labels(model: Model, images: Images) -> Tensor | None:
     config = model.config
     if config.shape != images.shape:
         raise BadInput(
-            f"The checkpoint is for images of {list(config.shape)}, the data has {list(images.shape)}."
+            f"The checkpoint is for images of {list(config.shape)}, the data has "
+            f"{list(images.shape)}."
         )
     if config.classes and images.labels is None:
         raise BadInput("The checkpoint is class-conditional, and the data has no labels.")
@@ -75,14 +78,18 @@ def _shared(network: StagedUNet) -> list[nn.Parameter]:
     """The parameters that every noise level uses."""
     if len(network.encoders) > 1:
         raise BadInput(
-            "The checkpoint holds separate networks, whose gradients have nothing in common; use a unified one."
+            "The checkpoint holds separate networks, whose gradients have nothing in common; use "
+            "a unified one."
         )
     part = network if len(network.decoders) == 1 else network.encoders[0]
     return list(part.parameters())
 
 
 def _sketch(gradient: tuple[Tensor, ...]) -> Tensor:
-    """Adds up a gradient's entries modulo ``SKETCH``, with signs that depend on the place only: ``[SKETCH]``."""
+    """Adds up a gradient's entries modulo ``SKETCH``, with signs that depend on the place only:
+
+    ``[SKETCH]``.
+    """
     signs = torch.Generator().manual_seed(0)
     total, place = torch.zeros(SKETCH), 0
     for part in gradient:

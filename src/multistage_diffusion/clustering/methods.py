@@ -2,127 +2,37 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multistage_diffusion.clustering.curves import Agreement, agreement
+from multistage_diffusion.clustering.curves import agreement
 from multistage_diffusion.clustering.distance import distance_stages
 from multistage_diffusion.clustering.gradient import Affinity, add_gradients
 from multistage_diffusion.clustering.options import ClusterOptions
 from multistage_diffusion.clustering.partition import best_partition, similarity_values
+from multistage_diffusion.clustering.result import Clustering
 from multistage_diffusion.clustering.sums import Sums
 from multistage_diffusion.clustering.two_thresholds import thresholds
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model
-from multistage_diffusion.schedule import SCHEDULES, Schedule
+from multistage_diffusion.schedule import Schedule
 from multistage_diffusion.stages import Stages
 
-__all__ = ["Clustering", "Watch", "cluster", "identity"]
+__all__ = ["Progress", "cluster"]
 
 Floats = NDArray[np.float64]
 Cut = Callable[[Floats], tuple[float, ...]]
-Watch = Callable[[Iterator[int], Sums, int], Iterable[int]]
+Progress = Callable[[Iterator[int], Sums, int], Iterable[int]]
+"""Passes on the steps of a computation, each a number of pairs, while the sums grow to a number."""
 REPLICATES = 500
 
 
-@dataclass(frozen=True)
-class Clustering:
-    """Stages and what they were found from."""
-
-    stages: Stages
-    schedule: Schedule
-    options: ClusterOptions
-    ci95: list[tuple[float, float]]
-    """Bootstrap 95 % interval of each boundary, in sigma; without width where nothing was sampled."""
-    pairs: int = 0
-    """Pairs of image and noise that were drawn."""
-    sigmas: Floats | None = None
-    """Levels of the curves; None for the methods that look at no data."""
-    agreement: Agreement | None = None
-    """Mean agreement at each level."""
-    cosines: Floats | None = None
-    """Cosines between the gradients of the levels, ``[levels, levels]``."""
-
-    @property
-    def ci_width(self) -> float:
-        """Width of the widest interval, as a share of the levels."""
-        widths = [float(self.schedule.u(high) - self.schedule.u(low)) for low, high in self.ci95]
-        return max(widths, default=0.0)
-
-    def within_stage_similarity(self, most: int = 8) -> list[float]:
-        """Similarity of a random level to a random one of its stage, in the best partition into 1, 2, ... ``most`` stages.
-
-        Empty for three stages by two thresholds, which compare no levels with each other.
-        """
-        if self.agreement is None or self.agreement.similarity is None:
-            return []
-        value = similarity_values(self.agreement.similarity)
-        levels = len(value) - 1
-        return [
-            best_partition(value, stages)[1] / levels for stages in range(1, min(most, levels) + 1)
-        ]
-
-    def to_json(
-        self, images: Images, schedule_name: str, checkpoint: str | None = None
-    ) -> dict[str, Any]:
-        """The contents of a stages file."""
-        boundaries = list(self.stages.boundaries)
-        return {
-            "boundaries": boundaries,
-            "clock": self.schedule.clock,
-            "boundaries_in_clock": [float(self.schedule.to_clock(b)) for b in boundaries],
-            "ci95": self.ci95,
-            **identity(images, schedule_name, self.options, checkpoint),
-            "curves": self._curves(),
-        }
-
-    def _curves(self) -> dict[str, Any]:
-        if self.sigmas is None:
-            return {}
-        curves = {"pairs": self.pairs, "sigma": self.sigmas.tolist()}
-        curves["u"] = self.schedule.u(torch.from_numpy(self.sigmas)).tolist()
-        if self.cosines is not None:
-            curves["cosines"] = self.cosines.tolist()
-        if self.agreement is not None:
-            curves["low_noise_agreement"] = self.agreement.low.tolist()
-            curves["high_noise_agreement"] = self.agreement.high.tolist()
-            curves["within_stage_similarity"] = self.within_stage_similarity()
-        return curves
-
-
-def identity(
-    images: Images, schedule_name: str, options: ClusterOptions, checkpoint: str | None = None
-) -> dict[str, Any]:
-    """The part of a stages file that determines the rest: method, parameters and data.
-
-    Args:
-        images: the data set.
-        schedule_name, options: the settings.
-        checkpoint: fingerprint of the model whose gradients are compared.
-    """
-    schedule: Any = SCHEDULES[schedule_name]
-    parameters = {**asdict(options), "schedule": {"name": schedule_name, **asdict(schedule)}}
-    return {
-        "method": options.method,
-        "parameters": parameters
-        if checkpoint is None
-        else {**parameters, "checkpoint": checkpoint},
-        "data": {
-            "fingerprint": images.fingerprint,
-            "images": len(images),
-            "shape": list(images.shape),
-        },
-    }
-
-
-def _unwatched(steps: Iterator[int], _: Sums, __: int) -> Iterator[int]:
+def _no_progress(steps: Iterator[int], _: Sums, __: int) -> Iterator[int]:
     return steps
 
 
@@ -132,7 +42,7 @@ def cluster(
     options: ClusterOptions,
     model: Model | None = None,
     sums: Sums | None = None,
-    watch: Watch = _unwatched,
+    progress: Progress = _no_progress,
 ) -> Clustering:
     """The stages of a data set.
 
@@ -141,8 +51,10 @@ def cluster(
         schedule: the density of noise levels over which means are taken.
         options: method and settings.
         model: a trained model, for the method ``gradient``.
-        sums: what an interrupted call with the same data and settings had summed; this call adds to it.
-        watch: passes on the steps of the computation, each so many pairs, while the sums grow to the given number of pairs.
+        sums: what an interrupted call with the same data and settings had summed; this call adds to
+            it.
+        progress: passes on the steps of the computation, each a number of pairs, while the sums
+            grow to the given number of pairs.
 
     Raises:
         BadInput: if the curves do not reach ``alpha``, or the first and last stage overlap.
@@ -156,7 +68,7 @@ def cluster(
     target = options.pairs
     while True:
         steps = _steps(images, sigmas, options, model, sums, target)
-        for _ in watch(steps, sums, target) if sums.count < target else ():
+        for _ in progress(steps, sums, target) if sums.count < target else ():
             pass
         found = find(schedule, options, sigmas, sums)
         target = _more_pairs(found)
@@ -165,11 +77,13 @@ def cluster(
 
 
 def _levels(schedule: Schedule, options: ClusterOptions) -> Tensor:
-    """The levels of the curves; gradients are compared at equal quantiles, since each level counts as much as another."""
+    """The levels of the curves.
+
+    Gradients are compared at equal quantiles, because each level counts as much as another.
+    """
     if options.method == "gradient":
-        return schedule.sigma(
-            (torch.arange(options.levels, dtype=torch.float64) + 0.5) / options.levels
-        )
+        u = (torch.arange(options.levels, dtype=torch.float64) + 0.5) / options.levels
+        return schedule.sigma(u)
     return schedule.levels(options.levels)
 
 
@@ -193,7 +107,10 @@ def _steps(
 
 
 def _more_pairs(found: Clustering) -> int:
-    """How many pairs the intervals need to be as narrow as asked for: they shrink with the root of the number."""
+    """How many pairs the intervals need to be as narrow as asked for; 0 if they are.
+
+    They shrink with the square root of the number.
+    """
     wanted = found.options.ci_width
     if wanted is None or found.ci_width <= wanted:
         return 0
@@ -246,12 +163,15 @@ def _check(cut: tuple[float, ...], options: ClusterOptions) -> None:
     for value, name in zip(cut, ("smallest", "largest"), strict=False):
         if np.isnan(value):
             raise BadInput(
-                f"Even at the {name} noise the agreement is below alpha = {options.alpha}: lower alpha or raise eta."
+                f"Even at the {name} noise the agreement is below alpha = {options.alpha}: lower "
+                "alpha or raise eta."
             )
     edges = (0.0, *cut, 1.0)
     if not all(low < high for low, high in pairwise(edges)):
         raise BadInput(
-            f"The first and last stage overlap or fill everything (quantiles {', '.join(f'{c:.3f}' for c in cut)}): "
-            f"raise alpha (now {options.alpha}), lower eta (now {options.eta:g}), use the schedule vp, or train with the "
+            "The first and last stage overlap or fill everything (quantiles "
+            f"{', '.join(f'{c:.3f}' for c in cut)}): "
+            f"raise alpha (now {options.alpha}), lower eta (now {options.eta:g}), use the "
+            "schedule vp, or train with the "
             "boundaries of a preset, without --stages."
         )

@@ -19,11 +19,14 @@ class ClusterOptions:
     """
 
     method: Literal["optimal-denoiser", "timestep", "snr", "gradient"] = "optimal-denoiser"
-    """By the behaviour of the optimal denoiser on the data; by distance in time or in log SNR alone; or by the cosine of the
-    gradients of a trained model (Go et al. 2023)."""
+    """By the behaviour of the optimal denoiser on the data; by distance in time or in log SNR
+    alone; or by the cosine of the gradients of a trained model (Go et al. 2023)."""
     stages: int = 3
-    """Number of stages. The optimal denoiser gives 3 by its agreement with its two limits, any other number by the
-    similarity of noise levels to each other."""
+    """Number of stages.
+
+    The optimal denoiser gives 3 by its agreement with its two limits, any other number by the
+    similarity of noise levels to each other.
+    """
     alpha: float = 0.9
     """Mean agreement that a stage must keep."""
     eta: float = 2 / 256
@@ -33,7 +36,8 @@ class ClusterOptions:
     levels: int = 33
     """Noise levels."""
     ci_width: float | None = None
-    """Draw more pairs until every boundary's 95 % interval is at most this wide, as a share of the levels (for vp, in t)."""
+    """Draw more pairs until every boundary's 95 % interval is at most this wide, as a share of the
+    levels (for vp, in t)."""
     most_pairs: int = 16384
     """No more pairs than this, even if an interval stays wider."""
     seed: int = 0
@@ -55,5 +59,6 @@ class ClusterOptions:
         least = max(3, self.stages)
         if self.pairs < 1 or self.levels < least:
             raise BadInput(
-                f"Clustering needs at least 1 pair and {least} levels, not {self.pairs} and {self.levels}."
+                f"Clustering needs at least 1 pair and {least} levels, not {self.pairs} and "
+                f"{self.levels}."
             )

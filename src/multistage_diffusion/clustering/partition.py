@@ -1,8 +1,8 @@
 """The best partition of noise levels into consecutive stages, found exactly.
 
-The value of a partition is a sum over its stages, so the best one follows by dynamic programming in O(stages * levels^2),
-whatever the value of a single stage is. Values are given as a matrix: ``value[i, j]`` is that of a stage which holds the
-levels ``i .. j-1``.
+The value of a partition is a sum over its stages, so the best one follows by dynamic programming in
+O(stages * levels^2), whatever the value of a single stage is. Values are given as a matrix:
+``value[i, j]`` is that of a stage which holds the levels ``i .. j-1``.
 """
 
 import numpy as np
@@ -61,8 +61,8 @@ def _cuts(start: NDArray[np.int_]) -> list[int]:
 def similarity_values(similarity: Floats) -> Floats:
     """Value of a stage: the mean similarity of its pairs of levels, times the number of its levels.
 
-    Divided by the number of all levels, the value of a partition is the similarity of a random level to a random one of its
-    own stage.
+    Divided by the number of all levels, the value of a partition is the similarity of a random
+    level to a random one of its own stage.
     """
     levels = len(similarity)
     sums = np.zeros((levels + 1, levels + 1))
@@ -76,7 +76,9 @@ def similarity_values(similarity: Floats) -> Floats:
 
 
 def middle_values(distance: Floats) -> Floats:
-    """Value of a stage: minus the sum of the distances of its levels to its middle one (Go et al. 2023, section 4.2)."""
+    """Value of a stage: minus the sum of the distances of its levels to its middle one (Go et al.
+    2023, section 4.2).
+    """
     levels = len(distance)
     value = np.full((levels + 1, levels + 1), -np.inf)
     for first in range(levels):

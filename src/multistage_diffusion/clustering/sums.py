@@ -1,8 +1,8 @@
 """Agreement summed over pairs, in groups for the bootstrap.
 
-Pair k belongs to group ``k mod GROUPS``, and only the sums of the groups are kept: memory does not grow with the number of
-pairs, and a computation that was interrupted goes on from its sums. The bootstrap draws groups, whose means are independent
-and equally distributed as the pairs are.
+Pair k belongs to group ``k mod GROUPS``, and only the sums of the groups are kept: memory does not
+grow with the number of pairs, and an interrupted computation continues from its sums. The
+bootstrap draws groups, whose means are independent and equally distributed as the pairs are.
 """
 
 from dataclasses import dataclass, field
@@ -58,7 +58,9 @@ class Sums:
         )
 
     def replicates(self, seed: int, count: int) -> Floats:
-        """Weights of ``count`` bootstrap replicates, ``[count, GROUPS]``: as many draws as there are groups with pairs."""
+        """Weights of ``count`` bootstrap replicates, ``[count, GROUPS]``: as many draws as there
+        are groups with pairs.
+        """
         filled = self.pairs > 0
         weights = np.zeros((count, len(filled)))
         weights[:, filled] = np.random.default_rng(seed).multinomial(
@@ -87,7 +89,8 @@ class Sums:
         tensors, metadata = read_tensors(path)
         if metadata.get("identity") != identity:
             raise BadInput(
-                f"{path} holds partial sums of other data or settings; finish that command or remove the file."
+                f"{path} holds partial sums of other data or settings; finish that command or "
+                "remove the file."
             )
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         return Sums(arrays.pop("pairs"), arrays)

@@ -13,7 +13,8 @@ def thresholds(u: Floats, low: Floats, high: Floats, alpha: float) -> tuple[floa
     """The quantiles u1 and u2 of the two-threshold rule; NaN where a curve never reaches ``alpha``.
 
     Args:
-        u: increasing quantiles of the levels, ``[L]``; the curves are linear between them and constant outside.
+        u: increasing quantiles of the levels, ``[L]``; the curves are linear between them and
+            constant outside.
         low, high: mean agreement with either limit, ``[L]``.
         alpha: mean agreement that a stage must keep.
     """

@@ -1,7 +1,9 @@
-"""EDM's geometric augmentation, which does not leak into samples (Karras et al. 2022, appendix F.2; Karras et al. 2020).
+"""EDM's geometric augmentation, which does not leak into samples.
 
-Each image is mirrored, scaled, rotated, stretched and shifted at random, each with the same probability, and the network is
-told how. Images are resampled at twice their size between the low-pass filters of the sym6 wavelet.
+Karras et al. 2022, appendix F.2; Karras et al. 2020. Each image is mirrored, scaled, rotated,
+stretched and shifted at random, each with the same probability, and the network is given labels
+that tell what was done. Images are resampled at twice their size between the low-pass filters of
+the sym6 wavelet.
 """
 
 import math
@@ -29,22 +31,22 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
-SCALE_STD, STRETCH_STD, SHIFT_STD = (
-    0.2,
-    0.2,
-    0.125,
-)  # of log2 of a scale; of a shift as a share of the size
+SCALE_STD = 0.2  # of log2 of a scale
+STRETCH_STD = 0.2  # of log2 of a scale
+SHIFT_STD = 0.125  # as a share of the size
+ROUNDING = 1e-5  # left over by rotations there and back
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is to be done to each image of a batch."""
+    """What to do to each image of a batch."""
 
     labels: Tensor
-    """What the network is told, ``[B, LABELS]``: mirrored, upside down, log2 of the scale over ``SCALE_STD``, cosine - 1 and
-    sine of the angle, the stretch along two axes, and the shift in both directions over ``SHIFT_STD``."""
+    """What the network is given, ``[B, LABELS]``: mirrored, upside down, log2 of the scale over
+    ``SCALE_STD``, cosine - 1 and sine of the angle, the stretch along two axes, and the shift in
+    both directions over ``SHIFT_STD``."""
     back: Tensor
-    """Where each pixel of the result comes from, ``[B, 3, 3]``, in pixels counted from the middle."""
+    """Where each pixel of the result comes from, ``[B, 3, 3]``, in pixels from the middle."""
 
     def __getitem__(self, here: slice) -> "Augmentation":
         return Augmentation(self.labels[here], self.back[here])
@@ -53,28 +55,29 @@ class Augmentation:
         """The augmented images, ``[B, C, H, W]``, on their device."""
         images = mirror(images, self.labels[:, 0] == 1)
         images = mirror(images, self.labels[:, 1] == 1, axis=2)
-        changed = (self.back - torch.eye(3)).abs().amax(
-            (1, 2)
-        ) > 1e-5  # rotations there and back leave rounding errors
+        changed = (self.back - torch.eye(3)).abs().amax((1, 2)) > ROUNDING
         where = changed.nonzero()[:, 0].to(images.device, non_blocking=images.is_cuda)
-        return (
-            images.index_copy(0, where, _transformed(images[where], self.back[changed]))
-            if len(where)
-            else images
-        )
+        if len(where) == 0:
+            return images
+        return images.index_copy(0, where, _transformed(images[where], self.back[changed]))
 
 
 def mirror(images: Tensor, which: Tensor, axis: int = 3) -> Tensor:
     """Mirrors some images: ``which`` is bool ``[B]``."""
-    return torch.where(
-        which.to(images.device, non_blocking=images.is_cuda)[:, None, None, None],
-        images.flip(axis),
-        images,
-    )
+    mask = which.to(images.device, non_blocking=images.is_cuda)
+    return torch.where(mask[:, None, None, None], images.flip(axis), images)
 
 
 def augment(images: Tensor, probability: float, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A batch ``[B, C, H, W]``, -1 to 1, augmented, and what was done to it, ``[B, LABELS]``; see ``draw_augmentation``."""
+    """Augments a batch.
+
+    Args:
+        images: ``[B, C, H, W]``, -1 to 1.
+        probability, draw: as for ``draw_augmentation``.
+
+    Returns:
+        The augmented images, and what was done to them, ``[B, LABELS]``.
+    """
     drawn = draw_augmentation(len(images), images.shape[2:], probability, draw)
     return drawn.apply(images), drawn.labels
 
@@ -87,7 +90,7 @@ def draw_augmentation(
     Args:
         count: number of images.
         size: their height and width.
-        probability: of each transformation but the mirror image, which is as likely as not.
+        probability: of each transformation except mirroring left-right, whose probability is 1/2.
         draw: source of randomness, on the CPU.
     """
 
@@ -100,38 +103,37 @@ def draw_augmentation(
     def angle() -> Tensor:
         return (2 * torch.rand(count, generator=draw) - 1) * math.pi
 
+    # Runs depend on the order of these draws
     mirrored = torch.randint(2, (count,), generator=draw).float()
     inverted = sometimes(torch.randint(2, (count,), generator=draw).float())
-    scale, turn, stretch, axis = (
-        sometimes(normal()),
-        sometimes(angle()),
-        sometimes(normal()),
-        angle(),
-    )
+    scale = sometimes(normal())
+    turn = sometimes(angle())
+    stretch = sometimes(normal())
+    axis = angle()
     axis = axis * (torch.rand(count, generator=draw) < 0.5)
     moved = torch.rand(count, generator=draw) < probability
-    x_shift, y_shift = normal() * moved, normal() * moved
+    shifts = (normal() * moved, normal() * moved)
+    rotated = [turn.cos() - 1, turn.sin()]
+    stretched = [stretch * axis.cos(), stretch * axis.sin()]
+    labels = torch.stack([mirrored, inverted, scale, *rotated, *stretched, *shifts], 1)
+    return Augmentation(labels, _back(scale, turn, stretch, axis, shifts, size))
+
+
+def _back(
+    scale: Tensor,
+    turn: Tensor,
+    stretch: Tensor,
+    axis: Tensor,
+    shifts: tuple[Tensor, Tensor],
+    size: Sequence[int],
+) -> Tensor:
+    """Where each pixel comes from, ``[B, 3, 3]``: the inverse of the transformations."""
     height, width = size
     back = _scaling(-SCALE_STD * scale, -SCALE_STD * scale) @ _rotation(turn)
-    back = (
-        back
-        @ _rotation(-axis)
-        @ _scaling(-STRETCH_STD * stretch, STRETCH_STD * stretch)
-        @ _rotation(axis)
-    )
-    back = back @ _translation(-SHIFT_STD * width * x_shift, -SHIFT_STD * height * y_shift)
-    labels = [
-        mirrored,
-        inverted,
-        scale,
-        turn.cos() - 1,
-        turn.sin(),
-        stretch * axis.cos(),
-        stretch * axis.sin(),
-        x_shift,
-        y_shift,
-    ]
-    return Augmentation(torch.stack(labels, 1), back)
+    along = _scaling(-STRETCH_STD * stretch, STRETCH_STD * stretch)
+    back = back @ _rotation(-axis) @ along @ _rotation(axis)
+    x_shift, y_shift = shifts
+    return back @ _translation(-SHIFT_STD * width * x_shift, -SHIFT_STD * height * y_shift)
 
 
 def _matrix(rows: list[list[Tensor]]) -> Tensor:
@@ -140,44 +142,60 @@ def _matrix(rows: list[list[Tensor]]) -> Tensor:
 
 def _scaling(x: Tensor, y: Tensor) -> Tensor:
     """Scales by 2 to the power of ``x`` and ``y``."""
-    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    zero = torch.zeros_like(x)
+    one = torch.ones_like(x)
     return _matrix([[x.exp2(), zero, zero], [zero, y.exp2(), zero], [zero, zero, one]])
 
 
 def _rotation(angle: Tensor) -> Tensor:
-    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
-    return _matrix(
-        [[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero], [zero, zero, one]]
-    )
+    zero = torch.zeros_like(angle)
+    one = torch.ones_like(angle)
+    cosine = angle.cos()
+    sine = angle.sin()
+    return _matrix([[cosine, -sine, zero], [sine, cosine, zero], [zero, zero, one]])
 
 
 def _translation(x: Tensor, y: Tensor) -> Tensor:
-    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    zero = torch.zeros_like(x)
+    one = torch.ones_like(x)
     return _matrix([[one, zero, x], [zero, one, y], [zero, zero, one]])
 
 
 def _transformed(images: Tensor, back: Tensor) -> Tensor:
-    """The images, continued by their reflection, at the positions to which ``back`` moves the pixels of the result.
+    """The images, continued by their reflection, at the positions ``back`` moves pixels to.
 
     Args:
         images: ``[B, C, H, W]``.
-        back: ``[B, 3, 3]``, from pixels of the result to pixels of the image, both counted from the middle.
+        back: ``[B, 3, 3]``, from pixels of the result to pixels of the image, both counted from
+            the middle.
     """
     height, width = images.shape[2:]
-    x_pad, y_pad, rim = width - 1, height - 1, len(SYM6) // 4
-    large = _doubled(F.pad(images, (x_pad, x_pad, y_pad, y_pad), mode="reflect"))
-    out_height, out_width = 2 * (height + 2 * rim), 2 * (width + 2 * rim)
+    margins = (width - 1, width - 1, height - 1, height - 1)
+    large = _doubled(F.pad(images, margins, mode="reflect"))
+    rim = len(SYM6) // 4
+    out_height = 2 * (height + 2 * rim)
+    out_width = 2 * (width + 2 * rim)
+    moves = _to_unit(large.shape[2], large.shape[3]) @ _on_doubled(back)
+    moves = moves @ _to_unit(out_height, out_width, inverse=True)
+    affine = moves[:, :2].to(large, non_blocking=images.is_cuda)
+    grid = F.affine_grid(affine, [len(images), 1, out_height, out_width], align_corners=False)
+    return _halved(F.grid_sample(large, grid, align_corners=False), rim)
+
+
+def _on_doubled(back: Tensor) -> Tensor:
+    """``back`` on the doubled grid, whose samples are half a pixel off."""
     half = torch.tensor(-0.5)
-    # ``back`` on the doubled grid, whose samples lie half a pixel off, in the unit coordinates of grid_sample
     doubled = torch.diag(torch.tensor([2.0, 2.0, 1.0]))
-    centre = (
+    return (
         _translation(half, half) @ doubled @ back @ doubled.inverse() @ _translation(-half, -half)
     )
-    to_unit = torch.diag(torch.tensor([2 / large.shape[3], 2 / large.shape[2], 1.0]))
-    from_unit = torch.diag(torch.tensor([out_width / 2, out_height / 2, 1.0]))
-    moves = (to_unit @ centre @ from_unit)[:, :2].to(large, non_blocking=images.is_cuda)
-    grid = F.affine_grid(moves, [len(images), 1, out_height, out_width], align_corners=False)
-    return _halved(F.grid_sample(large, grid, align_corners=False), rim)
+
+
+def _to_unit(height: int, width: int, inverse: bool = False) -> Tensor:
+    """From pixels counted from the middle to the coordinates -1 to 1 of ``grid_sample``."""
+    if inverse:
+        return torch.diag(torch.tensor([width / 2, height / 2, 1.0]))
+    return torch.diag(torch.tensor([2 / width, 2 / height, 1.0]))
 
 
 def _taps(images: Tensor) -> Tensor:
@@ -186,9 +204,10 @@ def _taps(images: Tensor) -> Tensor:
 
 
 def _doubled(images: Tensor) -> Tensor:
-    """Twice the size: zeros between rows and columns, then the filter reversed."""
+    """Twice the size: zeros between rows and columns, then the reversed filter."""
     count, channels, height, width = images.shape
-    taps, pad = _taps(images).flip(3), (len(SYM6) + 1) // 2
+    taps = _taps(images).flip(3)
+    pad = (len(SYM6) + 1) // 2
     spread = images.new_zeros(count, channels, 2 * height - 1, 2 * width - 1)
     spread[:, :, ::2, ::2] = images
     across = F.conv2d(spread, taps, padding=(0, pad), groups=channels)
@@ -197,8 +216,10 @@ def _doubled(images: Tensor) -> Tensor:
 
 def _halved(images: Tensor, rim: int) -> Tensor:
     """Half the size, without a rim: the filter, then every second row and column."""
-    channels, taps, pad = images.shape[1], _taps(images), (len(SYM6) - 1) // 2
-    across = F.conv2d(images, taps, stride=(1, 2), padding=(0, pad), groups=channels)[..., rim:-rim]
-    return F.conv2d(across, taps.transpose(2, 3), stride=(2, 1), padding=(pad, 0), groups=channels)[
-        :, :, rim:-rim
-    ]
+    channels = images.shape[1]
+    taps = _taps(images)
+    pad = (len(SYM6) - 1) // 2
+    across = F.conv2d(images, taps, stride=(1, 2), padding=(0, pad), groups=channels)
+    across = across[..., rim:-rim]
+    both = F.conv2d(across, taps.transpose(2, 3), stride=(2, 1), padding=(pad, 0), groups=channels)
+    return both[:, :, rim:-rim]

@@ -1,9 +1,13 @@
 """Decoded images kept in files, so that they are decoded once and need not fit into memory.
 
-A data set has a folder, whose name holds a hash of what identifies the source and of what decides about its pixels. In it are
-shards, ``00000.npy`` and so on, uint8 ``[n, C, H, W]``; ``shards.json``, which says how far they have come, so that an
-interrupted build goes on; and for each way to label the images a file with the labels and all else, which is written last. One
-process builds, others wait for it.
+A data set has a folder, whose name holds a hash of what identifies the source and of the options
+that decide about its pixels. In it are
+
+- shards, ``00000.npy`` and so on, uint8 ``[n, C, H, W]``;
+- ``shards.json``, which records how far they have come, so that an interrupted build continues;
+- for each way to label the images, a file with the labels and all else, which is written last.
+
+One process builds, others wait for it.
 """
 
 import hashlib
@@ -22,9 +26,16 @@ from pathlib import Path
 import filelock
 import numpy as np
 import torch
+from torch import Tensor
 
 from multistage_diffusion.config import from_json, to_json
-from multistage_diffusion.data.assembling import Found, Reading, Stack, Watch, first_size
+from multistage_diffusion.data.assemble import (
+    Progress,
+    ReadingState,
+    SourceReader,
+    Stack,
+    first_size,
+)
 from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.labels import read_labels
@@ -53,15 +64,15 @@ class _Shard:
 
 @dataclass
 class _Shards:
-    """``shards.json``."""
+    """The content of ``shards.json``."""
 
-    found: Found = field(default_factory=Found)
+    found: ReadingState = field(default_factory=ReadingState)
     shards: list[_Shard] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Index:
-    """All but the pixels."""
+    """Everything about a data set except its pixels."""
 
     classes: tuple[str, ...]
     notes: tuple[str, ...]
@@ -72,7 +83,7 @@ class _Index:
 
 
 class Cache:
-    """Where the decoded images of a source are kept, or would be.
+    """The folder where the decoded images of a source are kept, or would be.
 
     Args:
         listing: the source.
@@ -80,25 +91,30 @@ class Cache:
     """
 
     def __init__(self, listing: Listing, options: ReadOptions) -> None:
-        self.listing, self.options, self.identity = listing, options, listing.identity()
-        pixels = [VERSION, self.identity, options.height_and_width, options.fit, options.split]
+        self.listing = listing
+        self.options = options
+        self.identity = listing.identity()
+        key = [VERSION, self.identity, options.height_and_width, options.fit, options.split]
         name = re.sub(r"\W+", "-", Path(listing.source).stem).strip("-")
-        self.folder = (options.cache or _default_folder()) / f"{name}-{_hash(pixels)}"
+        self.folder = (options.cache or _default_folder()) / f"{name}-{_hash(key)}"
 
     @cached_property
     def index(self) -> Path:
-        """The file with all but the pixels."""
+        """The file with everything except the pixels."""
         given = self.options.labels and sorted(read_labels(self.options.labels).items())
         return self.folder / f"index-{_hash([given, self.options.label_column])}.json"
 
     def wanted(self) -> bool:
-        """Whether the images are to be kept in files: if that was asked for, was begun, or they are large."""
+        """Whether to keep the images in files: on request, if that was begun, or if large."""
         if self.options.cache is not None or (self.folder / "shards.json").exists():
             return True
         return self.listing.count() * first_size(self.listing, self.options) > IN_MEMORY
 
-    def load(self, watch: Watch) -> Images:
-        """The images, decoded first if need be.
+    def load(self, progress: Progress) -> Images:
+        """The images, decoded first if they are not in the cache.
+
+        Args:
+            progress: as for ``load`` of a data set.
 
         Raises:
             BadInput: as ``assemble``, and if a file of the cache is damaged.
@@ -106,11 +122,9 @@ class Cache:
         if not self.index.exists():
             with self._locked():
                 if not self.index.exists():
-                    self._build(watch)
-        state, index = (
-            from_json(_Shards, read_json(self.folder / "shards.json")),
-            from_json(_Index, read_json(self.index)),
-        )
+                    self._build(progress)
+        state = from_json(_Shards, read_json(self.folder / "shards.json"))
+        index = from_json(_Index, read_json(self.index))
         state.found.check(self.listing.source, self.options.skip_broken)
         return self._images(state, index)
 
@@ -120,20 +134,21 @@ class Cache:
         with filelock.FileLock(self.folder / "lock"):
             yield
 
-    def _build(self, watch: Watch) -> None:
+    def _build(self, progress: Progress) -> None:
         for half_written in self.folder.glob(".*"):
             half_written.unlink()
         path = self.folder / "shards.json"
         state = from_json(_Shards, read_json(path)) if path.exists() else _Shards()
-        reading = Reading(self.listing, self.options, state.found)
+        reading = SourceReader(self.listing, self.options, state.found)
         with ThreadPoolExecutor(1) as thread:
             writer = _Writer(self.folder, state, thread)
-            for pixels in reading.images(watch):
+            for pixels in reading.images(progress):
                 writer.add(pixels)
             writer.finish()
         if self.listing.identity() != self.identity:
             raise BadInput(
-                f"{self.listing.source} changed while it was decoded; repeat the command, and remove {self.folder}."
+                f"{self.listing.source} changed while it was decoded; "
+                f"repeat the command, and remove {self.folder}."
             )
         images = reading.finished(lambda: self._pixels(state))
         _write(self.index, _indexed(images))
@@ -145,51 +160,70 @@ class Cache:
         return MappedRows([MappedFile(file, channels_first=True) for file in files])
 
     def _check(self, file: Path, shard: _Shard) -> None:
-        """Raises an error if a shard is not what was written; one that was copied is hashed."""
-        found = file.stat() if file.exists() else None
-        if (
-            found
-            and found.st_size == shard.bytes
-            and (found.st_mtime_ns == shard.modified or fingerprint(file) == shard.fingerprint)
-        ):
-            return
-        raise BadInput(
-            f"{file} is missing or not as it was written; remove {self.folder} to decode {self.listing.source} again."
-        )
+        """Raises BadInput if a shard is not what was written."""
+        if not _is_intact(file, shard):
+            raise BadInput(
+                f"{file} is missing or not as it was written; "
+                f"remove {self.folder} to decode {self.listing.source} again."
+            )
 
     def _images(self, state: _Shards, index: _Index) -> Images:
         pixels = self._pixels(state)
+        if index.order is not None:
+            pixels = pixels.at(torch.tensor(index.order))
         images = Images(
-            pixels if index.order is None else pixels.at(torch.tensor(index.order)),
+            pixels,
             None if index.labels is None else torch.tensor(index.labels),
             index.classes,
             self.listing.source,
             index.notes,
             tuple(state.found.broken.values()),
+            self.listing,
         )
-        vars(images).update(
-            fingerprint=index.fingerprint, standard_deviation=index.standard_deviation
-        )  # need not be found again
+        # These cached properties would read all images
+        vars(images)["fingerprint"] = index.fingerprint
+        vars(images)["standard_deviation"] = index.standard_deviation
         return images
+
+
+def _is_intact(file: Path, shard: _Shard) -> bool:
+    """Whether a shard is what was written; only one with another time, a copy, is hashed."""
+    if not file.exists():
+        return False
+    state = file.stat()
+    if state.st_size != shard.bytes:
+        return False
+    return state.st_mtime_ns == shard.modified or fingerprint(file) == shard.fingerprint
 
 
 def _indexed(images: Images) -> _Index:
     assert isinstance(images.pixels, MappedRows)
-    labels, order = (
-        None if tensor is None else tensor.tolist()
-        for tensor in (images.labels, images.pixels.order)
-    )
     return _Index(
-        images.classes, images.notes, images.fingerprint, images.standard_deviation, labels, order
+        images.classes,
+        images.notes,
+        images.fingerprint,
+        images.standard_deviation,
+        _as_list(images.labels),
+        _as_list(images.pixels.order),
     )
+
+
+def _as_list(tensor: Tensor | None) -> list[int] | None:
+    return None if tensor is None else tensor.tolist()
 
 
 class _Writer:
-    """Images as shards, written in a thread. Each is whole on the disk before ``shards.json`` counts it."""
+    """Writes images as shards, in a thread.
+
+    Each shard is completely on the disk before ``shards.json`` counts it.
+    """
 
     def __init__(self, folder: Path, state: _Shards, thread: ThreadPoolExecutor) -> None:
-        self.folder, self.state, self.thread = folder, state, thread
-        self.stack, self.writing = Stack(), Future[None]()
+        self.folder = folder
+        self.state = state
+        self.thread = thread
+        self.stack = Stack()
+        self.writing = Future[None]()
         self.writing.set_result(None)
 
     def add(self, pixels: Pixels) -> None:
@@ -200,30 +234,32 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Begins to write what there is, once what came before is written."""
+        """Begins to write the images of the stack, once the shard before is written."""
         self.writing.result()
-        self.writing = self.thread.submit(
-            self._write, self.stack.pixels(), deepcopy(self.state.found)
-        )
+        found = deepcopy(self.state.found)
+        self.writing = self.thread.submit(self._write, self.stack.pixels(), found)
         self.stack = Stack()
 
     def finish(self) -> None:
-        """Writes what there is."""
+        """Writes the rest, and waits until all is written."""
         self.flush()
         self.writing.result()
 
-    def _write(self, rows: Pixels, found: Found) -> None:
+    def _write(self, rows: Pixels, found: ReadingState) -> None:
         file = self.folder / f"{len(self.state.shards):05d}.npy"
         if len(rows):
             write_atomically(file, _header(rows), rows.data.cast("B"))
-            written = file.stat()
-            self.state.shards.append(
-                _Shard(written.st_size, written.st_mtime_ns, fingerprint(file))
-            )
+            self.state.shards.append(_shard(file))
         _write(self.folder / "shards.json", _Shards(found, self.state.shards))
 
 
+def _shard(file: Path) -> _Shard:
+    state = file.stat()
+    return _Shard(state.st_size, state.st_mtime_ns, fingerprint(file))
+
+
 def _header(rows: Pixels) -> bytes:
+    """The header of a ``.npy`` file."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
     return header.getvalue()
@@ -238,5 +274,6 @@ def _hash(value: object) -> str:
 
 
 def _default_folder() -> Path:
-    """The user's folder for caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multistage-diffusion"
+    """The folder of this program among the caches of the user."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "multistage-diffusion"

@@ -44,14 +44,17 @@ class Undecodable(Exception):
 
 
 def is_image(name: str) -> bool:
-    """Whether a path inside a data set is that of an image, and not of a hidden file or what macOS puts into archives."""
+    """Whether a path inside a data set is that of an image, and not of a hidden file or what macOS
+    puts into archives.
+    """
     path = PurePath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def decode(opened: Callable[[], Image.Image]) -> tuple[Pixels, str]:
-    """An image as uint8 ``[H, W, C]`` with one or three channels, and what was done to it in words, if anything.
+    """An image as uint8 ``[H, W, C]`` with one or three channels, and what was done to it in words,
+    if anything.
 
     Args:
         opened: opens it.
@@ -109,7 +112,8 @@ def _grey_or_colour(image: Image.Image) -> tuple[Image.Image, str]:
     if image.mode in ("P", "YCbCr", "HSV"):
         return image.convert("RGB"), ""
     raise ValueError(
-        f"its colour mode {image.mode} is none of grey, colour, palette, CMYK or 16-bit grey; convert it"
+        f"its colour mode {image.mode} is none of grey, colour, palette, CMYK or 16-bit grey; "
+        "convert it"
     )
 
 

@@ -8,39 +8,58 @@ from multistage_diffusion.data.options import Fit
 
 __all__ = ["fitted", "kept"]
 
-REDUCING_GAP = 3.0  # large images are first averaged over whole pixels, down to this many times the size that is wanted
+# Large images are first averaged over whole pixels, down to this many times the wanted size
+REDUCING_GAP = 3.0
 
 
 def fitted(pixels: Pixels, size: tuple[int, int], fit: Fit) -> Pixels:
-    """An image of another size.
+    """An image brought to another size.
 
     Args:
         pixels: uint8 ``[H, W, C]``, any number of channels.
-        size: height and width that are wanted.
-        fit: ``center-crop`` scales until the image covers the size and cuts out the middle; ``resize`` stretches; ``pad`` scales
-            until the image lies within the size and continues it by its reflection. Where nothing
-            is scaled and the middle is not a whole pixel, the upper left one is taken.
+        size: wanted height and width.
+        fit: ``center-crop`` scales until the image covers the size and cuts out the middle (the
+            upper left one of two, if nothing is scaled and the middle is not a whole pixel);
+            ``resize`` stretches; ``pad`` scales until the image is within the size and continues
+            it by its reflection.
+
+    Returns:
+        uint8 ``[*size, C]``; ``pixels`` itself if it has that size.
     """
-    height, width = pixels.shape[:2]
-    if (height, width) == size:
+    if pixels.shape[:2] == size:
         return pixels
     if fit == "resize":
         return _resized(pixels, size)
-    if fit == "center-crop":
-        scale = max(size[0] / height, size[1] / width)
-        return _middle(
-            _resized(pixels, (_around(height, scale, size[0]), _around(width, scale, size[1]))),
-            size,
-        )
-    scale = min(size[0] / height, size[1] / width)
-    return _padded(
-        _resized(pixels, (_within(height * scale, size[0]), _within(width * scale, size[1]))), size
-    )
+    return _cropped(pixels, size) if fit == "center-crop" else _padded(pixels, size)
 
 
-def _around(side: int, scale: float, least: int) -> int:
-    """A scaled side that leaves as many pixels on one side of the middle as on the other."""
+def _cropped(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """The middle of an image that was scaled until it covers ``size``."""
+    height, width = pixels.shape[:2]
+    scale = max(size[0] / height, size[1] / width)
+    covering = (_covering(height, scale, size[0]), _covering(width, scale, size[1]))
+    return _middle(_resized(pixels, covering), size)
+
+
+def _covering(side: int, scale: float, least: int) -> int:
+    """A scaled side with as many pixels beyond ``least`` before the middle as after it."""
     return side if scale == 1 else least + 2 * max(0, round((side * scale - least) / 2))
+
+
+def _middle(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    top = (pixels.shape[0] - size[0]) // 2
+    left = (pixels.shape[1] - size[1]) // 2
+    return pixels[top : top + size[0], left : left + size[1]]
+
+
+def _padded(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """An image that was scaled until it is within ``size``, continued by its reflection."""
+    height, width = pixels.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    inner = (_within(height * scale, size[0]), _within(width * scale, size[1]))
+    missing = [want - have for want, have in zip(size, inner, strict=True)]
+    margins = [(count // 2, count - count // 2) for count in missing]
+    return np.pad(_resized(pixels, inner), [*margins, (0, 0)], mode="reflect")
 
 
 def _within(side: float, most: int) -> int:
@@ -48,28 +67,18 @@ def _within(side: float, most: int) -> int:
 
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resampled by Lanczos' filter, stretched by the scale where images shrink; each channel for itself."""
+    """Resampled with a Lanczos filter, widened where images shrink; each channel separately."""
     if pixels.shape[:2] == size:
         return pixels
-    channels = (
-        Image.fromarray(np.ascontiguousarray(channel)) for channel in pixels.transpose(2, 0, 1)
-    )
-    scaled = (
-        channel.resize(size[::-1], Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
-        for channel in channels
-    )
-    return np.stack([np.asarray(channel) for channel in scaled], -1)
+    channels = [np.ascontiguousarray(channel) for channel in pixels.transpose(2, 0, 1)]
+    return np.stack([_resized_channel(channel, size) for channel in channels], -1)
 
 
-def _middle(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    top, left = ((have - want) // 2 for have, want in zip(pixels.shape[:2], size, strict=True))
-    return pixels[top : top + size[0], left : left + size[1]]
-
-
-def _padded(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    missing = [want - have for have, want in zip(pixels.shape[:2], size, strict=True)]
-    sides = [(count // 2, count - count // 2) for count in missing]
-    return np.pad(pixels, [*sides, (0, 0)], mode="reflect")
+def _resized_channel(channel: Pixels, size: tuple[int, int]) -> Pixels:
+    height, width = size
+    image = Image.fromarray(channel)
+    lanczos = Image.Resampling.LANCZOS
+    return np.asarray(image.resize((width, height), lanczos, reducing_gap=REDUCING_GAP))
 
 
 def kept(
@@ -85,5 +94,6 @@ def kept(
     if fit != "center-crop":
         return 0, 0, width, height
     scale = max(size[0] / height, size[1] / width)
-    above, aside = (height - size[0] / scale) / 2, (width - size[1] / scale) / 2
-    return aside, above, width - aside, height - above
+    top = (height - size[0] / scale) / 2
+    left = (width - size[1] / scale) / 2
+    return left, top, width - left, height - top

@@ -3,16 +3,18 @@
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from multistage_diffusion.data.mapped import MappedRows
+from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.space import Space, space_of
 
-__all__ = ["Images", "to_pixels", "to_unit_range"]
+__all__ = ["Images"]
 
 BLOCK_BYTES = 16 << 20
 
@@ -34,9 +36,12 @@ class Images:
     source: str = ""
     """Where the images came from."""
     notes: tuple[str, ...] = ()
-    """What was done to them as they were read, in words."""
+    """Messages about what was done to them as they were read."""
     skipped: tuple[str, ...] = ()
-    """Images that were left out since they could not be decoded, each with the reason."""
+    """Images that were left out because they could not be decoded, each with the reason."""
+    original: "Listing | Images | None" = field(default=None, repr=False, compare=False)
+    """The same images in the same order before they were decoded or resized, if these are all of
+    a source."""
 
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:
@@ -51,16 +56,24 @@ class Images:
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
+    @property
+    def space(self) -> Space:
+        """What the stored values mean: pixels, or the latents of an autoencoder."""
+        return space_of(self.pixels.dtype)
+
     def at(self, rows: Tensor) -> "Images":
-        """Some of the images, or all in another order: ``rows`` is int64 ``[n]`` or bool ``[N]``."""
+        """A selection of the images, or all of them in another order.
+
+        Args:
+            rows: indices, int64 ``[n]``, or a mask, bool ``[N]``.
+        """
         pixels = self.pixels.at(rows) if isinstance(self.pixels, MappedRows) else self.pixels[rows]
-        return replace(
-            self, pixels=pixels, labels=None if self.labels is None else self.labels[rows]
-        )
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, pixels=pixels, labels=labels, original=None)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of shape, pixels and labels: equal for equal data in equal order, wherever it came from."""
+        """A hash of shape, pixels and labels: equal for equal data in equal order."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         for block in self.blocks():
             digest.update(block.contiguous().numpy().data)
@@ -68,50 +81,39 @@ class Images:
             digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
-    @property
-    def latent(self) -> bool:
-        """Whether these are latents, taken as they are, and not pixels."""
-        return self.pixels.dtype != torch.uint8
-
     def blocks(self) -> Iterator[Tensor]:
-        """The images some at a time, in order: ``[n, C, H, W]``."""
-        rows = max(1, BLOCK_BYTES // (math.prod(self.shape) * self.pixels.dtype.itemsize))
+        """The stored images in order, a block at a time: ``[n, C, H, W]``."""
+        image_bytes = math.prod(self.shape) * self.pixels.dtype.itemsize
+        rows = max(1, BLOCK_BYTES // image_bytes)
         for start in range(0, len(self), rows):
             yield self.pixels[start : start + rows]
 
     @cached_property
     def mean(self) -> Tensor:
         """The mean image in the range networks work in, float64 ``[C, H, W]``."""
-        total = torch.stack([block.sum(0, dtype=torch.float64) for block in self.blocks()]).sum(0)
-        return total / len(self) if self.latent else total / len(self) / 127.5 - 1
+        sums = [block.sum(0, dtype=torch.float64) for block in self.blocks()]
+        total = torch.stack(sums).sum(0)
+        return self.space.encode(total / len(self), torch.float64)
 
     @cached_property
     def standard_deviation(self) -> float:
-        """Standard deviation over all values in the range networks work in: EDM's ``sigma_data``."""
-        if not self.latent:
-            return self._of_counts()
-        mean = self.mean.mean()
-        squares = sum(
-            (to_unit_range(block, torch.float64) - mean).square().sum() for block in self.blocks()
-        )
-        return float((squares / (len(self) * math.prod(self.shape))) ** 0.5)
+        """Standard deviation of all values in the range networks work in: EDM's ``sigma_data``."""
+        if self.space.levels is not None:
+            return self._deviation_of_counts(self.space.levels)
+        return self._deviation_of_values()
 
-    def _of_counts(self) -> float:
-        """The standard deviation of bytes, by how often each occurs."""
-        counts = torch.zeros(256, dtype=torch.int64)
+    def _deviation_of_counts(self, levels: int) -> float:
+        """The standard deviation from how often each of the values that can be stored occurs."""
+        counts = torch.zeros(levels, dtype=torch.int64)
         for block in self.blocks():
-            counts += block.flatten().bincount(minlength=256)
+            counts += block.flatten().bincount(minlength=levels)
         shares = counts.double() / counts.sum()
-        values = to_unit_range(torch.arange(256, dtype=torch.uint8), torch.float64)
-        return float((shares @ (values - shares @ values).square()) ** 0.5)
+        values = self.space.encode(torch.arange(levels), torch.float64)
+        mean = shares @ values
+        return float((shares @ (values - mean).square()) ** 0.5)
 
-
-def to_unit_range(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Bytes 0..255 as numbers -1..1, the range networks work in; floating point values are in their range already."""
-    values = pixels.to(dtype)
-    return values if pixels.is_floating_point() else values / 127.5 - 1
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Values -1..1 as uint8, rounded and clipped: the inverse of ``to_unit_range``."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    def _deviation_of_values(self) -> float:
+        mean = self.mean.mean()
+        values = (self.space.encode(block, torch.float64) for block in self.blocks())
+        squares = sum((block - mean).square().sum() for block in values)
+        return float((squares / (len(self) * math.prod(self.shape))) ** 0.5)

@@ -14,59 +14,81 @@ from multistage_diffusion.data.sources.listing import Label
 from multistage_diffusion.errors import BadInput
 
 __all__ = [
-    "LABELS_INSIDE",
-    "labels_for",
+    "DATASET_JSON",
+    "labels_of",
     "numbered",
     "of_subfolders",
+    "parse_labels",
     "read_labels",
-    "read_labels_inside",
 ]
 
-LABELS_INSIDE = "dataset.json"  # where EDM's and StyleGAN's tools put the labels
+DATASET_JSON = "dataset.json"  # where the tools of EDM and StyleGAN put the labels
 Labels = dict[str, int | str]
 
 
 def numbered(
     labels: Sequence[Label], names: Sequence[str], classes: tuple[str, ...]
 ) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Labels as int64 ``[N]`` and the names of their classes; nothing if no image has a label.
+    """Labels as numbers, and the names of their classes.
 
     Args:
         labels: the label of each image. Names are numbered in alphabetical order, numbers stay.
-        names: what messages call each image.
-        classes: names of the classes that numbers mean, if known.
+        names: the name of each image in messages.
+        classes: names of the classes that numbers stand for, if known.
+
+    Returns:
+        int64 ``[N]`` and the names of the classes; None and nothing if no image has a label.
 
     Raises:
-        BadInput: if some images have a label and others none, or labels are neither numbers from 0 nor names.
+        BadInput: if only some images have a label, or labels are neither numbers from 0 nor names.
     """
     missing = [name for name, label in zip(names, labels, strict=True) if label is None]
     if len(missing) == len(labels):
         return None, ()
     if missing:
         raise BadInput(
-            f"{missing[0]} has no label, nor have {len(missing) - 1} others of {len(labels)}; give all images one."
+            f"{missing[0]} has no label, nor have {len(missing) - 1} others of {len(labels)}; "
+            "give all images one."
         )
-    if all(isinstance(label, int) for label in labels):
-        return _of_numbers([int(label) for label in labels if label is not None], names, classes)
-    texts = [str(label) for label in labels]
-    found = sorted(set(texts))
-    number = {text: index for index, text in enumerate(found)}
-    return torch.tensor([number[text] for text in texts]), tuple(found)
+    numbers = [label for label in labels if isinstance(label, int)]
+    if len(numbers) == len(labels):
+        return _of_numbers(numbers, names, classes)
+    return _of_texts([str(label) for label in labels])
 
 
 def _of_numbers(
     labels: list[int], names: Sequence[str], classes: tuple[str, ...]
 ) -> tuple[Tensor, tuple[str, ...]]:
+    limit = f" to {len(classes) - 1}" if classes else ""
     for name, label in zip(names, labels, strict=True):
         if label < 0 or (classes and label >= len(classes)):
-            raise BadInput(
-                f"{name} has the label {label}; labels count from 0{f' to {len(classes) - 1}' if classes else ''}."
-            )
+            raise BadInput(f"{name} has the label {label}; labels count from 0{limit}.")
     return torch.tensor(labels), classes or tuple(str(k) for k in range(max(labels) + 1))
 
 
+def _of_texts(labels: list[str]) -> tuple[Tensor, tuple[str, ...]]:
+    classes = tuple(sorted(set(labels)))
+    number = {name: index for index, name in enumerate(classes)}
+    return torch.tensor([number[label] for label in labels]), classes
+
+
+def labels_of(names: Sequence[str], given: Mapping[str, int | str] | None) -> list[Label]:
+    """The label of each image of a folder or an archive.
+
+    Args:
+        names: the paths of the images inside it.
+        given: the labels of its ``dataset.json``, which replace those of subfolders; None if it
+            has no such file.
+    """
+    return of_subfolders(names) if given is None else [given.get(name) for name in names]
+
+
 def of_subfolders(names: Sequence[str]) -> list[Label]:
-    """For each image the folder it lies in, at the first level where there are several; None for all if there is none such."""
+    """The subfolder of each image, at the first level where there are several; else None for all.
+
+    Args:
+        names: the paths of the images inside the data set.
+    """
     folders = [PurePosixPath(name).parts[:-1] for name in names]
     for level in range(min(map(len, folders), default=0)):
         if len({parts[level] for parts in folders}) > 1:
@@ -84,14 +106,19 @@ def read_labels(path: Path) -> Labels:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"Cannot read the labels in {path}: {error}.") from error
-    found = _of_csv(text, str(path)) if path.suffix.lower() == ".csv" else _of_json(text, str(path))
-    if not found:
+    parse = _of_csv if path.suffix.lower() == ".csv" else _of_json
+    labels = parse(text, str(path))
+    if not labels:
         raise BadInput(f"{path} holds no labels.")
-    return found
+    return labels
 
 
-def read_labels_inside(content: bytes, where: str) -> Labels:
-    """The labels in the ``dataset.json`` of a data set; none if it says that there are none.
+def parse_labels(content: bytes, where: str) -> Labels:
+    """The labels in a ``dataset.json``; none if it says that there are none.
+
+    Args:
+        content: the content of the file.
+        where: its name in messages.
 
     Raises:
         BadInput: if it holds something else.
@@ -101,9 +128,10 @@ def read_labels_inside(content: bytes, where: str) -> Labels:
 
 def _of_csv(text: str, where: str) -> Labels:
     reader = csv.DictReader(io.StringIO(text))
-    if not {"file", "label"} <= set(reader.fieldnames or ()):
+    header = reader.fieldnames or ()
+    if not {"file", "label"} <= set(header):
         raise BadInput(
-            f"{where} needs the header file,label in its first line, not {','.join(reader.fieldnames or ())!r}."
+            f"{where} needs the header file,label in its first line, not {','.join(header)!r}."
         )
     rows = [(row["file"], row["label"]) for row in reader]
     if all(label is not None and label.isdecimal() for _, label in rows):
@@ -116,32 +144,37 @@ def _of_json(text: str, where: str) -> Labels:
         content = json.loads(text)
     except ValueError as error:
         raise BadInput(f"{where} is not valid JSON: {error}.") from error
-    if (
-        isinstance(content, dict)
-        and isinstance(content.get("labels"), list | None)
-        and "labels" in content
-    ):
-        pairs = content["labels"] or []
-    else:
-        pairs = list(content.items()) if isinstance(content, dict) else None
-    if pairs is None or not all(
-        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
-    ):
+    pairs = _pairs(content)
+    if pairs is None or not all(_is_pair(pair) for pair in pairs):
         raise BadInput(
             f'{where} needs labels as {{"file": label}} or {{"labels": [["file", 3], ...]}}.'
         )
     return _checked(pairs, where)
 
 
+def _pairs(content: Any) -> list[Any] | None:
+    """Names and labels in the content of a JSON file, in either form; None for any other."""
+    if not isinstance(content, dict):
+        return None
+    inside = content.get("labels", "")
+    if inside is None or isinstance(inside, list):
+        return inside or []
+    return list(content.items())
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
 def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> Labels:
     for name, label in pairs:
         if not isinstance(label, int | str) or isinstance(label, bool) or label == "":
             raise BadInput(
-                f"{where} has the label {label!r} for {name}; labels are whole numbers from 0 or names."
+                f"{where} has the label {label!r} for {name}; "
+                "labels are whole numbers from 0 or names."
             )
-    return {PurePosixPath(str(name).replace("\\", "/")).as_posix(): label for name, label in pairs}
+    return {_posix(name): label for name, label in pairs}
 
 
-def labels_for(names: Sequence[str], inside: Mapping[str, int | str] | None) -> list[Label]:
-    """The label of each image of a folder or an archive: from its own file of labels if it has one, else from its subfolders."""
-    return of_subfolders(names) if inside is None else [inside.get(name) for name in names]
+def _posix(name: object) -> str:
+    return PurePosixPath(str(name).replace("\\", "/")).as_posix()

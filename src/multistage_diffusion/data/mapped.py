@@ -1,4 +1,4 @@
-"""Images of ``.npy`` files that are read when they are asked for, so that a data set may be larger than memory."""
+"""Images in ``.npy`` files that are read when needed, so that data may be larger than memory."""
 
 import math
 from collections.abc import Sequence
@@ -18,85 +18,99 @@ __all__ = ["MappedFile", "MappedRows"]
 class MappedFile:
     """The images of one ``.npy`` file.
 
-    Every read maps its own window of the file, so that neither memory nor address space ever holds the whole.
+    Every read maps its own window of the file: neither memory nor address space holds all of it.
 
     Args:
-        path: the file, with uint8 ``[N, H, W]`` or ``[N, H, W, C]`` (pixels), or floating point ``[N, C, H, W]`` (latents).
+        path: the file, with pixels, uint8 ``[N, H, W]`` or ``[N, H, W, C]``, or latents, floating
+            point ``[N, C, H, W]``.
         channels_first: whether pixels are ``[N, C, H, W]`` too.
 
     Raises:
-        BadInput: if the file is no such array, or is shorter than it says.
+        BadInput: if the file is no such array, or is shorter than its header says.
     """
 
     def __init__(self, path: Path, channels_first: bool = False) -> None:
-        self.path, self.channels_first = path, channels_first
-        shape, in_order = self._header()
-        self.count, self.row = shape[0] if shape else 0, shape[1:]
-        pixels = self.stored == np.uint8 and len(shape) in (3, 4)
-        latents = self.stored.kind == "f" and len(shape) == 4
-        if not (pixels or latents) or not in_order:
-            raise BadInput(
-                f"{path} holds {self.stored}{list(shape)}; give uint8 [N, H, W] or [N, H, W, C] for images, "
-                "or floating point [N, C, H, W] for latents."
-            )
-        if path.stat().st_size < self.offset + shape[0] * self._row_bytes():
-            raise BadInput(f"{path} ends before the last of its {shape[0]} images.")
-        self.dtype = torch.uint8 if pixels else torch.float32
-        self.shape = self._channels_first(np.empty((1, *self.row), self.stored)).shape[1:]
+        self.path = path
+        self.channels_first = channels_first
+        shape, self.stored, self.offset = self._checked_header()
+        self.count = shape[0]
+        self.row = shape[1:]
+        if path.stat().st_size < self.offset + self.count * self._row_bytes():
+            raise BadInput(f"{path} ends before the last of its {self.count} images.")
+        self.dtype = torch.uint8 if self.stored == np.uint8 else torch.float32
+        self.shape = self._as_channels_first(np.empty((1, *self.row), self.stored)).shape[1:]
 
-    def _header(self) -> tuple[tuple[int, ...], bool]:
-        """Reads where the data begins and its type; returns its shape and whether it is in C order."""
+    def _checked_header(self) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+        """Shape, type and beginning of the array.
+
+        Raises:
+            BadInput: if it holds neither pixels nor latents in C order.
+        """
+        shape, is_fortran, stored, offset = self._header()
+        is_pixels = stored == np.uint8 and len(shape) in (3, 4)
+        is_latents = stored.kind == "f" and len(shape) == 4
+        if is_fortran or not (is_pixels or is_latents):
+            raise BadInput(
+                f"{self.path} holds {stored}{list(shape)}; give uint8 [N, H, W] or [N, H, W, C] "
+                "for images, or floating point [N, C, H, W] for latents."
+            )
+        return shape, stored, offset
+
+    def _header(self) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+        """Shape of the array, whether it is in Fortran order, its type and where it begins."""
         try:
             with self.path.open("rb") as file:
-                version = np.lib.format.read_magic(file)
+                is_first = np.lib.format.read_magic(file) == (1, 0)
                 read = (
                     np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
+                    if is_first
                     else np.lib.format.read_array_header_2_0
                 )
-                shape, fortran, self.stored = read(file)
-                self.offset = file.tell()
+                return *read(file), file.tell()
         except (OSError, ValueError) as error:
             raise BadInput(f"Cannot read {self.path}: {error}.") from error
-        return shape, not fortran
 
     def _row_bytes(self) -> int:
         return math.prod(self.row) * self.stored.itemsize
 
     def window(self, start: int, stop: int) -> NDArray[Any]:
-        """Images ``start .. stop - 1`` as they lie in the file, seen as ``[n, C, H, W]``."""
+        """Images ``start .. stop - 1`` as the file stores them, viewed as ``[n, C, H, W]``."""
         offset = self.offset + start * self._row_bytes()
-        return self._channels_first(
-            np.memmap(self.path, self.stored, "r", offset, (stop - start, *self.row))
-        )
+        shape = (stop - start, *self.row)
+        return self._as_channels_first(np.memmap(self.path, self.stored, "r", offset, shape))
 
-    def _channels_first(self, rows: NDArray[Any]) -> NDArray[Any]:
+    def _as_channels_first(self, rows: NDArray[Any]) -> NDArray[Any]:
         if rows.ndim == 3:
             return rows[:, None]
-        return (
-            rows.transpose(0, 3, 1, 2)
-            if self.stored == np.uint8 and not self.channels_first
-            else rows
-        )
+        if self.stored == np.uint8 and not self.channels_first:
+            return rows.transpose(0, 3, 1, 2)
+        return rows
 
 
 class MappedRows:
-    """The images of ``.npy`` files, one file after the other, seen like a tensor ``[N, C, H, W]``.
+    """The images of ``.npy`` files, one file after the other, viewed as a tensor ``[N, C, H, W]``.
 
     Args:
         files: the files. Grey images become colour where other files hold colour.
-        order: which images these are, of all there are: int64 ``[N]``. Without it all, in their order.
+        order: indices of the images among those of all files, int64 ``[N]``. By default all of
+            them, in their order.
     """
 
     def __init__(self, files: Sequence[MappedFile], order: Tensor | None = None) -> None:
-        self.files, self.order = files, order
+        self.files = files
+        self.order = order
         self.ends = np.cumsum([file.count for file in files])
         count = int(self.ends[-1]) if order is None else len(order)
         channels = max(file.shape[0] for file in files)
-        self.shape, self.dtype = torch.Size((count, channels, *files[0].shape[1:])), files[0].dtype
+        self.shape = torch.Size((count, channels, *files[0].shape[1:]))
+        self.dtype = files[0].dtype
 
     def at(self, rows: Tensor) -> "MappedRows":
-        """Some of the images, or all in another order, without reading them: ``rows`` is int64 ``[n]``, or bool ``[N]``."""
+        """A selection of the images, or all of them in another order, without reading them.
+
+        Args:
+            rows: indices, int64 ``[n]``, or a mask, bool ``[N]``.
+        """
         order = torch.arange(len(self)) if self.order is None else self.order
         return MappedRows(self.files, order[rows])
 
@@ -104,17 +118,19 @@ class MappedRows:
         return self.shape[0]
 
     def __getitem__(self, index: slice | Tensor | int) -> Tensor:
-        """Reads images: a slice or a tensor of indices gives ``[n, C, H, W]``, a number one image."""
+        """Reads images: ``[n, C, H, W]`` for a slice or a tensor, one image for a number."""
         if isinstance(index, int):
             return self[torch.tensor([range(len(self))[index]])][0]
         if isinstance(index, Tensor):
             return self._gathered(self._places(index))
         start, stop, step = index.indices(len(self))
+        stop = max(start, stop)
         if self.order is not None:
-            return self._gathered(self.order[start : max(start, stop) : step].numpy())
-        return self._read(start, max(start, stop))[::step].contiguous()
+            return self._gathered(self.order[start:stop:step].numpy())
+        return self._read(start, stop)[::step].contiguous()
 
     def _places(self, index: Tensor) -> NDArray[np.int64]:
+        """Indices among the images of all files."""
         rows = torch.arange(len(self))[index] if self.order is None else self.order[index]
         return rows.numpy()
 
@@ -123,15 +139,18 @@ class MappedRows:
         rows = self._empty(len(places))
         files = np.searchsorted(self.ends, places, side="right")
         for row, place, number in zip(rows.numpy(), places.tolist(), files.tolist(), strict=True):
-            within = place - int(self.ends[number]) + self.files[number].count
-            row[:] = self.files[number].window(within, within + 1)[0]
+            file = self.files[number]
+            within = place - int(self.ends[number]) + file.count
+            row[:] = file.window(within, within + 1)[0]
         return rows
 
     def _read(self, start: int, stop: int) -> Tensor:
-        """Images that lie together."""
-        rows, first = self._empty(stop - start), 0
+        """Images ``start .. stop - 1`` of all files, a window for each file."""
+        rows = self._empty(stop - start)
+        first = 0
         for file in self.files:
-            low, high = max(start, first), min(stop, first + file.count)
+            low = max(start, first)
+            high = min(stop, first + file.count)
             if low < high:
                 rows.numpy()[low - start : high - start] = file.window(low - first, high - first)
             first += file.count

@@ -20,25 +20,25 @@ class ReadOptions:
     """
 
     size: tuple[int, ...] = ()
-    """Height and width to bring every image to; one number for a square. Without it, images must be of one size."""
+    """Height and width of every image, or one number for a square. Needed where sizes differ."""
     fit: Fit = "center-crop"
-    """How an image gets that size: the shorter side is scaled and the middle cut out, both sides are stretched, or the longer
-    side is scaled and the rest filled by reflection."""
+    """center-crop: scale and cut out the middle; resize: stretch; pad: scale and reflect edges."""
     labels: Path | None = None
-    """File with the label of each image: CSV with the header file,label, or JSON {"file": label} or {"labels": [["file", 3]]}."""
+    """File of labels: CSV with the header file,label; JSON {"file": label}; EDM's dataset.json."""
     label_column: str | None = None
-    """Column of a table, or key in the .json of a WebDataset sample, that holds the label. Default: the first class label."""
+    """Column of a table, or key of a sample's .json, with the label. Default: first class label."""
     split: str | None = None
     """Part of a Hugging Face data set, such as test. Default: train, or the only one."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded, and name them, instead of stopping."""
     cache: Path | None = None
-    """Folder to keep decoded images in. Default: ~/.cache/multistage-diffusion for more than 1 GiB, else memory."""
+    """Folder for decoded images. Default: ~/.cache/multistage-diffusion over 1 GiB, else memory."""
 
     def __post_init__(self) -> None:
         if len(self.size) > 2 or any(side < 1 for side in self.size):
+            given = " ".join(map(str, self.size))
             raise BadInput(
-                f"--size takes a height and a width, or one number for both, not {' '.join(map(str, self.size))}."
+                f"--size takes a height and a width, or one number for both, not {given}."
             )
 
     @property

@@ -1,4 +1,6 @@
-"""Work on many things at once, in threads: what decodes, resamples or draws does not hold Python's lock."""
+"""Work on many things at once, in threads: what decodes, resamples or draws does not hold Python's
+lock.
+"""
 
 import os
 from collections import deque

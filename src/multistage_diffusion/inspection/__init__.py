@@ -1,8 +1,17 @@
 """A look at a data set before anything is trained on it."""
 
-from multistage_diffusion.inspection.findings import Findings, find
+from multistage_diffusion.inspection.contact_sheet import contact_sheet
+from multistage_diffusion.inspection.findings import Findings, conclude
+from multistage_diffusion.inspection.folder import InspectionFolder
 from multistage_diffusion.inspection.preview import preview
-from multistage_diffusion.inspection.sheet import draw
-from multistage_diffusion.inspection.survey import survey
+from multistage_diffusion.inspection.survey import Survey, survey
 
-__all__ = ["Findings", "draw", "find", "preview", "survey"]
+__all__ = [
+    "Findings",
+    "InspectionFolder",
+    "Survey",
+    "conclude",
+    "contact_sheet",
+    "preview",
+    "survey",
+]

@@ -1,12 +1,13 @@
 """Images that a data set holds more than once: copies, near-duplicates and mirrored ones.
 
-Copies have the same decoded pixels. Near-duplicates are found by a difference hash (64 bits: whether each of 9x8 grey values is
-brighter than its left neighbour) that differs in few bits, and confirmed on the 9x8 grey values themselves, whose difference
-must be small in grey levels and against the contrast of the image. That finds files that were compressed again, resized or
+Copies have the same decoded pixels. Near-duplicates are found by a difference hash (64 bits:
+whether each of 9x8 grey values is brighter than its left neighbour) that differs in few bits, and
+confirmed on the 9x8 grey values themselves, whose difference must be small in grey levels and
+against the contrast of the image. That finds files that were compressed again, resized or
 recoloured at equal brightness, and not those that were cut or brightened.
 
-Pairs are compared only where their mean grey values are near enough for the second condition to hold, so that all pairs that
-meet both are found without comparing all pairs.
+Pairs are compared only where their mean grey values are near enough for the second condition to
+hold, so that all pairs that meet both are found without comparing all pairs.
 """
 
 import hashlib
@@ -21,8 +22,11 @@ from multistage_diffusion.data.decoding import Pixels
 
 __all__ = ["Pair", "copies", "digest", "near_duplicates", "thumbnail"]
 
-GREY_LEVELS = 4.0  # root mean square difference of two thumbnails; JPEG of quality 30 and halving give up to 2.5 on CIFAR-10
-OF_CONTRAST = 0.12  # the same as a share of the standard deviation of a thumbnail; 99 % of such copies are below 0.1
+# root mean square difference of two thumbnails; JPEG of quality 30 and halving give up to 2.5 on
+# CIFAR-10
+GREY_LEVELS = 4.0
+# the same as a share of the standard deviation of a thumbnail; 99 % of such copies are below 0.1
+OF_CONTRAST = 0.12
 BITS = 14
 ROWS, CANDIDATES = 128, 1 << 17  # compared and confirmed at a time
 
@@ -73,7 +77,9 @@ def near_duplicates(thumbnails: Pixels) -> list[Pair]:
 
 
 def _search(thumbnails: Pixels) -> Iterator[tuple[int, int, bool]]:
-    """Pairs of positions, the second of which is not found again, of thumbnails in the order of their means."""
+    """Pairs of positions, the second of which is not found again, of thumbnails in the order of
+    their means.
+    """
     mean = thumbnails.mean((1, 2))
     views = [(False, thumbnails), (True, thumbnails[:, :, ::-1])]
     hashes = [_hashes(view) for _, view in views]

@@ -1,4 +1,4 @@
-"""What an inspection found, worked out from the survey."""
+"""The findings of an inspection: conclusions from a survey."""
 
 import statistics
 from collections import Counter
@@ -9,12 +9,12 @@ import numpy as np
 
 from multistage_diffusion.clustering import Clustering
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.inspection.commands import next_commands, reading_arguments
 from multistage_diffusion.inspection.duplicates import Pair, copies, near_duplicates
-from multistage_diffusion.inspection.propose import Proposal, closed_form, propose
+from multistage_diffusion.inspection.next_commands import next_commands, reading_arguments
+from multistage_diffusion.inspection.proposal import Proposal, closed_form, propose
 from multistage_diffusion.inspection.survey import Survey
 
-__all__ = ["Findings", "find"]
+__all__ = ["Findings", "conclude"]
 
 RARE = 10  # times fewer images than the largest class
 
@@ -31,7 +31,8 @@ class Findings:
     copies: list[list[int]]
     """Groups of images with the same pixels."""
     near: list[Pair]
-    """Images that nearly repeat another, the first of each group of copies standing for the others."""
+    """Images that nearly repeat another, the first of each group of copies standing for the
+    others."""
     proposal: Proposal
     stages: Clustering | str
     """Stages by the closed form on a part of the images, or why there are none."""
@@ -41,21 +42,27 @@ class Findings:
     @property
     def problems(self) -> list[str]:
         """What a run would refuse, in sentences without their full stops."""
-        survey = self.survey
-        count, of = len(survey.broken), survey.expected
-        broken = f"{count} of {of} images {'is' if count == 1 else 'are'} broken; cluster and train refuse them"
-        mend = "mend or remove them, or give --skip-broken"
-        refused = bool(count) and not survey.options.skip_broken
-        flat = (
-            ""
-            if round(survey.histogram.sigma_data, 4)
-            else "all values are the same, so there is nothing to learn"
+        problems = (self._broken_problem(), self.label_problem, self._value_problem())
+        return [problem for problem in problems if problem]
+
+    def _broken_problem(self) -> str:
+        count = len(self.survey.broken)
+        if not count or self.survey.options.skip_broken:
+            return ""
+        verb = "is" if count == 1 else "are"
+        return (
+            f"{count} of {self.survey.expected} images {verb} broken; cluster and train refuse "
+            "them: fix or remove them, or give --skip-broken"
         )
-        return [
-            problem
-            for problem in (f"{broken}: {mend}" if refused else "", self.label_problem, flat)
-            if problem
-        ]
+
+    def _value_problem(self) -> str:
+        if round(self.survey.histogram.sigma_data, 4):
+            return ""
+        return "all values are the same, so there is nothing to learn"
+
+    def broken_lines(self) -> list[str]:
+        """A line for each broken image."""
+        return [f"{broken.where}: {broken.reason}" for broken in self.survey.broken]
 
     def duplicate_lines(self) -> list[str]:
         """A line for each group of copies and each near-duplicate."""
@@ -78,7 +85,10 @@ class Findings:
         if not rare:
             return ""
         named = ", ".join(rare[:5]) + (f" and {len(rare) - 5} more" if len(rare) > 5 else "")
-        return f"uneven: {named} ha{'s' if len(rare) == 1 else 've'} at most a tenth of the images of {largest}"
+        return (
+            f"uneven: {named} ha{'s' if len(rare) == 1 else 've'} at most a tenth of the images of "
+            f"{largest}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for programs."""
@@ -125,27 +135,24 @@ class Findings:
         return {
             "preset": self.proposal.name,
             "options": list(self.proposal.options),
-            "schedule": preset.schedule,
-            "boundaries": list(preset.boundaries),
+            "schedule": preset.diffusion.schedule,
+            "boundaries": list(preset.diffusion.boundaries),
             **found,
             "remarks": list(self.proposal.remarks),
         }
 
 
-def find(survey: Survey, source: str) -> Findings:
-    """Works out labels, duplicates and the proposal.
-
-    Args:
-        survey: what was seen.
-        source: the data set as the person named it.
-    """
+def conclude(survey: Survey) -> Findings:
+    """Works out labels, duplicates and the proposal from a survey."""
     labels, problem = _labels(survey)
     same = copies(survey.digests)
     shortest = statistics.median(min(size) for size in survey.sizes.elements())
-    proposal = propose(survey.shape, len(survey.names), bool(labels) and not problem, shortest)
+    labelled = bool(labels) and not problem
+    proposal = propose(survey.shape, len(survey.names), labelled, shortest)
     stages = closed_form(survey.part_images())
-    read = replace(survey.options, skip_broken=survey.options.skip_broken or bool(survey.broken))
-    commands = next_commands(source, read, proposal, isinstance(stages, Clustering))
+    skip_broken = survey.options.skip_broken or bool(survey.broken)
+    options = replace(survey.options, skip_broken=skip_broken)
+    commands = next_commands(survey.name, options, proposal, isinstance(stages, Clustering))
     return Findings(survey, labels, problem, same, _near(survey, same), proposal, stages, commands)
 
 
@@ -154,12 +161,12 @@ def _labels(survey: Survey) -> tuple[dict[str, int], str]:
     try:
         numbers, classes = survey.numbered_labels()
     except BadInput as error:
-        return dict(Counter(str(label) for label in survey.labels if label is not None)), str(
-            error
-        ).removesuffix(".")
+        counts = Counter(str(label) for label in survey.labels if label is not None)
+        return dict(counts), str(error).removesuffix(".")
     if numbers is None:
         return {}, ""
-    return dict(zip(classes, numbers.bincount(minlength=len(classes)).tolist(), strict=True)), ""
+    per_class = numbers.bincount(minlength=len(classes)).tolist()
+    return dict(zip(classes, per_class, strict=True)), ""
 
 
 def _near(survey: Survey, same: list[list[int]]) -> list[Pair]:

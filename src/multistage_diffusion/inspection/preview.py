@@ -1,64 +1,108 @@
-"""A picture of what a network will see of a data set."""
+"""The preview of a run: what a network will see of its images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from io import BytesIO
 from itertools import islice
+from pathlib import Path
 
 import torch
-from PIL.Image import Image
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from multistage_diffusion.data.examine import ExaminedImage, examine
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.listing import Listing
-from multistage_diffusion.data.sources.load import list_images
-from multistage_diffusion.inspection.looks import PICTURED, Look, evenly, looks
-from multistage_diffusion.inspection.sheet import Shown, draw, show
+from multistage_diffusion.files import write_atomically
+from multistage_diffusion.inspection.contact_sheet import SheetImage, contact_sheet, sheet_image
+from multistage_diffusion.inspection.selection import PICTURED, is_selected
+from multistage_diffusion.run import Run, claim
 
-__all__ = ["preview"]
+__all__ = ["preview", "write_preview"]
 
-MOST_PASSED = 4096  # entries of an archive or a table that are gone through to choose from
+TITLE = "What a network of multistage-diffusion sees"
+MOST_ENTRIES = 4096  # of an archive or a table, from which images are chosen
 
 
-def preview(source: str, options: ReadOptions, images: Images) -> Image:
-    """Originals beside what a network sees if images were brought to another size, else the images.
+def write_preview(run: Run, images: Images, name: str, options: ReadOptions) -> None:
+    """Writes ``preview.png`` into the folder of a run.
 
     Args:
-        source, options: what the images were read from, and how.
-        images: the data set as it was read.
+        run: the run.
+        images: its images.
+        name: the data set as the user named it.
+        options: how the images were read.
+
+    Raises:
+        BadInput: if a file of that name is not a preview.
+    """
+    claim(run.preview, "is no preview of a run", _is_preview)
+    content = BytesIO()
+    info = PngInfo()
+    info.add_text("Title", TITLE)
+    preview(images, name, options).save(content, "PNG", pnginfo=info)
+    write_atomically(run.preview, content.getvalue())
+
+
+def _is_preview(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Title") == TITLE
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def preview(images: Images, name: str, options: ReadOptions) -> Image.Image:
+    """A picture of some images.
+
+    Originals stand beside what the network sees where images were brought to another size.
     """
     size = options.height_and_width
-    if size is not None:
-        some = list(_originals(source, options, len(images)))
-        if any(look.size != size for look in some):
-            title = f"some images of {source}: as they are, what {options.fit} keeps of them in a frame, and as they are read"
-            return draw([show(look, size, (options.fit,)) for look in some], title)
-    return draw(
-        list(_as_read(images)),
-        f"{min(PICTURED, len(images))} of the {len(images):,} images of {source}, as they are read",
-    )
-
-
-def _originals(source: str, options: ReadOptions, count: int) -> Iterator[Look]:
-    """Some of ``count`` images as they are stored, opened again; of an archive or a table some of the first."""
-    found = list_images(source, options)
-    if isinstance(found, Images):
-        chosen: Images | Listing = found.at(_rows(len(found)))
-    else:
-        entries = found.entries()
-        count = count if isinstance(entries, Sequence) else min(count, MOST_PASSED)
-        passed = enumerate(islice(entries, count))
-        chosen = replace(
-            found, entries=lambda: (entry for number, entry in passed if evenly(number, count))
+    originals = list(_originals(images)) if size is not None else []
+    if any(image.size != size for image in originals):
+        title = (
+            f"some images of {name}: as they are, what {options.fit} keeps of them in a frame, and "
+            "as they are read"
         )
-    yield from (look for look in looks(chosen) if isinstance(look, Look))
+        shown = [sheet_image(image, size, (options.fit,)) for image in originals]
+        return contact_sheet(shown, title)
+    count = min(PICTURED, len(images))
+    title = f"{count} of the {len(images):,} images of {name}, as they are read"
+    return contact_sheet(list(_as_read(images)), title)
 
 
-def _rows(count: int) -> Tensor:
-    return torch.tensor([number for number in range(count) if evenly(number, count)])
+def _originals(images: Images) -> Iterator[ExaminedImage]:
+    """Some images as they are stored, opened again.
+
+    Of an archive or a table they are among the first.
+    """
+    original = images.original
+    if original is None:
+        return
+    if isinstance(original, Images):
+        chosen: Images | Listing = original.at(_selected_rows(len(original)))
+    else:
+        chosen = _selected_entries(original, len(images))
+    yield from (image for image in examine(chosen) if isinstance(image, ExaminedImage))
 
 
-def _as_read(images: Images) -> Iterator[Shown]:
-    for row in _rows(len(images)).tolist():
+def _selected_entries(listing: Listing, count: int) -> Listing:
+    """A listing of some of the entries."""
+    entries = listing.entries()
+    limit = count if isinstance(entries, Sequence) else min(count, MOST_ENTRIES)
+    numbered = enumerate(islice(entries, limit))
+    selected = (entry for number, entry in numbered if is_selected(number, limit))
+    return replace(listing, entries=lambda: selected)
+
+
+def _selected_rows(count: int) -> Tensor:
+    return torch.tensor([number for number in range(count) if is_selected(number, count)])
+
+
+def _as_read(images: Images) -> Iterator[SheetImage]:
+    for row in _selected_rows(len(images)).tolist():
         label = "" if images.labels is None else images.classes[int(images.labels[row])]
-        yield show(Look("", "", label, images.pixels[row].permute(1, 2, 0).numpy()), None, ())
+        pixels = images.pixels[row].permute(1, 2, 0).numpy()
+        yield sheet_image(ExaminedImage("", "", label, pixels), None, ())

@@ -14,7 +14,10 @@ VALUES = np.arange(256) / 127.5 - 1  # of bytes in the range networks work in
 
 @dataclass
 class Histogram:
-    """How often each channel has each byte. Grey images count for every channel once a colour image has come."""
+    """How often each channel has each byte.
+
+    Grey images count for every channel once a colour image has come.
+    """
 
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((1, 256), np.int64))
     """``[C, 256]``."""

@@ -1,4 +1,4 @@
-"""One pass over a data set: what there is, what is broken, and statistics of the images as they are read."""
+"""A survey of a data set: its images, which are broken, and statistics of the images as read."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.data.decoding import DAMAGE, Pixels
+from multistage_diffusion.data.examine import (
+    BrokenImage,
+    ExaminedImage,
+    examine,
+    orientation,
+)
 from multistage_diffusion.data.fitting import fitted
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.labels import numbered, read_labels
@@ -17,15 +23,15 @@ from multistage_diffusion.data.options import Fit, ReadOptions
 from multistage_diffusion.data.sources.listing import Label, Listing
 from multistage_diffusion.data.sources.load import list_images
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.inspection.contact_sheet import SheetImage, sheet_image
 from multistage_diffusion.inspection.duplicates import digest, thumbnail
-from multistage_diffusion.inspection.looks import Broken, Look, evenly, looks, orientation
-from multistage_diffusion.inspection.propose import Size, propose_size
-from multistage_diffusion.inspection.sheet import Shown, show
+from multistage_diffusion.inspection.proposal import Size, propose_size
+from multistage_diffusion.inspection.selection import is_selected
 from multistage_diffusion.inspection.statistics import Histogram
 
-__all__ = ["Survey", "Watch", "survey"]
+__all__ = ["Progress", "Survey", "survey"]
 
-Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 FITS: tuple[Fit, ...] = ("center-crop", "resize", "pad")
 PART_BYTES = 160 << 20  # of images kept for the closed form: all of CIFAR-10
 ROTATED = 5  # EXIF orientations from here on exchange height and width
@@ -33,61 +39,61 @@ ROTATED = 5  # EXIF orientations from here on exchange height and width
 
 @dataclass
 class Survey:
-    """What was seen. Lists have an entry for each image that could be decoded."""
+    """What is in a source. Lists have an entry for each image that could be decoded."""
 
+    name: str
+    """The source as the user named it."""
     source: str
+    """The source as messages call it."""
     options: ReadOptions
-    """With these the images were read; the size is the one asked for, or proposed, or none."""
+    """How images were read; the size is the one asked for, or proposed, or none."""
     expected: int
     """Images in the source, broken ones among them."""
     notes: tuple[str, ...] = ()
     """About the source, in words."""
     classes: tuple[str, ...] = ()
     """Names of classes that the source gives."""
-    broken: list[Broken] = field(default_factory=list)
+    broken: list[BrokenImage] = field(default_factory=list)
     sizes: Counter[Size] = field(default_factory=Counter)
     """Heights and widths as they are stored."""
     examples: dict[Size, str] = field(default_factory=dict)
     """The first image of each size."""
     modes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How images are stored, and what reading did to them."""
+    """How images are stored, and what reading changed."""
     names: list[str] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     thumbnails: list[Pixels] = field(default_factory=list)
     histogram: Histogram = field(default_factory=Histogram)
     """Of the images as they are read."""
-    shown: list[Shown] = field(default_factory=list)
-    """Some images, spread evenly, for pictures."""
+    shown: list[SheetImage] = field(default_factory=list)
+    """Some images, spread evenly, for the contact sheet."""
     part: list[Pixels] = field(default_factory=list)
     """Some images as they are read, spread evenly, for the closed form."""
 
-    def add(self, number: int, look: Look) -> None:
+    def add(self, number: int, image: ExaminedImage) -> None:
         """Adds the image with this number in the source."""
-        self.sizes[look.size] += 1
-        self.examples.setdefault(look.size, look.where)
-        self.modes[look.mode, look.done] += 1
-        self.names.append(look.where)
-        self.labels.append(look.label)
-        self.digests.append(digest(look.pixels))
-        self.thumbnails.append(thumbnail(look.pixels))
+        self.sizes[image.size] += 1
+        self.examples.setdefault(image.size, image.where)
+        self.modes[image.mode, image.changes] += 1
+        self.names.append(image.where)
+        self.labels.append(image.label)
+        self.digests.append(digest(image.pixels))
+        self.thumbnails.append(thumbnail(image.pixels))
         size = self.options.height_and_width
-        pixels = look.pixels if size is None else fitted(look.pixels, size, self.options.fit)
+        pixels = image.pixels if size is None else fitted(image.pixels, size, self.options.fit)
         self.histogram.add(pixels)
-        if evenly(number, self.expected):
-            self.shown.append(
-                show(replace(look, label=self._class(look.label)), size, self._fits())
-            )
-        if evenly(number, self.expected, PART_BYTES // pixels.size):
+        if is_selected(number, self.expected):
+            named = replace(image, label=self._class(image.label))
+            self.shown.append(sheet_image(named, size, self._fits()))
+        if is_selected(number, self.expected, PART_BYTES // pixels.size):
             self.part.append(pixels)
 
     def _class(self, label: Label) -> Label:
         """The name of a class where only its number is given."""
-        return (
-            self.classes[label]
-            if isinstance(label, int) and 0 <= label < len(self.classes)
-            else label
-        )
+        if isinstance(label, int) and 0 <= label < len(self.classes):
+            return self.classes[label]
+        return label
 
     def _fits(self) -> tuple[Fit, ...]:
         """The ways to bring images to size, the chosen one first; none where they keep theirs."""
@@ -101,10 +107,10 @@ class Survey:
 
     def part_images(self) -> Images:
         """The part of the images that was kept for the closed form."""
-        rows = [np.broadcast_to(pixels, (*pixels.shape[:2], self.shape[0])) for pixels in self.part]
-        return Images(
-            torch.from_numpy(np.stack(rows).transpose(0, 3, 1, 2).copy()), source=self.source
-        )
+        channels = self.shape[0]
+        rows = [np.broadcast_to(pixels, (*pixels.shape[:2], channels)) for pixels in self.part]
+        stacked = np.stack(rows).transpose(0, 3, 1, 2).copy()
+        return Images(torch.from_numpy(stacked), source=self.source)
 
     def numbered_labels(self) -> tuple[Tensor | None, tuple[str, ...]]:
         """The labels as numbers and the names of the classes, as a run reads them.
@@ -115,49 +121,69 @@ class Survey:
         return numbered(self.labels, self.names, self.classes)
 
 
-def survey(source: str, options: ReadOptions, watch: Watch = lambda items, *_: items) -> Survey:
+def survey(
+    source: str, options: ReadOptions, progress: Progress = lambda items, *_: items
+) -> Survey:
     """Looks at every image of a source, one after the other.
 
-    Sizes come first, from the headers alone: where they differ and none is asked for, or where they are larger than the presets
-    are for, images are read in the size that is proposed.
+    Where sizes differ and none is asked for, or where they are larger than the presets are for,
+    images are read in a size that is proposed; it comes from the headers alone.
 
     Args:
         source: as for ``load``.
         options: how images are read.
-        watch: passes items on, and may show how far they have come: the items, what they are, how many there are.
+        progress: passes items on, and may show how far they have come; it is given the items, a
+            label and their number.
 
     Raises:
-        BadInput: if there is nothing to look at.
+        BadInput: if there is no image that can be decoded.
     """
-    sizes = _sizes(list_images(source, options), watch)
-    proposed = (
-        None
-        if options.size
-        else propose_size(Counter({size: n for size, n in sizes.items() if all(size)}))
+    listed = list_images(source, options)
+    sizes = _sizes(listed, progress)
+    result = Survey(
+        name=source,
+        source=listed.source,
+        options=_with_proposed_size(options, sizes),
+        expected=sizes.total(),
+        notes=listed.notes,
+        classes=listed.classes,
     )
-    read = replace(options, size=proposed) if proposed else options
-    found, total = list_images(source, options), sizes.total()
-    seen = Survey(found.source, read, total, found.notes, found.classes)
     given = read_labels(options.labels) if options.labels else None
-    for number, look in enumerate(watch(looks(found), "images", total)):
-        if isinstance(look, Broken):
-            seen.broken.append(look)
+    images = progress(examine(listed), "images", result.expected)
+    for number, image in enumerate(images):
+        if isinstance(image, BrokenImage):
+            result.broken.append(image)
         else:
-            seen.add(number, look if given is None else replace(look, label=given.get(look.name)))
-    if not seen.names:
+            labelled = image if given is None else replace(image, label=given.get(image.name))
+            result.add(number, labelled)
+    _check(result)
+    return result
+
+
+def _with_proposed_size(options: ReadOptions, sizes: Counter[Size]) -> ReadOptions:
+    """Options with a size: the one asked for, or proposed, or none."""
+    if options.size:
+        return options
+    readable = Counter({size: count for size, count in sizes.items() if all(size)})
+    proposed = propose_size(readable)
+    return replace(options, size=proposed) if proposed else options
+
+
+def _check(result: Survey) -> None:
+    if not result.names:
+        first = result.broken[0]
         raise BadInput(
-            f"All {total} images of {source} are broken; the first is {seen.broken[0].where}: {seen.broken[0].reason}."
+            f"All {result.expected} images of {result.name} are broken; the first is "
+            f"{first.where}: {first.reason}."
         )
-    return seen
 
 
-def _sizes(found: Listing | Images, watch: Watch) -> Counter[Size]:
+def _sizes(listed: Listing | Images, progress: Progress) -> Counter[Size]:
     """Heights and widths as headers give them; images with a broken header count as 0x0."""
-    if isinstance(found, Images):
-        return Counter({found.shape[1:]: len(found)})
-    return Counter(
-        _header_size(entry.open) for entry in watch(found.entries(), "headers", found.count())
-    )
+    if isinstance(listed, Images):
+        return Counter({listed.shape[1:]: len(listed)})
+    entries = progress(listed.entries(), "headers", listed.count())
+    return Counter(_header_size(entry.open) for entry in entries)
 
 
 def _header_size(opened: Callable[[], Any]) -> Size:

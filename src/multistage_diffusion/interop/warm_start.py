@@ -1,7 +1,8 @@
 """From a unified network to a multi-stage one, so that training does not begin anew.
 
-The encoder is kept. Every decoder is made of the unified one: of the same width, it is the same; a narrower one gets the first
-channels; in a wider one the additional channels are fresh and are not listened to at first.
+The encoder is kept. Every decoder is made of the unified one: of the same width, it is the same; a
+narrower one gets the first channels; in a wider one the additional channels are fresh and are not
+listened to at first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,8 @@ def _kept_inputs(decoder: Any, skips: Sequence[int]) -> Iterator[tuple[str, int]
 
 
 def _copy(tensor: Tensor, given: Tensor, kept: int) -> None:
-    """Copies what fits: outputs and inputs from the first on, and the last ``kept`` inputs as they are.
+    """Copies what fits: outputs and inputs from the first on, and the last ``kept`` inputs as they
+    are.
 
     Additional inputs are not listened to; additional outputs stay as they are.
     """

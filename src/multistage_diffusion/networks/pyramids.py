@@ -28,9 +28,10 @@ class InputStep(nn.Module):
 
     def __init__(self, inputs: int, channels: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.channels = channels
         self.residual = config.input_pyramid == "residual"
         self.scale = residual_scale(config)
+        self.down: PyramidConv | Resampling
+        self.join: nn.Module
         if self.residual:
             self.down = PyramidConv(inputs, channels, "down", config.resample_filter)
             self.join = nn.Identity()
@@ -109,6 +110,8 @@ class ResidualStep(nn.Module):
     def __init__(self, below: int, channels: int, config: NetworkConfig) -> None:
         super().__init__()
         self.scale = residual_scale(config)
+        self.norm: nn.Module
+        self.up: nn.Module
         if below:
             self.norm = nn.Identity()
             self.up = PyramidConv(below, channels, "up", config.resample_filter)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from multistage_diffusion.conditions import UNCONDITIONAL, Conditions
+from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.decoder import Decoder, decoder_attention
@@ -57,7 +57,7 @@ class StagedUNet(nn.Module):
         x: Tensor,
         c_noise: Tensor,
         counts: Sequence[int],
-        conditions: Conditions = UNCONDITIONAL,
+        conditions: Conditions = NO_CONDITIONS,
         *,
         force_stages: Collection[int] = (),
     ) -> Tensor:

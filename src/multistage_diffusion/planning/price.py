@@ -1,4 +1,6 @@
-"""What a run will cost, before it is paid: multiply-accumulates, bytes and, measured for a few seconds, time."""
+"""What a run will cost, before it is paid: multiply-accumulates, bytes and, measured for a few
+seconds, time.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -23,25 +25,28 @@ class Price:
     """Of each stage."""
     share: list[float]
     """Share of each stage in the training images."""
-    evaluations: dict[SolverName, list[int]]
+    evaluations: dict[str, list[int]]
     """Evaluations of each stage for one sample, by solver."""
     parameters: int
     """Of the whole network."""
     activations: list[int]
-    """Bytes that one training image of each stage keeps for the backward pass, in the run's number format."""
+    """Bytes that one training image of each stage keeps for the backward pass, in the run's number
+    format."""
     speed: Speed | None
     """Measured on this machine, if so asked for."""
 
     @property
     def training_macs(self) -> float:
-        """Multiply-accumulates for one training image, forward and backward, in the mean over stages."""
+        """Multiply-accumulates for one training image, forward and backward, averaged over
+        the stages.
+        """
         return sum(
             share * cost.training_macs for share, cost in zip(self.share, self.costs, strict=True)
         )
 
     @property
     def image_bytes(self) -> float:
-        """Activation bytes for one training image, in the mean over stages."""
+        """Activation bytes for one training image, averaged over the stages."""
         return sum(share * size for share, size in zip(self.share, self.activations, strict=True))
 
     def sample_macs(self, solver: SolverName) -> int:

@@ -1,4 +1,6 @@
-"""How fast this machine trains and evaluates a network: short measurements, for an estimate of a whole run."""
+"""How fast this machine trains and evaluates a network: short measurements, for an estimate of a
+whole run.
+"""
 
 import statistics
 import time
@@ -40,14 +42,15 @@ def measure_speed(
     """Measures on batches of one stage at a time.
 
     Args:
-        config: the run; its precision is used, and its batch size unless a step would take longer than ``seconds``.
+        config: the run; its precision is used, and its batch size unless a step would take longer
+            than ``seconds``.
         device: where to compute.
         seconds: about how long each of the measurements may take, a few for each stage.
     """
     denoiser = set_compute_dtype(
         build_denoiser(config.model).to(device), dtype_of(config.training.precision)
     )
-    state = State.begin(denoiser, config.training)
+    state = State.initial(denoiser, config.training)
     training, sampling = [], []
     for stage in range(len(denoiser.stages)):
         batches = [
@@ -74,7 +77,7 @@ def _batch(
     device: torch.device | str,
     layout: torch.memory_format,
 ) -> Batch:
-    """Images, levels, noise and conditions in one stage."""
+    """Images, levels, noise and labels in one stage."""
     schedule, stages = SCHEDULES[config.model.schedule], Stages(config.model.boundaries)
     low, high = stages.bounds(stage)
     inside = (
@@ -83,7 +86,7 @@ def _batch(
     ) / 2
     y = torch.zeros(size, *config.model.shape, device=device).to(memory_format=layout)
     labels = torch.zeros(size, dtype=torch.long, device=device) if config.model.classes else None
-    return y, schedule.sigma(inside).expand(size), torch.randn_like(y), Conditions(labels=labels)
+    return y, schedule.sigma(inside).expand(size), torch.randn_like(y), Conditions(labels)
 
 
 def _per_image(work: Callable[[Batch], object], batches: list[Batch], seconds: float) -> float:
@@ -99,7 +102,9 @@ def _per_image(work: Callable[[Batch], object], batches: list[Batch], seconds: f
 
 
 def _median(work: Callable[[], object], seconds: float) -> float:
-    """Median time of at least three calls, and more while there is time, after one that is not counted."""
+    """Median time of at least three calls, and more while there is time, after one that is not
+    counted.
+    """
     work()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:

@@ -1,11 +1,14 @@
-"""Named settings to start from. Every one of them can be overridden, in Python with ``dataclasses.replace``."""
+"""Named settings to start from.
 
-from multistage_diffusion.presets.configure import choose_stages, plan_run, preset_model
+Every one of them can be overridden, in Python with ``dataclasses.replace``.
+"""
+
+from multistage_diffusion.presets.configure import choose_stages, configure_run, preset_model
 from multistage_diffusion.presets.paper import PAPER
 from multistage_diffusion.presets.preset import Preset
 from multistage_diffusion.presets.small import SMALL
 
-__all__ = ["ABOUT_PRESETS", "PRESETS", "Preset", "choose_stages", "plan_run", "preset_model"]
+__all__ = ["ABOUT_PRESETS", "PRESETS", "Preset", "choose_stages", "configure_run", "preset_model"]
 
 PRESETS: dict[str, Preset] = {name: preset for name, (_, preset) in {**SMALL, **PAPER}.items()}
 """The presets by name."""

@@ -1,34 +1,40 @@
-"""The networks of the paper on its three bases, with the recipes of the bases, to the last parameter.
+"""The networks of the paper on its three bases, with the recipes of the bases.
 
-Each has a unified twin, the base as it was, and a separate one, a whole network for each stage.
+They are exact to the last parameter. Each has a unified twin, which is the base as it was, and a
+separate one, a whole network for each stage.
 
 Where release and paper, or release and base, disagree:
 
-- Boundaries are the release's numbers. EDM's second one, 7.6577, is t = 0.636 where the paper says 0.631; it is kept since the
-  published results come from it. No others are published for CelebA-32.
-- Group normalisations have at most 16 groups in the release's EDM and DPM-Solver networks, so that width 16 works, and in its
-  baselines too. The multi-stage presets keep 16; the unified and separate twins have the 32 of their bases.
-- In the release's latent diffusion only the first decoder has attention (``decoder_attention``). ``ldm-celebahq256`` keeps
-  that, for its parameter count and weights; ``ldm-256`` has attention in every decoder: new work should start from it.
-- The paper's command for EDM has batches of 128 images. The presets keep EDM's 512, for which its learning rate, warm-up and
-  averaging were chosen.
-- Images of all noise levels are mixed in a batch, by their shares in the density; the release gives a batch to one stage.
+- Boundaries are the release's numbers. EDM's second one, 7.6577, is t = 0.636 where the paper says
+  0.631; it is kept because the published results come from it. No others are published for
+  CelebA-32.
+- Group normalisations have at most 16 groups in the release's EDM and DPM-Solver networks, so that
+  width 16 works, and in its baselines too. The multi-stage presets keep 16; the unified and
+  separate twins have the 32 of their bases.
+- In the release's latent diffusion only the first decoder has attention (``decoder_attention``).
+  ``ldm-celebahq256`` keeps that, for its parameter count and weights; ``ldm-256`` has attention in
+  every decoder: new work should start from it.
+- The paper's command for EDM has batches of 128 images. The presets keep EDM's 512, for which its
+  learning rate, warm-up and averaging were chosen.
+- Images of all noise levels are mixed in a batch, by their shares in the density; the release
+  gives a batch to one stage.
 """
 
-from dataclasses import replace
-
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.networks.config import NetworkConfig
-from multistage_diffusion.presets.preset import Preset
+from multistage_diffusion.presets.preset import DiffusionConfig, Preset
 from multistage_diffusion.schedule import DDPM, VP
 from multistage_diffusion.training.config import TrainingConfig
 
 __all__ = ["DPM_CIFAR10", "EDM_CIFAR10", "LDM_256", "PAPER"]
 
 EDM_CIFAR10 = Preset(
-    schedule="edm",
-    preconditioning="edm",
-    sigma_data=0.5,
-    boundaries=(2.5103, 7.6577),
+    diffusion=DiffusionConfig(
+        schedule="edm",
+        preconditioning="edm",
+        sigma_data=0.5,
+        boundaries=(2.5103, 7.6577),
+    ),
     network=NetworkConfig(
         encoder_widths=(128,),
         decoder_widths=(192, 128, 16),
@@ -39,7 +45,8 @@ EDM_CIFAR10 = Preset(
         groups=16,
         augment_channels=9,
     ),
-    training=TrainingConfig(
+    training=replace_settings(
+        TrainingConfig(),
         images=200_000_000,
         batch_size=512,
         learning_rate=1e-3,
@@ -55,9 +62,11 @@ EDM_CIFAR10 = Preset(
 )
 
 DPM_CIFAR10 = Preset(
-    schedule="vp",
-    preconditioning="vp",
-    boundaries=(float(VP().from_clock(0.4420)), float(VP().from_clock(0.6308))),
+    diffusion=DiffusionConfig(
+        schedule="vp",
+        preconditioning="vp",
+        boundaries=(float(VP().from_clock(0.4420)), float(VP().from_clock(0.6308))),
+    ),
     network=NetworkConfig(
         encoder_widths=(128,),
         decoder_widths=(192, 128, 16),
@@ -70,7 +79,8 @@ DPM_CIFAR10 = Preset(
         resample_filter=(1, 3, 3, 1),
         input_pyramid="residual",
     ),
-    training=TrainingConfig(
+    training=replace_settings(
+        TrainingConfig(),
         images=57_600_000,  # 450,000 iterations
         batch_size=128,
         learning_rate=2e-4,
@@ -85,9 +95,11 @@ DPM_CIFAR10 = Preset(
 )
 
 LDM_256 = Preset(
-    schedule="ddpm",
-    preconditioning="ddpm",
-    boundaries=(float(DDPM().from_clock(441.5)), float(DDPM().from_clock(630.5))),
+    diffusion=DiffusionConfig(
+        schedule="ddpm",
+        preconditioning="ddpm",
+        boundaries=(float(DDPM().from_clock(441.5)), float(DDPM().from_clock(630.5))),
+    ),
     shape=(3, 64, 64),
     network=NetworkConfig(
         encoder_widths=(224,),
@@ -105,7 +117,8 @@ LDM_256 = Preset(
         embedding="sinusoidal",
         label_embedding="after",
     ),
-    training=TrainingConfig(
+    training=replace_settings(
+        TrainingConfig(),
         images=8_160_000,  # 170,000 iterations
         batch_size=48,
         optimizer="adamw",
@@ -124,18 +137,13 @@ LDM_256 = Preset(
 def _unified(preset: Preset) -> Preset:
     """One decoder as wide as the encoder."""
     width = preset.network.encoder_widths
-    return replace(
-        preset, boundaries=(), network=replace(preset.network, decoder_widths=width, groups=32)
-    )
+    return replace_settings(preset, boundaries=(), decoder_widths=width, groups=32)
 
 
 def _separate(preset: Preset) -> Preset:
     """A unified network for each stage."""
     widths = preset.network.encoder_widths * len(preset.network.decoder_widths)
-    return replace(
-        preset,
-        network=replace(preset.network, encoder_widths=widths, decoder_widths=widths, groups=32),
-    )
+    return replace_settings(preset, encoder_widths=widths, decoder_widths=widths, groups=32)
 
 
 def _with_twins(
@@ -151,9 +159,7 @@ def _with_twins(
     }
 
 
-_RELEASED_LDM = replace(
-    LDM_256, network=replace(LDM_256.network, decoder_attention="first-decoder")
-)
+_RELEASED_LDM = replace_settings(LDM_256, decoder_attention="first-decoder")
 
 PAPER: dict[str, tuple[str, Preset]] = {
     **_with_twins("edm-cifar10", "EDM on CIFAR-10", EDM_CIFAR10, EDM_CIFAR10),

@@ -10,15 +10,16 @@ from multistage_diffusion.preconditioning import PreconditioningName
 from multistage_diffusion.schedule import ScheduleName
 from multistage_diffusion.training.config import TrainingConfig
 
-__all__ = ["Preset"]
+__all__ = ["DiffusionConfig", "Preset"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A model and the way to train it, but for the data and its stages."""
+class DiffusionConfig:
+    """What is learned at which noise levels."""
 
     schedule: ScheduleName = "vp"
-    """Density of the noise levels in training: vp draws t uniformly, edm draws log sigma from N(-1.2, 1.2)."""
+    """Density of the noise levels in training: vp draws t uniformly, edm draws log sigma from
+    N(-1.2, 1.2)."""
     preconditioning: PreconditioningName = "vp"
     """What the network predicts: the noise (vp, ddpm), or EDM's mixture of noise and image."""
     sigma_data: float | None = None
@@ -26,8 +27,16 @@ class Preset:
     conditional: bool = False
     """Train a class-conditional model, if the data has labels."""
     boundaries: tuple[float, ...] = ()
-    """Noise levels between the stages where no stages file is given and there are several decoders."""
+    """Noise levels between the stages where no stages file is given and there are several
+    decoders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A model and how to train it, except for the data and its stages."""
+
+    training: TrainingConfig
+    diffusion: DiffusionConfig
+    network: NetworkConfig
     shape: Annotated[tuple[int, int, int], tyro.conf.Suppress] = (3, 32, 32)
     """Channels, height and width of the images it is meant for; a run takes those of its data."""
-    network: NetworkConfig
-    training: TrainingConfig

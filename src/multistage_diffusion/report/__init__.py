@@ -1,5 +1,5 @@
 """Reports."""
 
-from multistage_diffusion.report.page import render
+from multistage_diffusion.report.page import is_report, render
 
-__all__ = ["render"]
+__all__ = ["is_report", "render"]

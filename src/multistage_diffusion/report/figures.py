@@ -10,16 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from multistage_diffusion.report.colours import BAND, GRID, INK, stage_colour
 from multistage_diffusion.training.monitoring.records import Record
 
 __all__ = ["learned_figure", "loss_figure", "stages_figure"]
 
 BIN = 8  # losses in a point
-COLOURS = ("#0b6e99", "#d9730d", "#6b4f9e", "#3f8f4f", "#b8405e", "#7a6a2b")
 
 
 def stages_figure(stages: dict[str, Any]) -> str:
-    """The curves the stages were found from, the stages and the intervals of their boundaries, over the noise level.
+    """The curves the stages were found from, the stages and the intervals of their boundaries, over
+    the noise level.
 
     Args:
         stages: contents of a stages file with curves.
@@ -39,7 +40,7 @@ def stages_figure(stages: dict[str, Any]) -> str:
     for stage in range(len(edges) - 1):
         _mark_stage(axes, stage, edges, shade=0.0 if "cosines" in curves else 0.12)
     for low, high in stages.get("ci95", []):
-        axes.axvspan(low, high, color="#333333", alpha=0.35, lw=0)
+        axes.axvspan(low, high, color=BAND, alpha=0.35, lw=0)
     axes.set(xscale="log", xlabel="noise level sigma", xlim=(sigma[0], sigma[-1]))
     return _svg(figure)
 
@@ -51,11 +52,11 @@ def _agreement(figure: Figure, axes: Axes, stages: dict[str, Any]) -> None:
         axes.plot(
             curves["sigma"],
             curves[f"{name}_noise_agreement"],
-            color="#111111",
+            color=INK,
             ls=style,
             label=label,
         )
-    axes.axhline(stages["parameters"]["alpha"], color="#999999", lw=0.8, ls=":")
+    axes.axhline(stages["parameters"]["alpha"], color=GRID, lw=0.8, ls=":")
     axes.set(ylabel="share of pixels", ylim=(0, 1.02))
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
@@ -69,7 +70,9 @@ def _cosines(
 
 
 def loss_figure(records: Sequence[Record]) -> str:
-    """Loss over images, a panel for each stage: training, averaged weights on the probe, optimal denoiser on the probe."""
+    """Loss over images, a panel for each stage: training, averaged weights on the probe, optimal
+    denoiser on the probe.
+    """
     count = len(records[0].probe_loss)
     figure = Figure(figsize=(max(4.5, 3.3 * count), 3.4), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
@@ -85,7 +88,7 @@ def loss_figure(records: Sequence[Record]) -> str:
 
 
 def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], stage: int) -> None:
-    colour = COLOURS[stage % len(COLOURS)]
+    colour = stage_colour(stage)
     training = [np.nan if (loss := record.loss[stage]) is None else loss for record in records]
     marker = "o" if len(images) == 1 else None
     axes.plot(
@@ -99,7 +102,7 @@ def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], st
         label="averaged weights, probe",
     )
     axes.axhline(
-        records[-1].optimal_loss[stage], color="#111111", ls="--", label="optimal denoiser, probe"
+        records[-1].optimal_loss[stage], color=INK, ls="--", label="optimal denoiser, probe"
     )
     if records[-1].held_out_loss:
         held = [
@@ -110,7 +113,7 @@ def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], st
         )
     if records[-1].zero_loss:
         axes.axhline(
-            records[-1].zero_loss[stage], color="#999999", lw=0.8, ls=":", label="untrained network"
+            records[-1].zero_loss[stage], color=GRID, lw=0.8, ls=":", label="untrained network"
         )
     axes.set(
         title=f"stage {stage + 1}",
@@ -124,7 +127,9 @@ def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], st
 def _limits(
     training: Sequence[float], records: Sequence[Record], stage: int
 ) -> tuple[float, float]:
-    """Room for the curves; an optimum that is nearly zero, as in memorised data, does not squeeze them flat."""
+    """Room for the curves; an optimum that is nearly zero, as in memorised data, does not squeeze
+    them flat.
+    """
     seen = np.array([*training, *(record.probe_loss[stage] for record in records)])
     seen = seen[np.isfinite(seen) & (seen > 0)]
     if not len(seen):
@@ -136,7 +141,8 @@ def _limits(
 def learned_figure(
     learned: dict[str, Any], boundaries: Sequence[float], training: Sequence[float | None]
 ) -> str:
-    """The learned loss over the noise level, beside losses of training and on the probe, with the stages.
+    """The learned loss over the noise level, beside losses of training and on the probe, with the
+    stages.
 
     Args:
         learned: contents of a run's ``uncertainty.json``.
@@ -145,11 +151,11 @@ def learned_figure(
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes, edges = figure.subplots(), [learned["sigma"][0], *boundaries, learned["sigma"][-1]]
-    axes.plot(learned["sigma"], learned["loss"], color="#111111", label="learned, exp u(sigma)")
+    axes.plot(learned["sigma"], learned["loss"], color=INK, label="learned, exp u(sigma)")
     sigma, losses = np.array(learned["probe"]["sigma"]), np.array(learned["probe"]["loss"])
     stage_of = np.searchsorted(boundaries, sigma, side="right")
     for stage, loss in enumerate(training):
-        colour = COLOURS[stage % len(COLOURS)]
+        colour = stage_colour(stage)
         level, mean = (_in_bins(values[stage_of == stage]) for values in (np.log(sigma), losses))
         axes.plot(np.exp(level), mean, "o", ms=5, color=colour, label="averaged weights, probe")
         axes.plot(
@@ -180,8 +186,10 @@ def _in_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _mark_stage(axes: Axes, stage: int, edges: Sequence[float], shade: float = 0.12) -> None:
-    """The span of a stage and its name above it, on an axis that is logarithmic from the first edge to the last."""
-    start, stop, colour = edges[stage], edges[stage + 1], COLOURS[stage % len(COLOURS)]
+    """The span of a stage and its name above it, on an axis that is logarithmic from the first edge
+    to the last.
+    """
+    start, stop, colour = edges[stage], edges[stage + 1], stage_colour(stage)
     axes.axvspan(start, stop, color=colour, alpha=shade, lw=0)
     middle = np.log(start * stop / edges[0] ** 2) / np.log(edges[-1] / edges[0]) / 2
     axes.text(

@@ -11,19 +11,24 @@ from typing import Any
 
 import jinja2
 
-from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.config import to_json
+from multistage_diffusion.cost import StageCost, stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation import StageCost, stage_costs, total_parameters
 from multistage_diffusion.files import read_json
+from multistage_diffusion.report import colours
 from multistage_diffusion.report.figures import learned_figure, loss_figure, stages_figure
+from multistage_diffusion.run import Run
+from multistage_diffusion.sampling.folder import SampleFolder
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.batches.levels import stage_shares
-from multistage_diffusion.training.config import RunConfig
+from multistage_diffusion.training.config import RunConfig, read_run_config
 from multistage_diffusion.training.learned_weight import read_curve
-from multistage_diffusion.training.monitoring.overfitting import over_fitting
+from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.records import Record, read_records
 
-__all__ = ["render"]
+__all__ = ["is_report", "render"]
+
+MARK = "multistage diffusion</title>"
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Section:
 
 
 def render(runs: Sequence[Path]) -> str:
-    """The page.
+    """The page about the runs in these folders.
 
     Raises:
         BadInput: if a folder holds no run, or a file of it is damaged.
@@ -69,89 +74,99 @@ def render(runs: Sequence[Path]) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    template = environment.from_string(
-        files("multistage_diffusion.report").joinpath("page.html").read_text()
-    )
-    return template.render(sections=[_section(run) for run in runs])
+    text = files("multistage_diffusion.report").joinpath("page.html").read_text()
+    sections = [_section(Run(run)) for run in runs]
+    return environment.from_string(text).render(sections=sections, colours=colours)
 
 
-def _section(run: Path) -> Section:
-    if not (run / "config.json").exists():
+def is_report(path: Path) -> bool:
+    """Whether a file is a report that ``render`` made."""
+    return path.is_file() and MARK in path.read_text(errors="replace")
+
+
+def _section(run: Run) -> Section:
+    if not run.begun:
         raise BadInput(
-            f"{run} holds no run: there is no config.json in it (multistage train makes one)."
+            f"{run.path} holds no run: there is no config.json in it (multistage train makes one)."
         )
-    config = from_json(RunConfig, read_json(run / "config.json"))
-    records, learned = read_records(run), read_curve(run)
-    rows = _rows(config, records[-1] if records else None)
+    config = read_run_config(read_json(run.config))
+    records = read_records(run)
+    last = records[-1] if records else None
+    learned = read_curve(run)
+    rows = _rows(config, last)
     return Section(
-        name=str(run),
+        name=str(run.path),
         config=config,
         rows=rows,
         mean_macs=sum(row.share * row.cost.macs for row in rows),
         parameters=total_parameters(config.model),
-        last=records[-1] if records else None,
+        last=last,
         remarks=_remarks(records),
-        stages_svg=_stages_svg(run / "stages.json"),
+        stages_svg=_stages_svg(run),
         loss_svg=loss_figure(records) if records else None,
-        learned_svg=learned_figure(learned, config.model.boundaries, records[-1].loss)
-        if learned and records
-        else None,
+        learned_svg=_learned_svg(learned, config, last),
         learned_at=learned["images"] if learned else None,
-        samples=_inline(run / "samples.png"),
-        sampled_at=read_json(note)["trained_images"]
-        if (note := run / "samples" / "samples.json").exists()
-        else None,
+        samples=_inline(run.sample_grid),
+        sampled_at=_trained_images(run),
         evaluations=_evaluations(run),
         settings=_readable(to_json(config)),
     )
 
 
-def _remarks(records: list[Record]) -> list[str]:
-    """What a person should know about how the run went."""
+def _remarks(records: Sequence[Record]) -> list[str]:
+    """Sentences on what went wrong in the run."""
     skipped = sum(record.skipped for record in records)
-    left_out = (
-        [f"{skipped} steps were left out since loss or gradient were not finite"] if skipped else []
-    )
-    return [
-        f"{sentence[0].upper()}{sentence[1:]}." for sentence in [*over_fitting(records), *left_out]
-    ]
+    sentences = overfitting(records)
+    if skipped:
+        sentences.append(f"{skipped} steps were left out since loss or gradient were not finite")
+    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences]
 
 
 def _rows(config: RunConfig, last: Record | None) -> list[StageRow]:
-    stages, shares = Stages(config.model.boundaries), stage_shares(config)
-    losses = (
-        zip(last.probe_loss, last.optimal_loss, strict=True)
-        if last
-        else [(None, None)] * len(stages)
-    )
+    stages = Stages(config.model.boundaries)
+    shares = stage_shares(config)
+    unknown = [None] * len(stages)
+    losses = last.probe_loss if last else unknown
+    optimal = last.optimal_loss if last else unknown
+    costs = stage_costs(config.model)
     return [
-        StageRow(k + 1, *stages.bounds(k), shares[k], cost, loss, optimal)
-        for k, (cost, (loss, optimal)) in enumerate(
-            zip(stage_costs(config.model), losses, strict=True)
-        )
+        StageRow(k + 1, *stages.bounds(k), shares[k], costs[k], losses[k], optimal[k])
+        for k in range(len(stages))
     ]
 
 
-def _stages_svg(path: Path) -> str | None:
-    stages = read_json(path) if path.exists() else {}
+def _stages_svg(run: Run) -> str | None:
+    stages = read_json(run.stages) if run.stages.exists() else {}
     return stages_figure(stages) if stages.get("curves") else None
+
+
+def _learned_svg(learned: Any, config: RunConfig, last: Record | None) -> str | None:
+    if not learned or last is None:
+        return None
+    return learned_figure(learned, config.model.boundaries, last.loss)
+
+
+def _trained_images(run: Run) -> int | None:
+    """The images that the model had seen whose samples are in the run."""
+    note = SampleFolder(run.samples).note
+    images: int | None = read_json(note)["trained_images"] if note.exists() else None
+    return images
 
 
 def _readable(settings: object) -> str:
     """Indented JSON with each list on one line."""
-    return re.sub(
-        r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), json.dumps(settings, indent=2)
-    )
+    text = json.dumps(settings, indent=2)
+    return re.sub(r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), text)
 
 
 def _inline(path: Path) -> str | None:
-    return (
-        "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-        if path.exists()
-        else None
-    )
+    """A PNG file as a URL that holds it."""
+    if not path.exists():
+        return None
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _evaluations(run: Path) -> list[dict[str, Any]]:
-    paths = [run / "evaluations.json", run / "samples" / "evaluations.json"]
+def _evaluations(run: Run) -> list[dict[str, Any]]:
+    """What was measured on the run and on the samples in it."""
+    paths = [run.evaluations, Run(run.samples).evaluations]
     return [result for path in paths if path.exists() for result in read_json(path)]

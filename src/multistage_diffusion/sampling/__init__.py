@@ -6,11 +6,17 @@ from multistage_diffusion.sampling.dpm import (
     dpmpp_2m,
     singlestep_orders,
 )
-from multistage_diffusion.sampling.draw import SampleOptions, evaluations_per_stage, generate
+from multistage_diffusion.sampling.draw import (
+    SampleOptions,
+    evaluations_per_stage,
+    generate,
+    generate_batches,
+)
 from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.ode import ddim, heun
-from multistage_diffusion.sampling.solvers import SOLVERS, Solver, SolverName
+from multistage_diffusion.sampling.solver import Solver
+from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
 
 __all__ = [
     "SOLVERS",
@@ -23,6 +29,7 @@ __all__ = [
     "dpmpp_2m",
     "evaluations_per_stage",
     "generate",
+    "generate_batches",
     "heun",
     "karras_grid",
     "log_snr_grid",

@@ -1,40 +1,28 @@
-"""DPM-Solver and DPM-Solver++: exponential integrators in ``lambda = -ln sigma``."""
+"""DPM-Solver and DPM-Solver++: exponential integrators in ``lambda = -ln sigma``.
+
+To add a solver of this kind, write it here and list it at the end.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 from torch import Tensor
 
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.sampling.grids import checked_steps, log_snr_grid
+from multistage_diffusion.sampling.solver import Callback, Noise, SolverEntry, ignore, steps
 
-__all__ = ["Prediction", "dpm_multistep", "dpm_singlestep", "dpmpp_2m", "singlestep_orders"]
-
-
-def dpmpp_2m(denoiser: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). Order 2, one evaluation for each step.
-
-    The exact solution for a denoiser that is linear in ``lambda = -ln sigma``, extrapolated from the last two
-    evaluations; the first step and a step to 0 are of order 1.
-    """
-    previous: tuple[float, Tensor] | None = None
-    for sigma, target in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-        denoised = estimate = denoiser(x, sigma)
-        if previous is not None and target > 0:
-            ratio = np.log(previous[0] / sigma) / np.log(sigma / target)
-            estimate = denoised + (denoised - previous[1]) / (2 * ratio)
-        x = estimate + (target / sigma) * (x - estimate)
-        previous = (sigma, denoised)
-    return x
+__all__ = ["SOLVERS", "dpm_multistep", "dpm_singlestep", "dpmpp_2m", "singlestep_orders"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a DPM-Solver holds constant over a step: the noise (DPM-Solver), or the data (DPM-Solver++).
+    """What a DPM-Solver holds constant over a step.
 
-    With ``h = ln(s / t)`` for a step from the level s to t and ``phi(z) = expm1(z)``, the first-order step is
+    DPM-Solver holds the noise, DPM-Solver++ the data. With ``h = ln(s / t)`` for a step from the
+    level s to t and ``phi(z) = expm1(z)``, the first-order step is
 
         noise:  x - t phi(h) eps,       data:  (t / s) x - phi(-h) D.
 
@@ -43,87 +31,180 @@ class Prediction:
 
     data: bool
 
-    def __call__(self, denoiser: Denoiser, x: Tensor, sigma: float) -> Tensor:
-        """The noise or the data that the denoiser predicts."""
-        denoised = denoiser(x, sigma)
+    def of(self, x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
+        """The noise or the data that a denoised image means."""
         return denoised if self.data else (x - denoised) / sigma
 
     def step(
         self, x: Tensor, s: float, t: float, value: Tensor, slope: Tensor | None = None
     ) -> Tensor:
-        """The exact step for a prediction that is ``value``, plus ``slope`` times the share of h that has passed (t > 0)."""
-        base, scale = (
-            ((t / s) * x, t / s - 1) if self.data else (x, s - t)
-        )  # scale is phi(-h), or t phi(h)
+        """The exact step for a prediction that is linear in the share of h that has passed.
+
+        Args:
+            x: state at s.
+            s: noise level.
+            t: next noise level, positive if there is a slope.
+            value: the prediction at s.
+            slope: its change over the step, 0 if not given.
+        """
+        base = (t / s) * x if self.data else x
+        scale = t / s - 1 if self.data else s - t  # phi(-h), or t phi(h)
         x = base - scale * value
         if slope is None:
             return x
         h = math.log(s / t)
-        return x - (-scale / h - 1 if self.data else scale / h - t) * slope
+        weight = -scale / h - 1 if self.data else scale / h - t
+        return x - weight * slope
 
 
-def dpm_multistep(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, data: bool = False) -> Tensor:
-    """Multi-step DPM-Solver of order 2 (Lu et al. 2022); one evaluation for each step.
+def dpm_multistep(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    data: bool = False,
+    noise: Noise | None = None,
+    callback: Callback = ignore,
+    restart_at: Sequence[float] = (),
+) -> Tensor:
+    """Multistep DPM-Solver of order 2 (Lu et al. 2022); one evaluation for each step.
+
+    The prediction is extrapolated from the last two evaluations; the first step, a step after a
+    restart and a step to 0 are of order 1.
 
     Args:
-        denoiser, x, sigmas: as for every solver.
-        data: predict the data (DPM-Solver++) and not the noise (DPM-Solver).
+        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        data: predict the data (DPM-Solver++) instead of the noise (DPM-Solver).
     """
-    predict = Prediction(data)
+    prediction = Prediction(data)
     before: tuple[float, Tensor] | None = None
-    for s, t in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-        value = estimate = predict(denoiser, x, s)
-        if before is not None and t > 0:
-            estimate = value + (value - before[1]) * (
-                math.log(s / t) / (2 * math.log(before[0] / s))
-            )
-        x, before = predict.step(x, s, t, estimate), (s, value)
+    for step, s, t in steps(sigmas):
+        denoised = denoiser(x, s)
+        callback(step, s, x, denoised)
+        value = estimate = prediction.of(x, s, denoised)
+        if before is not None and t > 0 and not _restarts(before[0], s, restart_at):
+            ratio = math.log(s / t) / (2 * math.log(before[0] / s))
+            estimate = value + (value - before[1]) * ratio
+        x = prediction.step(x, s, t, estimate)
+        before = (s, value)
     return x
 
 
+def _restarts(before: float, sigma: float, restart_at: Sequence[float]) -> bool:
+    """Whether a level of a restart was crossed between two steps."""
+    return any(sigma < level <= before for level in restart_at)
+
+
+dpmpp_2m = partial(dpm_multistep, data=True)
+"""DPM-Solver++(2M) (Lu et al. 2022, algorithm 2)."""
+
+
 def singlestep_orders(evaluations: int) -> list[int]:
-    """Orders of the steps that use so many evaluations: threes, then what is left (Lu et al. 2022, "DPM-Solver-fast")."""
+    """Orders of the steps that use a number of evaluations: threes, then what is left.
+
+    Lu et al. 2022, "DPM-Solver-fast".
+    """
     threes, left = divmod(checked_steps(evaluations), 3)
     return [3] * (threes - 1) + [2, 1] if left == 0 else [3] * threes + [left]
 
 
 def dpm_singlestep(
-    denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, orders: Sequence[int], data: bool = False
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    orders: Sequence[int],
+    data: bool = False,
+    noise: Noise | None = None,
+    callback: Callback = ignore,
+    restart_at: Sequence[float] = (),
 ) -> Tensor:
     """Single-step DPM-Solver (Lu et al. 2022, algorithms 1 and 2). No step may end at 0.
 
     Args:
-        denoiser, x, sigmas: as for every solver.
+        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
         orders: order of each step, 1 to 3, which is also its number of evaluations.
-        data: predict the data (DPM-Solver++) and not the noise (DPM-Solver).
+        data: predict the data (DPM-Solver++) instead of the noise (DPM-Solver).
     """
-    predict = Prediction(data)
-    for s, t, order in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), orders, strict=True):
-        x = _singlestep(predict, denoiser, x, s, t, order)
+    prediction = Prediction(data)
+    for (step, s, t), order in zip(steps(sigmas), orders, strict=True):
+        denoised = denoiser(x, s)
+        callback(step, s, x, denoised)
+        x = _singlestep(prediction, denoiser, x, s, t, denoised, order)
     return x
 
 
-def _by_evaluations(denoiser: Denoiser, x: Tensor, sigmas: Tensor, *, data: bool) -> Tensor:
-    """Single steps of order 3 with as many evaluations as there are steps in ``sigmas``, evenly spaced in ln sigma."""
+def _singlestep(
+    prediction: Prediction,
+    denoiser: Denoiser,
+    x: Tensor,
+    s: float,
+    t: float,
+    denoised: Tensor,
+    order: int,
+) -> Tensor:
+    """One step from s to t with inner levels evenly spaced in ln sigma."""
+    start = prediction.of(x, s, denoised)
+    if order == 1:
+        return prediction.step(x, s, t, start)
+    inner = [s ** (1 - k / order) * t ** (k / order) for k in range(1, order)]
+
+    def predict(state: Tensor, sigma: float) -> Tensor:
+        return prediction.of(state, sigma, denoiser(state, sigma))
+
+    first = predict(prediction.step(x, s, inner[0], start), inner[0])
+    if order == 2:
+        return prediction.step(x, s, t, first)
+    state = prediction.step(x, s, inner[1], start, 2 * (first - start))
+    second = predict(state, inner[1])
+    return prediction.step(x, s, t, start, 1.5 * (second - start))
+
+
+def _by_evaluations(
+    denoiser: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    *,
+    data: bool,
+    noise: Noise | None = None,
+    callback: Callback = ignore,
+    restart_at: Sequence[float] = (),
+) -> Tensor:
+    """Single steps of order 3, evenly spaced in ln sigma.
+
+    They have as many evaluations as ``sigmas`` has steps; only its first and last positive level
+    are used.
+    """
     to_zero = float(sigmas[-1]) == 0
-    low, evaluations = float(sigmas[-1 - to_zero]), len(sigmas) - 1 - to_zero
+    low = float(sigmas[-1 - to_zero])
+    evaluations = len(sigmas) - 1 - to_zero
+    step = 0
     if evaluations:
         orders = singlestep_orders(evaluations)
         levels = log_snr_grid(len(orders) + 1, low, float(sigmas[0]))[:-1]
-        x = dpm_singlestep(denoiser, x, levels, orders=orders, data=data)
-    return denoiser(x, low) if to_zero else x
+        x = dpm_singlestep(denoiser, x, levels, orders=orders, data=data, callback=callback)
+        step = len(orders)
+    if not to_zero:
+        return x
+    denoised = denoiser(x, low)
+    callback(step, low, x, denoised)
+    return denoised
 
 
-def _singlestep(
-    predict: Prediction, denoiser: Denoiser, x: Tensor, s: float, t: float, order: int
-) -> Tensor:
-    """One step with inner levels evenly spaced in ln sigma."""
-    start = predict(denoiser, x, s)
-    if order == 1:
-        return predict.step(x, s, t, start)
-    inner = [s ** (1 - k / order) * t ** (k / order) for k in range(1, order)]
-    first = predict(denoiser, predict.step(x, s, inner[0], start), inner[0])
-    if order == 2:
-        return predict.step(x, s, t, first)
-    second = predict(denoiser, predict.step(x, s, inner[1], start, 2 * (first - start)), inner[1])
-    return predict.step(x, s, t, start, 1.5 * (second - start))
+EVENLY = "one evaluation a step, spaced in log sigma"
+SOLVERS = (
+    SolverEntry("dpmpp-2m", dpmpp_2m, order=2, about="DPM-Solver++(2M), multistep"),
+    SolverEntry("dpm-2m", dpm_multistep, order=2, about="DPM-Solver, multistep"),
+    SolverEntry(
+        "dpm-3s",
+        partial(_by_evaluations, data=False),
+        order=3,
+        about=f"DPM-Solver, single steps of order 3, {EVENLY}",
+    ),
+    SolverEntry(
+        "dpmpp-3s",
+        partial(_by_evaluations, data=True),
+        order=3,
+        about=f"DPM-Solver++, single steps of order 3, {EVENLY}",
+    ),
+)

@@ -1,45 +1,42 @@
 """Images from a trained model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated
 
 import torch
+import tyro
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.data.images import to_pixels
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
-from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
+from multistage_diffusion.sampling.grids import GRIDS, GridName
 from multistage_diffusion.sampling.noise import noise
-from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
+from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
 from multistage_diffusion.schedule import SCHEDULES
+from multistage_diffusion.space import to_pixels
 from multistage_diffusion.stages import Stages
 
 __all__ = [
-    "GRIDS",
     "SampleOptions",
     "check_label",
     "evaluations_per_stage",
     "generate",
+    "generate_batches",
     "sampling_grid",
 ]
-
-
-GRIDS = {"karras": karras_grid, "log-snr": log_snr_grid}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
     """How images are drawn."""
 
-    solver: SolverName = "heun"
-    """heun takes two evaluations of the network a step, the others one. dpm-3s and dpmpp-3s space their steps in log sigma."""
+    solver: Annotated[SolverName, tyro.conf.arg(help=SOLVER_HELP)] = "heun"
     steps: int = 18
     """Steps from pure noise to the image."""
-    grid: Literal["karras", "log-snr"] = "karras"
+    grid: GridName = "karras"
     """How the noise levels are spaced: evenly in sigma^(1/7), or evenly in log sigma."""
     seed: int = 0
     """Image i is a function of the seed and i only."""
@@ -54,8 +51,9 @@ class SampleOptions:
 
 
 def sampling_grid(config: ModelConfig, options: SampleOptions) -> Tensor:
-    """The noise levels a sampler visits, decreasing to 0."""
-    return GRIDS[options.grid](options.steps, *SCHEDULES[config.schedule].sampling_range)
+    """The noise levels that a solver visits, decreasing to 0: float64 ``[steps + 1]``."""
+    low, high = SCHEDULES[config.schedule].sampling_range
+    return GRIDS[options.grid](options.steps, low, high)
 
 
 @torch.inference_mode()
@@ -65,18 +63,32 @@ def generate(
     """Draws the images with these indices: uint8 ``[len(indices), C, H, W]``, on the CPU.
 
     Raises:
-        BadInput: if a label is asked for that the model does not have.
+        BadInput: if the model does not have the label.
     """
     denoiser = model.denoiser.to(device)
-    conditions = Conditions(labels=_labels(model, options, indices))
+    conditions = Conditions(_labels(model, options, indices)).to(device)
     grid = sampling_grid(model.config, options)
     start = noise(options.seed, indices, model.config.shape).to(device) * float(grid[0])
-    bound = partial(denoiser, conditions=conditions.to(device))
-    return to_pixels(SOLVERS[options.solver](bound, start, grid)).cpu()
+    conditioned = partial(denoiser, conditions=conditions)
+    return to_pixels(SOLVERS[options.solver](conditioned, start, grid)).cpu()
+
+
+def generate_batches(
+    model: Model, options: SampleOptions, indices: Sequence[int], batch_size: int
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Draws images a batch at a time, on the accelerator if there is one.
+
+    Yields:
+        Indices, and their images as ``generate`` returns them.
+    """
+    device = torch.accelerator.current_accelerator() or "cpu"
+    for start in range(0, len(indices), batch_size):
+        part = indices[start : start + batch_size]
+        yield part, generate(model, options, part, device)
 
 
 def check_label(model: Model, options: SampleOptions) -> None:
-    """Raises BadInput if a label is asked for that the model does not have."""
+    """Raises BadInput if the model does not have the label."""
     classes = model.config.classes
     if options.label is not None and not 0 <= options.label < classes:
         has = f"has the classes 0 to {classes - 1}" if classes else "is unconditional"
@@ -84,27 +96,26 @@ def check_label(model: Model, options: SampleOptions) -> None:
 
 
 def _labels(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
+    """The label of each image, int64 ``[len(indices)]``; None for an unconditional model."""
     check_label(model, options)
     classes = model.config.classes
     if not classes:
         return None
-    return torch.tensor(
-        [index % classes if options.label is None else options.label for index in indices]
-    )
+    if options.label is not None:
+        return torch.full((len(indices),), options.label)
+    return torch.tensor([index % classes for index in indices])
 
 
 def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[int]:
-    """How often a sampler calls each stage's decoder for one image."""
-    stages, levels = Stages(config.boundaries), []
+    """How often a solver evaluates each stage's decoder for one image."""
+    levels: list[float] = []
 
     def count(x: Tensor, sigma: Tensor | float) -> Tensor:
         levels.append(float(sigma))
         return x
 
     SOLVERS[options.solver](count, torch.zeros(1, 1, 1, 1), sampling_grid(config, options))
-    counts: list[int] = (
-        stages.index(torch.tensor(levels, dtype=torch.float64))
-        .bincount(minlength=len(stages))
-        .tolist()
-    )
+    stages = Stages(config.boundaries)
+    index = stages.index(torch.tensor(levels, dtype=torch.float64))
+    counts: list[int] = index.bincount(minlength=len(stages)).tolist()
     return counts

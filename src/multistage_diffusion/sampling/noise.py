@@ -10,12 +10,20 @@ __all__ = ["noise"]
 
 
 def noise(seed: int, indices: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Unit Gaussian noise for the images with these indices: float32 ``[len(indices), *shape]``, on the CPU.
+    """Unit Gaussian noise for the images with these indices, on the CPU.
 
-    Each image's noise is a function of ``seed`` and its own index only, not of the batch or the device.
+    The noise of an image is a function of the seed and its own index only, not of the batch or the
+    device.
+
+    Returns:
+        float32 ``[len(indices), *shape]``.
     """
-    rows = [
-        np.random.default_rng((seed, index)).standard_normal(tuple(shape), dtype=np.float32)
-        for index in indices
-    ]
+    rows = [_noise(seed, index, shape) for index in indices]
     return torch.from_numpy(np.stack(rows))
+
+
+def _noise(
+    seed: int, index: int, shape: Sequence[int]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    source = np.random.default_rng((seed, index))
+    return source.standard_normal(tuple(shape), dtype=np.float32)

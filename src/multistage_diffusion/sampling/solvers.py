@@ -1,30 +1,18 @@
-"""The solvers by name."""
+"""All solvers by name. The modules that define them list them."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from multistage_diffusion.sampling import dpm, ode
+from multistage_diffusion.sampling.solver import SolverEntry
 
-from multistage_diffusion.denoiser import Denoiser
-from multistage_diffusion.sampling.dpm import _by_evaluations, dpm_multistep, dpmpp_2m
-from multistage_diffusion.sampling.ode import ddim, heun
+__all__ = ["SOLVERS", "SOLVER_HELP", "SolverName"]
 
-__all__ = ["SOLVERS", "Solver", "SolverName"]
+SOLVERS: dict[str, SolverEntry] = {entry.name: entry for entry in (*ode.SOLVERS, *dpm.SOLVERS)}
+"""The solvers by the names that the command line uses."""
 
+SOLVER_HELP = "; ".join(f"{entry.name}: {entry.about}" for entry in SOLVERS.values()) + "."
 
-Solver = Callable[[Denoiser, Tensor, Tensor], Tensor]
-
-
-SolverName = Literal["heun", "ddim", "dpmpp-2m", "dpm-2m", "dpm-3s", "dpmpp-3s"]
-
-
-SOLVERS: dict[SolverName, Solver] = {
-    "heun": heun,
-    "ddim": ddim,
-    "dpmpp-2m": dpmpp_2m,
-    "dpm-2m": dpm_multistep,
-    "dpm-3s": partial(_by_evaluations, data=False),
-    "dpmpp-3s": partial(_by_evaluations, data=True),
-}
-"""The solvers by the names the command line uses."""
+if TYPE_CHECKING:
+    SolverName = str
+else:
+    SolverName = Literal[tuple(SOLVERS)]

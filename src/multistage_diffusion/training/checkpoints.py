@@ -1,13 +1,13 @@
-"""The state of a training run, and its checkpoints.
+"""Checkpoints of a training run.
 
-``RUN/checkpoints/<images>/`` holds ``model.safetensors`` (averaged weights, ready to sample from) and ``training.safetensors``
-(weights, Adam's moments, other averages, running sums). A checkpoint is written to a temporary folder and renamed, so one that
-exists is whole. The latest are kept, and one for each interval of images if asked for.
+``RUN/checkpoints/<images>/`` holds ``model.safetensors`` (averaged weights, ready to sample from)
+and ``training.safetensors`` (weights, moments of the optimizer, other averages, running sums). A
+checkpoint is written to a temporary folder and renamed, so that one that exists is complete.
 """
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,118 +18,95 @@ from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import flush_folder
 from multistage_diffusion.model import save_model
+from multistage_diffusion.run import Run
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
-from multistage_diffusion.training.config import RunConfig, TrainingConfig, provenance
+from multistage_diffusion.training.config import RunConfig, provenance
 from multistage_diffusion.training.distributed.sharding import placed_like, whole
+from multistage_diffusion.training.retention import superseded
 from multistage_diffusion.training.state import LEARNED_WEIGHT, State
 
-__all__ = [
-    "MOMENTS",
-    "checkpoints",
-    "images_seen",
-    "load_checkpoint",
-    "load_latest",
-    "save_checkpoint",
-    "whole_weights",
-]
+__all__ = ["load_latest", "save_checkpoint", "whole_weights"]
 
-
+MODEL = "model.safetensors"
+TRAINING = "training.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
 
 log = logging.getLogger(__name__)
 
 
-def checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
-    return sorted(p for p in run.glob("checkpoints/*") if p.is_dir() and p.name.isdigit())
-
-
-def images_seen(run: Path) -> int:
-    """How far the latest checkpoint of a run is, in images; 0 without one."""
-    return max((int(checkpoint.name) for checkpoint in checkpoints(run)), default=0)
-
-
-def save_checkpoint(run: Path, state: State, config: RunConfig) -> None:
-    """Writes a checkpoint and removes those that need not be kept. All processes call it, the first one writes."""
-    target = run / "checkpoints" / f"{state.images:012d}"
-    averaged, training = (
-        whole_weights(state.averages.main),
-        {name: whole(tensor) for name, tensor in _tensors(state)},
-    )
+def save_checkpoint(run: Run, state: State, config: RunConfig) -> None:
+    """Writes a checkpoint and removes superseded ones. All ranks call it, rank 0 writes."""
+    target = run.checkpoint(state.images)
+    averaged = whole_weights(state.averages.main)
+    training = {name: whole(tensor) for name, tensor in _tensors(state)}
     if target.exists() or not distributed.is_main_process():
         return
-    progress = {"images": state.images, "seconds": state.seconds, "macs": state.macs}
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        save_model(
-            temporary / "model.safetensors",
-            averaged,
-            config.model,
-            state.images,
-            provenance(config),
-        )
-        save_tensors(temporary / "training.safetensors", training, progress)
+        settings = provenance(config)
+        save_model(temporary / MODEL, averaged, config.model, state.images, settings)
+        save_tensors(temporary / TRAINING, training, _progress(state))
         temporary.replace(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     flush_folder(target.parent)
-    for old in _unneeded(checkpoints(run), config.training):
+    for old in superseded(run.checkpoints(), config.training.retention):
         shutil.rmtree(old)
 
 
 def whole_weights(denoiser: NetworkDenoiser) -> dict[str, Tensor]:
-    """The weights in one piece. All processes must ask for them."""
+    """The weights, gathered from all ranks if they are sharded. All ranks must call it."""
     return {name: whole(tensor) for name, tensor in denoiser.network.state_dict().items()}
 
 
-def _unneeded(whole: list[Path], config: TrainingConfig) -> list[Path]:
-    """The checkpoints, of those given from the oldest on, that are neither among the latest nor the first of an interval."""
-    first = (
-        {int(path.name) // config.keep_every: path for path in reversed(whole)}
-        if config.keep_every
-        else {}
-    )
-    return [path for path in whole[: -config.keep_last] if path not in first.values()]
+def _progress(state: State) -> dict[str, float]:
+    return {"images": state.images, "seconds": state.seconds, "macs": state.macs}
 
 
-def load_latest(run: Path, state: State) -> None:
-    """Puts the latest checkpoint of a run, if there is one, into a fresh state, in every process.
+def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of ``training.safetensors``."""
+    network = state.denoiser.network
+    yield from ((f"sum.{name}", value) for name, value in vars(state.sums).items())
+    yield "seen", state.averages.seen
+    yield from ((f"average.{name}", tensor) for name, tensor in state.averages.tensors())
+    persistent = network.state_dict()
+    buffers = network.named_buffers()
+    yield from ((f"net.{name}", buffer) for name, buffer in buffers if name in persistent)
+    for name, parameter in state.named_parameters():
+        yield f"net.{name}", parameter
+        for moment, value in state.optimizer.state.get(parameter, {}).items():
+            yield f"{moment}.{name}", value
 
-    A damaged one is set aside under another name, said so, and the one before is taken.
+
+def load_latest(run: Run, state: State) -> None:
+    """Puts the latest checkpoint of a run, if there is one, into an initial state, on every rank.
+
+    A damaged checkpoint is renamed with a warning, and the one before is loaded.
 
     Raises:
         BadInput: if all are damaged, or one does not fit.
     """
-    whole_ones = checkpoints(run)
-    found, problem = distributed.broadcast(
-        _readable(whole_ones) if distributed.is_main_process() else None
-    ) or (
-        None,
-        None,
-    )
+    checkpoints = run.checkpoints()
+    main = distributed.is_main_process()
+    found, problem = distributed.broadcast(_readable(checkpoints) if main else (None, None))
     if found is None and problem is not None:
         raise BadInput(problem)
-    if found is not None:
-        load_checkpoint(found, state)
-    if distributed.is_main_process():
-        for damaged in (path for path in whole_ones if found is not None and path > found):
-            damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
-            log.warning(
-                "%s is damaged and was set aside; the run continues from the checkpoint before",
-                damaged,
-            )
+    if found is None:
+        return
+    load_checkpoint(found, state)
+    if main:
+        _rename_damaged([path for path in checkpoints if path > found])
 
 
-def _readable(whole_ones: list[Path]) -> tuple[Path | None, str | None]:
-    """The latest checkpoint whose files can be read, or what is wrong with the latest one."""
+def _readable(checkpoints: Sequence[Path]) -> tuple[Path | None, str | None]:
+    """The latest checkpoint that can be read, and what is wrong with the latest one."""
     problem = None
-    for checkpoint in reversed(whole_ones):
+    for checkpoint in reversed(checkpoints):
         try:
-            for file in ("training.safetensors", "model.safetensors"):
-                read_tensors(checkpoint / file)
+            for name in (TRAINING, MODEL):
+                read_tensors(checkpoint / name)
         except BadInput as error:
             problem = problem or str(error)
         else:
@@ -137,74 +114,82 @@ def _readable(whole_ones: list[Path]) -> tuple[Path | None, str | None]:
     return None, problem
 
 
+def _rename_damaged(checkpoints: Sequence[Path]) -> None:
+    for damaged in checkpoints:
+        damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
+        log.warning(
+            "%s is damaged and was renamed; the run continues from the checkpoint before", damaged
+        )
+
+
 def load_checkpoint(checkpoint: Path, state: State) -> None:
-    """Puts a checkpoint's values into a fresh state.
+    """Puts the values of a checkpoint into an initial state.
 
     Raises:
         BadInput: if a file of the checkpoint is damaged or does not fit.
     """
-    tensors, progress = read_tensors(checkpoint / "training.safetensors")
-    averaged, _ = read_tensors(checkpoint / "model.safetensors")
+    tensors, progress = read_tensors(checkpoint / TRAINING)
+    averaged, _ = read_tensors(checkpoint / MODEL)
     try:
-        weights = _under("net.", tensors)
-        if state.uncertainty is not None:
-            state.uncertainty.weight.data.copy_(weights.pop(LEARNED_WEIGHT))
-        _load_weights(state.denoiser.network, weights)
-        _load_weights(state.averages.main.network, averaged)
-        for index, network in enumerate(state.averages.power):
-            _load_weights(network, _under(f"average.{index}.", tensors))
+        _load_weights(state, tensors, averaged)
         _load_moments(state, tensors)
-        for name, value in vars(state.sums).items():
-            value.copy_(tensors[f"sum.{name}"])
-        state.averages.seen.copy_(
-            tensors.get("seen", torch.tensor(int(str(progress["images"]))))
-        )  # none in the earliest ones
-        state.images, state.seconds = int(str(progress["images"])), float(str(progress["seconds"]))
-        state.macs = float(str(progress["macs"]))
+        _load_progress(state, tensors, progress)
     except (RuntimeError, KeyError) as error:
         raise BadInput(f"The checkpoint {checkpoint} does not fit this run: {error}.") from error
-    if not distributed.is_main_process():  # the first process holds the sums of all
+    if not distributed.is_main_process():  # rank 0 holds the sums of all ranks
         state.sums.loss.zero_()
         state.sums.count.zero_()
 
 
-def _load_weights(network: nn.Module, values: dict[str, Tensor]) -> None:
+def _load_weights(
+    state: State, tensors: Mapping[str, Tensor], averaged: Mapping[str, Tensor]
+) -> None:
+    weights = _under("net.", tensors)
+    if state.learned_weight is not None:
+        state.learned_weight.weight.data.copy_(weights.pop(LEARNED_WEIGHT))
+    _load_network(state.denoiser.network, weights)
+    _load_network(state.averages.main.network, averaged)
+    for index, network in enumerate(state.averages.power):
+        _load_network(network, _under(f"average.{index}.", tensors))
+
+
+def _load_network(network: nn.Module, values: Mapping[str, Tensor]) -> None:
     known = network.state_dict()
-    network.load_state_dict(
-        {
-            name: placed_like(known[name], value) if name in known else value
-            for name, value in values.items()
+    placed = {
+        name: placed_like(known[name], value) if name in known else value
+        for name, value in values.items()
+    }
+    network.load_state_dict(placed)
+
+
+def _load_moments(state: State, tensors: Mapping[str, Tensor]) -> None:
+    for name, parameter in state.named_parameters():
+        if f"step.{name}" not in tensors:  # a decoder without a sample so far has no moments
+            continue
+        moments = {
+            moment: placed_like(parameter, tensors[f"{moment}.{name}"]).detach()
+            for moment in MOMENTS
         }
-    )
+        step = tensors[f"step.{name}"].to(parameter.device)
+        state.optimizer.state[parameter] = {**moments, "step": step}
+
+
+def _load_progress(
+    state: State, tensors: Mapping[str, Tensor], progress: Mapping[str, object]
+) -> None:
+    for name, value in vars(state.sums).items():
+        value.copy_(tensors[f"sum.{name}"])
+    state.images = int(str(progress["images"]))
+    state.seconds = float(str(progress["seconds"]))
+    state.macs = float(str(progress["macs"]))
+    # The first checkpoints ever written had one count for all parts.
+    state.averages.seen.copy_(tensors.get("seen", torch.tensor(state.images)))
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
-    yield from ((f"sum.{name}", value) for name, value in vars(state.sums).items())
-    yield "seen", state.averages.seen
-    yield from ((f"average.{name}", tensor) for name, tensor in state.averages.tensors())
-    kept = state.denoiser.network.state_dict()
-    yield from (
-        (f"net.{name}", buffer)
-        for name, buffer in state.denoiser.network.named_buffers()
-        if name in kept
-    )
-    for name, parameter in state.named_parameters():
-        yield f"net.{name}", parameter
-        for moment, value in state.optimizer.state.get(parameter, {}).items():
-            yield f"{moment}.{name}", value
-
-
-def _load_moments(state: State, tensors: dict[str, Tensor]) -> None:
-    for name, parameter in state.named_parameters():
-        if f"step.{name}" in tensors:  # a decoder that has had no sample yet has no moments
-            moments = {m: placed_like(parameter, tensors[f"{m}.{name}"]).detach() for m in MOMENTS}
-            step = tensors[f"step.{name}"].to(parameter.device)
-            state.optimizer.state[parameter] = {**moments, "step": step}

@@ -1,7 +1,8 @@
-"""Encoder and decoders as compiled programs, each for itself, for any number of samples.
+"""Encoders and decoders compiled separately, for any number of samples.
 
-How many samples a stage has differs from batch to batch, so each part is compiled once, with the number of samples left open. A
-single sample, whose number a compiler would take for a constant, is computed as written.
+The number of samples of a stage differs from batch to batch, so each part is compiled once, with
+the batch dimension dynamic. A single sample, whose batch size the compiler would treat as a
+constant, runs eagerly.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,25 +20,27 @@ __all__ = ["compile_parts"]
 
 
 def compile_parts(network: StagedUNet) -> None:
-    """Lets each encoder and decoder be compiled at its first use; names of parameters stay as they are."""
+    """Makes each encoder and decoder compile at its first use. Parameter names stay."""
     for part in network.parts:
-        part.forward = _for_any_number(part.forward)
+        part.forward = _compiled(part.forward)
 
 
-def _for_any_number(forward: Callable[..., Any]) -> Callable[..., Any]:
-    compiled = torch.compile(forward, dynamic=False)  # but for what is marked below
+def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tensors that is compiled with a dynamic first dimension."""
+    compiled = torch.compile(forward, dynamic=False)  # except for the dimensions marked below
 
     def call(*inputs: Tensor | Features | Conditions) -> Any:
-        given = list(_tensors(inputs))
-        if len(given[0]) < 2:
+        tensors = list(_tensors(inputs))
+        if len(tensors[0]) < 2:
             return forward(*inputs)
-        for tensor in given:
+        for tensor in tensors:
             torch._dynamo.mark_dynamic(tensor, 0)
         try:
             return compiled(*inputs)
         except torch._inductor.exc.InvalidCxxCompiler as error:
             raise BadInput(
-                "--compile needs a C++ compiler (g++ or clang++) on this machine; or go on without it."
+                "--compile needs a C++ compiler (g++ or clang++) on this machine; or continue "
+                "without it."
             ) from error
 
     return call
@@ -46,11 +49,8 @@ def _for_any_number(forward: Callable[..., Any]) -> Callable[..., Any]:
 def _tensors(inputs: tuple[Tensor | Features | Conditions, ...]) -> Iterator[Tensor]:
     for value in inputs:
         if isinstance(value, Features):
-            yield from (
-                t
-                for t in (value.deepest, *value.skips, value.embedding, value.context)
-                if t is not None
-            )
+            fields = (value.deepest, *value.skips, value.embedding, value.context)
+            yield from (tensor for tensor in fields if tensor is not None)
         elif isinstance(value, Conditions):
             yield from value.tensors()
         else:

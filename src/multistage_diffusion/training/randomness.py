@@ -1,6 +1,7 @@
-"""Everything random in training, as functions of (seed, images seen): resuming needs no generator state.
+"""Everything random in training, as functions of (seed, images seen).
 
-Each purpose has a stream of its own, so that adding one leaves the others as they are.
+Resuming therefore needs no generator state. Each purpose has its own stream, so that adding one
+leaves the others as they are.
 """
 
 from enum import IntEnum
@@ -12,7 +13,7 @@ __all__ = ["Stream", "generator", "seed_globally"]
 
 
 class Stream(IntEnum):
-    """What randomness is used for."""
+    """A purpose of randomness."""
 
     WEIGHTS = 0
     ORDER = 1
@@ -30,10 +31,10 @@ def _key(*key: int) -> int:
 def generator(
     seed: int, stream: Stream, *position: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A generator for one purpose at one position, for example the number of images seen."""
+    """A generator for a purpose and a position, for example the number of images seen."""
     return torch.Generator(device).manual_seed(_key(seed, stream, *position))
 
 
 def seed_globally(seed: int, stream: Stream, *position: int) -> None:
-    """Seeds torch's global generators, which initialisation and dropout draw from."""
+    """Seeds torch's global generators, used by initialisation and dropout."""
     torch.manual_seed(_key(seed, stream, *position))

@@ -1,107 +1,119 @@
-"""Whether a run may begin or go on in a folder."""
+"""Whether a run may begin or continue in a folder, and with which weights it begins."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.config import fixed_settings
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json
 from multistage_diffusion.model import Model, ModelConfig
-from multistage_diffusion.training.checkpoints import images_seen
-from multistage_diffusion.training.config import RunConfig
+from multistage_diffusion.run import Run
+from multistage_diffusion.training.config import RunConfig, read_run_config
 
-__all__ = ["begin_with", "check_run"]
+__all__ = ["check_run", "load_initial_weights"]
 
-WELCOME = ("stages.json", "stages.svg", "preview.png")  # what may lie in the folder of a new run
+PRODUCED_BEFORE = ("stages.json", "stages.svg", "preview.png")  # may lie in the folder of a new run
+WRITTEN_FIRST = (*PRODUCED_BEFORE, "config.json", "stats.jsonl")
 
 
-def check_run(out: Path, config: RunConfig, images: Images) -> None:
-    """Checks that ``out`` is new or holds the same run, up to its length and the path of its data.
+def check_run(run: Run, config: RunConfig, images: Images) -> None:
+    """Checks that a folder is free or holds this run, up to the settings that may change.
 
     Raises:
-        BadInput: if ``out`` holds another run or other files, or the data is not what the configuration says.
+        BadInput: if the folder holds another run or other files, or the images are not those of
+            the configuration.
     """
     if images.fingerprint != config.data.fingerprint:
         raise BadInput(
-            f"The images differ from those of the run ({images.fingerprint}, not {config.data.fingerprint})."
+            f"The images differ from those of the run ({images.fingerprint}, not "
+            f"{config.data.fingerprint})."
         )
-    path = out / "config.json"
-    if path.exists():
-        old = from_json(RunConfig, read_json(path))
-        if old.data.fingerprint != config.data.fingerprint:
-            there = f"those of {old.data.path}{_read_otherwise(old, config)}"
-            raise BadInput(f"{out} holds a run on other images, {there}; choose another --out.")
-        _check_same(out, to_json(_without_length(old)), to_json(_without_length(config)))
-    elif out.is_dir() and (
-        other := sorted(path.name for path in out.iterdir() if not _welcome(path.name))
-    ):
-        raise BadInput(
-            f"{out} holds {other[0]} but no config.json, so it is no run; choose another --out."
-        )
-    seen = images_seen(out)
-    if seen - config.training.batch_size >= config.training.images:
-        raise BadInput(
-            f"The run in {out} has already seen {seen} images; give --images {seen} or more to continue it."
-        )
+    if run.begun:
+        _check_same_run(run, read_run_config(read_json(run.config)), config)
+    else:
+        _check_free(run)
+    _check_length(run, config)
 
 
-def _read_otherwise(old: RunConfig, new: RunConfig) -> str:
-    """How the images of a run were read otherwise than now, in words, if that was recorded."""
-    now = new.data.reading
-    both = ((name, value, now[name]) for name, value in old.data.reading.items() if name in now)
-    said = ", ".join(
-        f"--{name.replace('_', '-')} {_typed(a)} there, {_typed(b)} here"
-        for name, a, b in both
-        if a != b
-    )
-    return said and f" ({said})"
+def _check_same_run(run: Run, old: RunConfig, new: RunConfig) -> None:
+    if old.data.fingerprint != new.data.fingerprint:
+        others = f"those of {old.data.path}{_different_reading(old, new)}"
+        raise BadInput(f"{run.path} holds a run on other images, {others}; choose another --out.")
+    _check_same_settings(run, fixed_settings(old), fixed_settings(new))
 
 
-def _typed(value: object) -> str:
-    """An option's value as it is typed."""
-    return (" ".join(map(str, value)) if isinstance(value, list) else str(value or "")) or "none"
-
-
-def _welcome(name: str) -> bool:
-    """Whether a file may lie in the folder of a new run: its stages, or what is being written under a temporary name."""
-    return name in WELCOME or any(
-        name.startswith(f".{file}.") for file in (*WELCOME, "config.json", "stats.jsonl")
-    )
-
-
-def _without_length(config: RunConfig) -> RunConfig:
-    """A run without what may change from sitting to sitting."""
-    free = {
-        "images": 1,
-        "keep_last": 1,
-        "keep_every": 0,
-        "snapshot_images": 1,
-        "grid_images": 0,
-        "track": (),
-    }
-    training = replace(config.training, **free, compile=False, shard=False)  # type: ignore[arg-type]
-    return replace(config, training=training, data=replace(config.data, path="", reading={}))
-
-
-def _check_same(out: Path, old: object, new: object, where: str = "") -> None:
+def _check_same_settings(run: Run, old: object, new: object, where: str = "") -> None:
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in old.keys() | new.keys():
-            _check_same(out, old.get(key), new.get(key), f"{where}.{key}" if where else key)
+        for key in sorted(old.keys() | new.keys()):
+            path = f"{where}.{key}" if where else key
+            _check_same_settings(run, old.get(key), new.get(key), path)
     elif old != new:
         raise BadInput(
-            f"{out} holds a run with another configuration: {where} is {old} there, {new} here. Choose another --out."
+            f"{run.path} holds a run with another configuration: {where} is {old} there, {new} "
+            "here. Choose another --out."
         )
 
 
-def begin_with(denoiser: NetworkDenoiser, config: RunConfig, init: Model) -> None:
-    """Gives a network the weights of a model, which must be of the same network and stages."""
-    ours, given = config.model, init.config
-    if any(_same_function(ours)[name] != value for name, value in _same_function(given).items()):
+def _different_reading(old: RunConfig, new: RunConfig) -> str:
+    """How the images of a run were read differently, in words, if that was recorded."""
+    before = old.data.reading
+    now = new.data.reading
+    differing = [name for name in before if name in now and before[name] != now[name]]
+    words = ", ".join(
+        f"--{name.replace('_', '-')} {_as_typed(before[name])} there, {_as_typed(now[name])} here"
+        for name in differing
+    )
+    return words and f" ({words})"
+
+
+def _as_typed(value: object) -> str:
+    """An option's value as a user types it."""
+    text = " ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+    return text or "none"
+
+
+def _check_free(run: Run) -> None:
+    """Refuses a folder with files that no run leaves before it begins."""
+    names = sorted(path.name for path in run.path.iterdir()) if run.path.is_dir() else []
+    others = [name for name in names if not _may_be_there(name)]
+    if others:
         raise BadInput(
-            f"The model to begin with has decoders {list(given.network.decoder_widths)} and boundaries {list(given.boundaries)}, "
-            f"the run {list(ours.network.decoder_widths)} and {list(ours.boundaries)}, or their blocks or preconditioning differ."
+            f"{run.path} holds {others[0]} but no config.json, so it is not a run; choose another "
+            "--out."
+        )
+
+
+def _may_be_there(name: str) -> bool:
+    """Whether a file may be in the folder of a new run, also under its temporary name."""
+    temporary = any(name.startswith(f".{file}.") for file in WRITTEN_FIRST)
+    return name in PRODUCED_BEFORE or temporary
+
+
+def _check_length(run: Run, config: RunConfig) -> None:
+    seen = run.images_seen()
+    if seen - config.training.batch_size >= config.training.images:
+        raise BadInput(
+            f"The run in {run.path} has already seen {seen} images; give --images {seen} or more "
+            "to continue it."
+        )
+
+
+def load_initial_weights(denoiser: NetworkDenoiser, config: RunConfig, init: Model) -> None:
+    """Gives a network the weights of a model, which must have the same network and stages.
+
+    Raises:
+        BadInput: if the weights would not mean the same.
+    """
+    ours = config.model
+    given = init.config
+    if _function(ours) != _function(given):
+        raise BadInput(
+            "The model to begin with has decoders "
+            f"{list(given.network.decoder_widths)} and boundaries {list(given.boundaries)}, the "
+            f"run {list(ours.network.decoder_widths)} and {list(ours.boundaries)}, or their "
+            "blocks or preconditioning differ."
         )
     try:
         denoiser.network.load_state_dict(init.denoiser.network.state_dict())
@@ -109,7 +121,7 @@ def begin_with(denoiser: NetworkDenoiser, config: RunConfig, init: Model) -> Non
         raise BadInput("The model to begin with is for other images or classes.") from error
 
 
-def _same_function(config: ModelConfig) -> dict[str, object]:
+def _function(config: ModelConfig) -> Mapping[str, object]:
     """What two models must share for the same weights to mean the same."""
     network = replace(config.network, dropout=0.0, label_dropout=0.0)
     return {

@@ -1,7 +1,7 @@
-"""The state of a training run."""
+"""The state of a training run: all that changes from step to step."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,98 +11,91 @@ from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.training.config import TrainingConfig
 from multistage_diffusion.training.distributed.sharding import shard
 from multistage_diffusion.training.ema.averages import Averages
-from multistage_diffusion.training.learned_weight import Uncertainty
+from multistage_diffusion.training.learned_weight import LearnedWeight
+from multistage_diffusion.training.optimization import make_optimizer
 
-__all__ = ["LEARNED_WEIGHT", "State", "Sums"]
+__all__ = ["RunningSums", "State"]
 
-
-LEARNED_WEIGHT = "uncertainty"
+LEARNED_WEIGHT = "uncertainty"  # its name in checkpoints
 
 
 @dataclass
-class Sums:
-    """What a record is made of, since the last one. On the device: adding to them waits for nothing."""
+class RunningSums:
+    """Sums since the last record. They stay on the device, so that adding never waits for it."""
 
     loss: Tensor
-    """Losses in each stage that are finite, ``[stages]``; of this process's samples."""
+    """Finite losses in each stage, ``[stages]``; of the samples of this rank."""
     count: Tensor
-    """Their number, ``[stages]``."""
+    """Number of these losses, ``[stages]``."""
     norm: Tensor
-    """Norms of the gradient of each encoder and each decoder, over the steps taken, ``[parts]``."""
+    """Gradient norms of each encoder and decoder over the steps taken, ``[parts]``."""
     taken: Tensor
-    """Steps taken."""
+    """Steps taken, ``[1]``."""
     skipped: Tensor
-    """Steps left out since loss or gradient were not finite."""
+    """Steps skipped because loss or gradient were not finite, ``[1]``."""
 
     @staticmethod
-    def zero(denoiser: NetworkDenoiser, device: torch.device) -> "Sums":
-        """Nothing yet. In float64 where the device has it."""
-        kind = torch.float32 if device.type == "mps" else torch.float64
-        stages, parts = len(denoiser.stages), len(denoiser.network.parts)
-        loss, count, norm, taken, skipped = (
-            torch.zeros(n, dtype=kind, device=device) for n in (stages, stages, parts, 1, 1)
-        )
-        return Sums(loss, count, norm, taken, skipped)
+    def zeros(denoiser: NetworkDenoiser, device: torch.device) -> "RunningSums":
+        """Sums at zero, in float64 where the device supports it."""
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        stages = len(denoiser.stages)
+        parts = len(denoiser.network.parts)
+        sizes = (stages, stages, parts, 1, 1)
+        return RunningSums(*(torch.zeros(size, dtype=dtype, device=device) for size in sizes))
 
     def clear(self) -> None:
-        """Sets all to zero."""
+        """Sets all sums to zero."""
         for value in vars(self).values():
             value.zero_()
 
 
 @dataclass
 class State:
-    """All that changes during training. Randomness is a function of ``images`` and needs no state."""
+    """All that changes during training. Randomness is a function of ``images``, so it is no
+    state.
+    """
 
     denoiser: NetworkDenoiser
     optimizer: torch.optim.Optimizer
     averages: Averages
-    sums: Sums
-    uncertainty: Uncertainty | None = None
-    """The learned weight of the loss, if there is one."""
+    sums: RunningSums
+    learned_weight: LearnedWeight | None = None
     images: int = 0
     """Images seen."""
-    seconds: float = field(default=0.0)
-    """Time spent, over all sittings."""
+    seconds: float = 0.0
+    """Wall-clock time across all sessions."""
     macs: float = 0.0
-    """Multiply-accumulates spent."""
+    """Multiply-accumulates spent in training steps."""
 
     @staticmethod
-    def begin(denoiser: NetworkDenoiser, config: TrainingConfig) -> "State":
+    def initial(denoiser: NetworkDenoiser, config: TrainingConfig) -> "State":
         """The state before the first step."""
-        averages = Averages(denoiser, config)
-        if config.shard and distributed.world_size() > 1:
+        averages = Averages(denoiser, config.averaging)
+        if config.execution.shard and distributed.world_size() > 1:
             for network in (denoiser.network, *averages.networks()):
                 shard(network)
-        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         device = next(denoiser.parameters()).device
-        uncertainty = Uncertainty().to(device) if config.learned_weight else None
-        groups = [
-            {
-                "params": list(module.parameters()),
-                "weight_decay": 0.0 if module is uncertainty else config.weight_decay,
-            }
-            for module in _modules(denoiser, uncertainty)
-        ]
-        optimizer = kind(groups, config.learning_rate, betas=(0.9, 0.999), fused=True)
-        return State(denoiser, optimizer, averages, Sums.zero(denoiser, device), uncertainty)
+        learned = LearnedWeight().to(device) if config.optimization.learned_weight else None
+        optimizer = make_optimizer(config.optimization, denoiser.network.parts, learned)
+        sums = RunningSums.zeros(denoiser, device)
+        return State(denoiser, optimizer, averages, sums, learned)
 
     def modules(self) -> list[nn.Module]:
-        """All that is trained: each encoder, each decoder, and the learned weight if there is one."""
-        return _modules(self.denoiser, self.uncertainty)
+        """All that is trained: encoders, decoders, and the learned weight if there is one."""
+        parts = list(self.denoiser.network.parts)
+        return parts if self.learned_weight is None else [*parts, self.learned_weight]
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The same, parameter by parameter, under the names of checkpoints."""
+        """The same by parameter, with the names that checkpoints use."""
         yield from self.denoiser.network.named_parameters()
-        if self.uncertainty is not None:
-            yield LEARNED_WEIGHT, self.uncertainty.weight
+        if self.learned_weight is not None:
+            yield LEARNED_WEIGHT, self.learned_weight.weight
 
     def count(self, counts: Sequence[int]) -> None:
-        """Counts the images of a batch, by stage and over all processes, and takes the weights after it into the averages."""
+        """Counts the images of a step and updates the averages.
+
+        Args:
+            counts: images of each stage in the batch, over all ranks.
+        """
         self.images += sum(counts)
         self.averages.update(self.denoiser.network, counts)
-
-
-def _modules(denoiser: NetworkDenoiser, uncertainty: Uncertainty | None) -> list[nn.Module]:
-    parts = list(denoiser.network.parts)
-    return parts if uncertainty is None else [*parts, uncertainty]

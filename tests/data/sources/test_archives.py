@@ -1,8 +1,6 @@
-import io
 import json
-import tarfile
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -10,21 +8,7 @@ from PIL import Image
 
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.errors import BadInput
-
-
-def zipped(folder: Path, target: Path, inside: str = "") -> Path:
-    with ZipFile(target, "w", ZIP_DEFLATED) as archive:
-        for file in sorted(folder.rglob("*"), reverse=True):
-            if file.is_file():
-                archive.write(file, inside + file.relative_to(folder).as_posix())
-    return target
-
-
-def tarred(folder: Path, target: Path, mode: str) -> Path:
-    with tarfile.open(target, mode) as archive:  # type: ignore[call-overload]
-        for file in sorted(folder.rglob("*.*"), reverse=True):
-            archive.add(file, f"./{file.relative_to(folder).as_posix()}")
-    return target
+from tests.data.sources.conftest import png, tarred, zipped
 
 
 def assert_same(one: Images, two: Images) -> None:
@@ -33,19 +17,36 @@ def assert_same(one: Images, two: Images) -> None:
     assert one.notes == two.notes
 
 
-def test_archives_are_folders_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_gives_pixels_and_labels_from_subfolders(folder: Path) -> None:
+    images = load(folder)
+    assert images.shape == (3, 8, 8)
+    assert images.classes == ("cat", "dog")
+    assert images.labels is not None
+    files = sorted(folder.rglob("*.png"))
+    for index, (file, label) in enumerate(zip(files, images.labels.tolist(), strict=True)):
+        pixels = images.pixels[index].permute(1, 2, 0)
+        np.testing.assert_array_equal(pixels, np.asarray(Image.open(file)))
+        assert images.classes[label] == file.parent.name
+
+
+def test_a_flat_folder_has_no_labels_and_may_be_grey(tmp_path: Path) -> None:
+    for index in range(3):
+        Image.fromarray(np.full((4, 6), index, dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    images = load(tmp_path)
+    assert images.shape == (1, 4, 6)
+    assert images.labels is None
+    assert images.pixels[:][:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_archives_are_read_like_folders_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("no image")
     (folder / "cat" / "._0.png").write_bytes(b"what macOS leaves")
     images = load(folder)
     assert images.classes == ("cat", "dog")
     assert_same(load(zipped(folder, tmp_path / "set.zip")), images)
     assert_same(load(zipped(folder, tmp_path / "within.zip", "images/")), images)
-    for name, mode in (
-        ("set.tar", "w"),
-        ("set.tar.gz", "w:gz"),
-        ("set.tgz", "w:gz"),
-        ("set.tar.xz", "w:xz"),
-    ):
+    modes = {"set.tar": "w", "set.tar.gz": "w:gz", "set.tgz": "w:gz", "set.tar.xz": "w:xz"}
+    for name, mode in modes.items():
         assert_same(load(tarred(folder, tmp_path / name, mode)), images)
 
 
@@ -57,13 +58,12 @@ def test_nothing_is_unpacked(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
-def test_labels_of_edm_and_stylegan_tools_come_before_their_subfolders(
+def test_labels_of_edm_and_stylegan_tools_replace_those_of_subfolders(
     folder: Path, tmp_path: Path, kind: str
 ) -> None:
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.png"))
-    (folder / "dataset.json").write_text(
-        json.dumps({"labels": [[name, 5 - k % 6] for k, name in enumerate(names)]})
-    )
+    labels = [[name, 5 - k % 6] for k, name in enumerate(names)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
     make = {
         "folder": lambda: folder,
         "zip": lambda: zipped(folder, tmp_path / "a.zip"),
@@ -81,11 +81,9 @@ def test_a_dataset_json_without_labels_means_that_there_are_none(folder: Path) -
     assert load(folder).labels is None
 
 
-def test_an_image_damaged_inside_an_archive_is_broken_and_no_more(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_image_inside_an_archive_can_be_skipped(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "set.zip"
-    with ZipFile(path, "w") as archive:  # stored, so that a changed byte is found by the checksum
+    with ZipFile(path, "w") as archive:  # stored, so that the checksum finds a changed byte
         for file in sorted(folder.rglob("*.png")):
             archive.write(file, file.relative_to(folder).as_posix())
     content = bytearray(path.read_bytes())
@@ -103,10 +101,8 @@ def test_a_truncated_tar_is_named(folder: Path, tmp_path: Path) -> None:
         load(path)
 
 
-def test_labels_come_from_the_first_level_that_tells_images_apart(tmp_path: Path) -> None:
+def test_labels_come_from_the_first_level_with_several_subfolders(tmp_path: Path) -> None:
     with ZipFile(tmp_path / "set.zip", "w") as archive:
         for name in ("data/train/a/1.png", "data/train/b/2.png", "data/train/b/more/3.png"):
-            stream = io.BytesIO()
-            Image.fromarray(np.zeros((2, 2), np.uint8)).save(stream, "PNG")
-            archive.writestr(name, stream.getvalue())
+            archive.writestr(name, png(np.zeros((2, 2), np.uint8)))
     assert load(tmp_path / "set.zip").classes == ("a", "b")

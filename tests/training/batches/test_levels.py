@@ -128,7 +128,8 @@ def test_streams_and_positions_are_independent() -> None:
 def test_mixed_and_single_stage_batches_have_the_same_expected_gradient(
     few_digits: Images, denoiser: NetworkDenoiser
 ) -> None:
-    """The gradients of 300 batches, seen from ten random directions: their means differ by less than four standard errors."""
+    """The gradients of 300 batches, seen from ten random directions: their means differ by less
+    than four standard errors."""
     directions = torch.randn(10, sum(p.numel() for p in denoiser.parameters()))
     means, errors = [], []
     for single in (False, True):

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from multistage_diffusion.model import load_model
+from multistage_diffusion.run import Run
 from multistage_diffusion.tensorfile import read_metadata, read_tensors
 from multistage_diffusion.training import read_records
-from multistage_diffusion.training.ema.snapshots import snapshots
 from tests.test_distributed import free_port
 
 TINY = [
@@ -107,7 +107,7 @@ def test_two_processes_train_like_one(
     printed = run([*torchrun(), *start, *more, *how, "--out", str(two)])
     assert printed.count("trained; the model is") == 1
     assert_close(one, two)
-    for a, b in zip(read_records(one), read_records(two), strict=True):
+    for a, b in zip(read_records(Run(one)), read_records(Run(two)), strict=True):
         assert a.share == b.share
         assert [loss or 0 for loss in a.loss] == pytest.approx(
             [loss or 0 for loss in b.loss], rel=1e-4
@@ -115,7 +115,7 @@ def test_two_processes_train_like_one(
         assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-4)
         assert (a.learning_rates, a.macs) == (b.learning_rates, b.macs)
     assert (
-        min(record.share[2] for record in read_records(one)) == 0
+        min(record.share[2] for record in read_records(Run(one))) == 0
     )  # there were records without any sample of the last stage
 
 
@@ -129,7 +129,7 @@ def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way(
     run([*start, "--out", str(parts), "--images", "60"])
     run([*torchrun(), *start, *how, "--out", str(parts)])
     assert_close(whole, parts)
-    assert [record.images for record in read_records(parts)] == [24, 36, 48, 60, 72, 96]
+    assert [record.images for record in read_records(Run(parts))] == [24, 36, 48, 60, 72, 96]
 
 
 @pytest.mark.parametrize("how", [pytest.param([], marks=pytest.mark.slow), ["--shard"]], ids=str)
@@ -142,10 +142,10 @@ def test_two_processes_keep_the_averages_of_one(
     run([*torchrun(), *start, *averages, *how, "--out", str(two), "--images", "60"])
     run([*torchrun(), *start, *averages, *how, "--out", str(two)])
     assert_close(one, two)
-    assert [path.name for path in snapshots(two) if path.stem != f"{60:012d}"] == [
-        path.name for path in snapshots(one)
+    assert [path.name for path in Run(two).snapshots() if path.stem != f"{60:012d}"] == [
+        path.name for path in Run(one).snapshots()
     ]
-    for path in snapshots(one):
+    for path in Run(one).snapshots():
         assert read_metadata(path)["seen"] == read_metadata(two / "averages" / path.name)["seen"]
         other = read_tensors(two / "averages" / path.name)[0]
         for name, tensor in read_tensors(path)[0].items():

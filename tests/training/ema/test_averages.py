@@ -1,4 +1,5 @@
-"""Averages of a run: their clocks, snapshots, resumption, and others made of them against the same tracked directly."""
+"""Averages of a run: their clocks, snapshots, resumption, and others made of them against the same
+tracked directly."""
 
 import shutil
 from dataclasses import replace
@@ -9,17 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import build_denoiser
+from multistage_diffusion.run import Run
 from multistage_diffusion.tensorfile import read_metadata, read_tensors, save_tensors
 from multistage_diffusion.training import train
-from multistage_diffusion.training.checkpoints import checkpoints
 from multistage_diffusion.training.config import TrainingConfig
 from multistage_diffusion.training.ema.averages import Averages
 from multistage_diffusion.training.ema.profiles import exponent
-from multistage_diffusion.training.ema.snapshots import Snapshots, snapshots
+from multistage_diffusion.training.ema.snapshots import Snapshots
 from tests.conftest import MODEL, TINY, run_on
 from tests.training.test_loop import assert_same_weights
 
@@ -49,8 +51,10 @@ def values(network: torch.nn.Module) -> list[float]:
 def averages(denoiser: NetworkDenoiser, clock: str) -> Averages:
     """Weights that are 1 at the start and 0 in every step."""
     fill(denoiser, 1)
-    config = TrainingConfig(ema_half_life=20, ema_rampup=1e9, ema_clock=clock, posthoc_ema=WIDTHS)  # type: ignore[arg-type]
-    made = Averages(denoiser, config)
+    config = replace_settings(
+        TrainingConfig(), ema_half_life=20, ema_rampup=1e9, ema_clock=clock, posthoc_ema=WIDTHS
+    )
+    made = Averages(denoiser, config.averaging)
     fill(denoiser, 0)
     for _ in range(STEPS):
         made.update(denoiser.network, COUNTS)
@@ -61,7 +65,8 @@ def averages(denoiser: NetworkDenoiser, clock: str) -> Averages:
 def test_a_half_life_is_in_the_images_that_a_part_counts(
     denoiser: NetworkDenoiser, clock: str, counted: tuple[int, ...]
 ) -> None:
-    """A decoder with an eighth of the images forgets its start eight times more slowly by its own clock; one with none, never."""
+    """A decoder with an eighth of the images forgets its start eight times more slowly by its own
+    clock; one with none, never."""
     made = averages(denoiser, clock)
     assert made.seen.tolist() == [STEPS * count for count in counted]
     assert values(made.main.network) == pytest.approx(
@@ -80,7 +85,8 @@ def test_separate_encoders_count_as_their_decoders() -> None:
 def test_power_function_averages_forget_the_start_and_weigh_a_step_by_their_profile(
     denoiser: NetworkDenoiser, clock: str
 ) -> None:
-    """With weights of 1 in one step of equal steps, only the number of steps since counts, not the clock."""
+    """With weights of 1 in one step of equal steps, only the number of steps since counts, not the
+    clock."""
     made = averages(denoiser, clock)
     fill(denoiser, 1)
     made.update(denoiser.network, COUNTS)
@@ -96,7 +102,7 @@ def flat(weights: dict[str, Tensor]) -> Tensor:
 
 def last(run: Path) -> list[Tensor]:
     """The two averages of the last snapshot."""
-    held = read_tensors(snapshots(run)[-1])[0]
+    held = read_tensors(Run(run).snapshots()[-1])[0]
     return [
         flat({name[2:]: tensor for name, tensor in held.items() if name.startswith(index)})
         for index in ("0.", "1.")
@@ -106,7 +112,7 @@ def last(run: Path) -> list[Tensor]:
 def thinned(run: Path, copy: Path, keep: int) -> Path:
     """The run with every ``keep``-th of its snapshots, counted from the last one."""
     shutil.copytree(run, copy)
-    for index, path in enumerate(reversed(snapshots(copy))):
+    for index, path in enumerate(reversed(Run(copy).snapshots())):
         if index % keep:
             path.unlink()
     return copy
@@ -116,7 +122,10 @@ def thinned(run: Path, copy: Path, keep: int) -> Path:
 def test_other_averages_are_those_that_would_have_been_tracked(
     few_digits: Images, tmp_path: Path, clock: str
 ) -> None:
-    """The weights of both runs are the same. Errors are parts of the distance between the two stored averages."""
+    """The weights of both runs are the same.
+
+    Errors are parts of the distance between the two stored averages.
+    """
     others = (0.07, 0.15)
     same = {
         "images": 640,
@@ -130,7 +139,7 @@ def test_other_averages_are_those_that_would_have_been_tracked(
     direct, (narrow, wide) = last(tmp_path / "direct"), last(tmp_path / "stored")
     errors = np.zeros((4, 2))
     for row, keep in zip(errors, (8, 4, 2, 1), strict=True):
-        stored = Snapshots(thinned(tmp_path / "stored", tmp_path / f"every {keep}", keep))
+        stored = Snapshots(Run(thinned(tmp_path / "stored", tmp_path / f"every {keep}", keep)))
         made = [flat(stored.average([exponent(width)] * 4)) for width in others]
         row[:] = [
             (a - b).norm() / (narrow - wide).norm() for a, b in zip(made, direct, strict=True)
@@ -142,7 +151,7 @@ def test_other_averages_are_those_that_would_have_been_tracked(
 
 def held(run: Path) -> dict[str, Tensor]:
     """All tensors of the snapshots and the last checkpoint of a run."""
-    files = [*snapshots(run), checkpoints(run)[-1] / "training.safetensors"]
+    files = [*Run(run).snapshots(), Run(run).checkpoints()[-1] / "training.safetensors"]
     return {
         f"{file.stem} {name}": tensor
         for file in files
@@ -171,8 +180,8 @@ def test_snapshots_and_averages_of_an_interrupted_run_are_the_same_bit_by_bit(
         next(crashing)
     crashing.close()
     list(train(config, few_digits, parts))
-    assert [int(path.stem) for path in snapshots(parts)] == [8, 16, 24, 32, 40, 48]
-    for one, two in zip(snapshots(parts), snapshots(whole), strict=True):
+    assert [int(path.stem) for path in Run(parts).snapshots()] == [8, 16, 24, 32, 40, 48]
+    for one, two in zip(Run(parts).snapshots(), Run(whole).snapshots(), strict=True):
         assert read_metadata(one) == read_metadata(two)
     assert_same_weights(parts, whole)
     first, second = held(parts), held(whole)
@@ -189,10 +198,10 @@ def test_snapshots_past_the_checkpoint_are_dropped(few_digits: Images, tmp_path:
         few_digits, images=48, checkpoint_images=16, posthoc_ema=WIDTHS, snapshot_images=8
     )
     list(train(config, few_digits, tmp_path))
-    shutil.rmtree(checkpoints(tmp_path)[-1])
+    shutil.rmtree(Run(tmp_path).checkpoints()[-1])
     running = train(config, few_digits, tmp_path)
     next(running)
-    assert [int(path.stem) for path in snapshots(tmp_path)] == [8, 16, 24, 32]
+    assert [int(path.stem) for path in Run(tmp_path).snapshots()] == [8, 16, 24, 32]
     running.close()
 
 
@@ -208,8 +217,8 @@ def test_how_often_snapshots_are_made_may_change_but_not_of_what(
             tmp_path,
         )
     )
-    assert [int(path.stem) for path in snapshots(tmp_path)] == [8, 16, 32, 48]
-    with pytest.raises(BadInput, match=r"training\.posthoc_ema is"):
+    assert [int(path.stem) for path in Run(tmp_path).snapshots()] == [8, 16, 32, 48]
+    with pytest.raises(BadInput, match=r"training\.averaging\.posthoc_ema is"):
         list(train(run_on(few_digits, images=64), few_digits, tmp_path))
 
 
@@ -218,7 +227,7 @@ def test_a_checkpoint_from_before_there_were_clocks_is_continued(
 ) -> None:
     list(train(run_on(few_digits, images=40, ema_clock="common"), few_digits, tmp_path / "whole"))
     list(train(run_on(few_digits, images=16, ema_clock="common"), few_digits, tmp_path / "parts"))
-    path = checkpoints(tmp_path / "parts")[-1] / "training.safetensors"
+    path = Run(tmp_path / "parts").checkpoints()[-1] / "training.safetensors"
     tensors, about = read_tensors(path)
     del tensors["seen"]
     save_tensors(path, tensors, about)
@@ -238,9 +247,12 @@ def test_a_decoder_that_never_had_a_sample_comes_out_as_it_is(
         shares=(0.5, 0.5, 1e-9),
     )
     list(train(config, few_digits, tmp_path))
-    stored = Snapshots(tmp_path)
+    stored = Snapshots(Run(tmp_path))
     assert stored.seen[-1, 3] == 0
-    made, start = stored.average([exponent(0.08)] * 4), read_tensors(snapshots(tmp_path)[0])[0]
+    made, start = (
+        stored.average([exponent(0.08)] * 4),
+        read_tensors(Run(tmp_path).snapshots()[0])[0],
+    )
     for name, tensor in made.items():
         assert (
             torch.equal(tensor, start[f"0.{name}"]) == name.startswith("decoders.2")
@@ -251,7 +263,7 @@ def test_a_decoder_that_never_had_a_sample_comes_out_as_it_is(
 @pytest.mark.parametrize("widths", [(0.05, 0.05), (0.0,), (0.3,)])
 def test_widths_that_cannot_be_tracked_are_refused(widths: tuple[float, ...]) -> None:
     with pytest.raises(BadInput, match=r"posthoc_ema needs different widths between 0 and 0\.2887"):
-        TrainingConfig(posthoc_ema=widths)
+        replace_settings(TrainingConfig(), posthoc_ema=widths)
 
 
 def test_the_profile_error_of_a_run_is_that_of_its_widest_gap(
@@ -266,6 +278,6 @@ def test_the_profile_error_of_a_run_is_that_of_its_widest_gap(
         )
     )
     gammas = np.array([exponent(0.03)])
-    before = Snapshots(tmp_path).factors(0, gammas)[1]
-    snapshots(tmp_path)[-2].unlink()
-    assert Snapshots(tmp_path).factors(0, gammas)[1] > before
+    before = Snapshots(Run(tmp_path)).factors(0, gammas)[1]
+    Run(tmp_path).snapshots()[-2].unlink()
+    assert Snapshots(Run(tmp_path)).factors(0, gammas)[1] > before

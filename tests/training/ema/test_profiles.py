@@ -57,7 +57,8 @@ def test_widths_that_no_average_has_are_refused(width: float) -> None:
 
 
 def test_the_half_life_is_that_of_weights_at_the_end() -> None:
-    """What stands for the last part of the time loses half of its place when the time grows by little, again and again."""
+    """What stands for the last part of the time loses half of its place when the time grows by
+    little, again and again."""
     gamma, steps = half_life_exponent(0.05), 10_000
     assert half_life_fraction(gamma) == pytest.approx(0.05)
     decay = power_decay(gamma, 1_000_000, 50_000 // steps) ** steps

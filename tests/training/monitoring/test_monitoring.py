@@ -9,15 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
+from multistage_diffusion.config import replace_settings
+from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data import Images
-from multistage_diffusion.data.images import to_unit_range
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation import stage_costs
 from multistage_diffusion.schedule import LogNormal
+from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training import Record, train
 from multistage_diffusion.training.batches.held_out import split
-from multistage_diffusion.training.monitoring.overfitting import over_fitting
+from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.probe import Probe
 from tests.conftest import run_on
 from tests.training.test_loop import assert_same_weights
@@ -41,7 +42,7 @@ def test_a_split_without_images_is_refused(few_digits: Images, share: float) -> 
 
 
 def test_images_set_aside_are_never_trained_on(few_digits: Images, tmp_path: Path) -> None:
-    """They are poisoned here: one step with any of them would be left out."""
+    """They are spread_non_finiteed here: one step with any of them would be left out."""
     numbered = Images(torch.arange(50, dtype=torch.uint8)[:, None, None, None])
     _, aside = split(numbered, 0.2, run_on(few_digits).training.seed)
     assert aside is not None
@@ -77,19 +78,26 @@ def test_the_zero_loss_is_that_of_a_network_without_output(
 
 def record(images: int, probe: Sequence[float], held: Sequence[float]) -> Record:
     return Record(
-        images=images, loss=list(probe), share=[0.5, 0.5], probe_loss=list(probe), optimal_loss=[0.0, 0.0], learning_rate=1.0,
-        images_per_second=1.0, seconds=1.0, held_out_loss=list(held),
-    )  # fmt: skip
+        images=images,
+        loss=list(probe),
+        share=[0.5, 0.5],
+        probe_loss=list(probe),
+        optimal_loss=[0.0, 0.0],
+        learning_rate=1.0,
+        images_per_second=1.0,
+        seconds=1.0,
+        held_out_loss=list(held),
+    )
 
 
-def test_over_fitting_is_said_of_the_stage_that_does() -> None:
+def test_overfitting_is_said_of_the_stage_that_does() -> None:
     start, better, worse = (
         record(10, [1.0, 1.0], [1.0, 1.0]),
         record(20, [0.5, 0.5], [0.6, 0.6]),
         record(30, [0.4, 0.4], [0.7, 0.6]),
     )
-    assert over_fitting([start, better]) == []
-    (sentence,) = over_fitting([start, better, worse])
+    assert overfitting([start, better]) == []
+    (sentence,) = overfitting([start, better, worse])
     assert sentence.startswith(
         "stage 1 over-fits: its loss on held-out images was 0.6 at 20 images and is 0.7 now"
     )
@@ -98,11 +106,11 @@ def test_over_fitting_is_said_of_the_stage_that_does() -> None:
 @pytest.mark.parametrize(
     "last", [([0.4, 0.5], [0.605, 0.6]), ([0.6, 0.6], [0.7, 0.7])], ids=["chance", "both rise"]
 )
-def test_over_fitting_is_not_said_of_chance_or_of_a_run_that_gets_worse(
+def test_overfitting_is_not_said_of_chance_or_of_a_run_that_gets_worse(
     last: tuple[list[float], list[float]],
 ) -> None:
-    assert over_fitting([record(20, [0.5, 0.5], [0.6, 0.6]), record(30, *last)]) == []
-    assert over_fitting([]) == []
+    assert overfitting([record(20, [0.5, 0.5], [0.6, 0.6]), record(30, *last)]) == []
+    assert overfitting([]) == []
 
 
 def test_multiply_accumulates_are_counted_over_sittings(few_digits: Images, tmp_path: Path) -> None:
@@ -136,7 +144,7 @@ def test_a_tracker_that_is_not_installed_is_named(few_digits: Images, tmp_path: 
     if missing is None:
         pytest.skip("both trackers are installed")
     config = run_on(few_digits)
-    config = replace(config, training=replace(config.training, track=(missing,)))  # type: ignore[arg-type]
+    config = replace(config, training=replace_settings(config.training, track=(missing,)))
     with pytest.raises(BadInput, match=f"pip install {missing}"):
         next(train(config, few_digits, tmp_path / "run"))
 
@@ -144,7 +152,7 @@ def test_a_tracker_that_is_not_installed_is_named(few_digits: Images, tmp_path: 
 def test_tensorboard_gets_the_records(few_digits: Images, tmp_path: Path) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     config = run_on(few_digits)
-    config = replace(config, training=replace(config.training, track=("tensorboard",)))
+    config = replace(config, training=replace_settings(config.training, track=("tensorboard",)))
     records = list(train(config, few_digits, tmp_path / "run"))
     found = events.EventAccumulator(str(tmp_path / "run" / "multistage-diffusion"))
     found.Reload()

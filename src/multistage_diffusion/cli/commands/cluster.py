@@ -9,38 +9,51 @@ from typing import Annotated, Any
 import tyro
 
 from multistage_diffusion import distributed
-from multistage_diffusion.cli.output import show_plan, table
+from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
-from multistage_diffusion.cli.terminal import say, track, warn
-from multistage_diffusion.clustering import Clustering, ClusterOptions, Sums, cluster, identity
+from multistage_diffusion.cli.terminal import (
+    print_line,
+    print_settings,
+    print_table,
+    print_warning,
+)
+from multistage_diffusion.clustering import (
+    Clustering,
+    ClusterOptions,
+    Sums,
+    UnfinishedSums,
+    cluster,
+    identity,
+)
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, read_json, write_atomically, write_json
-from multistage_diffusion.model import load_model
+from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.report.figures import stages_figure
-from multistage_diffusion.run import find_model
+from multistage_diffusion.run import claim, find_model
 from multistage_diffusion.schedule import SCHEDULES, ScheduleName
 
-__all__ = ["Cluster"]
-
-MAY_CHANGE = ("pairs", "ci_width", "most_pairs")  # of a computation that is continued
+__all__ = ["COMMAND", "Cluster"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Find the noise levels at which a data set's stages begin and end, and write them to a stages file.
+    """Find the noise levels at which a data set's stages begin and end, and write them to a stages
+    file.
 
-    The same command again continues an interrupted one. Several processes (torchrun) share the work.
+    The same command again continues an interrupted one. Several processes (torchrun) share the
+    work.
     """
 
     data: str
-    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in the README. Or latents: a
-    floating point .npy file [N, C, H, W]."""
+    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see docs/data.md. Or
+    latents: a floating point .npy file [N, C, H, W]."""
     out: Path = Path("stages.json")
     """The stages file to write."""
     schedule: ScheduleName = "vp"
-    """Density of noise levels to average over. The paper uses vp for every base; boundaries in sigma serve all of them."""
+    """Density of noise levels to average over. The paper uses vp for every base; boundaries in
+    sigma serve all of them."""
     checkpoint: Path | None = None
     """A run or a model file, for the method gradient."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
@@ -52,128 +65,113 @@ class Cluster:
 
     def run(self) -> None:
         if self.dry_run:
-            return show_plan(to_json(self))
+            return print_settings(to_json(self))
         if (self.rule.method == "gradient") != (self.checkpoint is not None):
             raise BadInput(
                 "The method gradient needs --checkpoint RUN, and no other method takes one."
             )
         with distributed.process_group(distributed.float64_device()):
-            self._write(read(self.data, self.reading))
+            self._cluster(read(self.data, self.reading))
 
-    def _write(self, images: Images) -> None:
-        say(
-            f"{len(images)} images {'x'.join(map(str, images.shape))}, fingerprint {images.fingerprint}"
-        )
+    def _cluster(self, images: Images) -> None:
+        shape = "x".join(map(str, images.shape))
+        print_line(f"{len(images)} images {shape}, fingerprint {images.fingerprint}")
         file = find_model(self.checkpoint) if self.checkpoint else None
         checkpoint = fingerprint(file) if file else None
+        wanted = identity(images, self.schedule, self.rule, checkpoint)
+        claim(self.out, "holds something else", lambda path: _holds(path, wanted))
         if self.out.exists():
-            return _check_existing(self.out, identity(images, self.schedule, self.rule, checkpoint))
+            return _print_existing(self.out)
         figure = self.out.with_suffix(".svg")
-        if figure.exists():
-            raise BadInput(
-                f"{figure} exists, and the figure of {self.out} would go there; choose another --out."
-            )
-        partial = Partial(
-            self.out.with_name(f"{self.out.name}.partial"),
-            identity(images, self.schedule, self.rule, checkpoint),
-        )
-        model = load_model(file) if file else None
-        found = cluster(
-            images, SCHEDULES[self.schedule], self.rule, model, partial.sums(), partial.watch
-        )
-        if distributed.rank() == 0:
-            self._finish(found, found.to_json(images, self.schedule, checkpoint), figure)
-            partial.path.unlink(missing_ok=True)
+        claim(figure, f"the figure of {self.out} would go there")
+        unfinished = UnfinishedSums(self.out.with_name(f"{self.out.name}.partial"), wanted)
+        found = self._find(images, load_model(file) if file else None, unfinished)
+        if distributed.is_main_process():
+            contents = found.to_json(images, self.schedule, checkpoint)
+            self._write(contents, figure)
+            _print_stages(found)
+            print_line(f"wrote {self.out}{f' and {figure}' if contents['curves'] else ''}")
+            unfinished.remove()
 
-    def _finish(self, found: Clustering, contents: dict[str, Any], figure: Path) -> None:
+    def _find(self, images: Images, model: Model | None, unfinished: UnfinishedSums) -> Clustering:
+        """Clusters, from where an interrupted command left off."""
+        sums = unfinished.load()
+        if sums.count:
+            print_line(f"continuing from {sums.count} pairs in {unfinished.path}")
+
+        def progress(steps: Iterator[int], sums: Sums, target: int) -> Iterator[int]:
+            saved = unfinished.saved(steps, sums)
+            return show_progress(saved, "pairs", target, int, start=sums.count)
+
+        return cluster(images, SCHEDULES[self.schedule], self.rule, model, sums, progress)
+
+    def _write(self, contents: dict[str, Any], figure: Path) -> None:
         if contents["curves"]:
             write_atomically(figure, stages_figure(contents).encode())
         write_json(self.out, contents)
-        _show(found)
-        say(f"wrote {self.out}{f' and {figure}' if contents['curves'] else ''}")
 
 
-class Partial:
-    """The sums of an unfinished computation, kept beside the stages file.
-
-    Args:
-        path: their file.
-        identity: what they are sums of. More pairs may be asked for when the computation is continued.
-    """
-
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        self.path = path
-        self.identity = {
-            **identity,
-            "parameters": {k: v for k, v in identity["parameters"].items() if k not in MAY_CHANGE},
-        }
-
-    def sums(self) -> Sums:
-        """What there is."""
-        sums = distributed.broadcast(
-            Sums.load(self.path, self.identity) if distributed.rank() == 0 else Sums()
-        )
-        if sums.count:
-            say(f"continuing from {sums.count} pairs in {self.path}")
-        return sums
-
-    def watch(self, steps: Iterator[int], sums: Sums, target: int) -> Iterator[int]:
-        """Shows how far the steps have come and keeps the sums after each."""
-        if distributed.rank() > 0:
-            yield from steps
-            return
-        for step in track(steps, "pairs", target, int, start=sums.count):
-            sums.save(self.path, self.identity)
-            yield step
+COMMAND = Cluster
 
 
-def _check_existing(out: Path, wanted: dict[str, Any]) -> None:
-    """An existing file is kept. It must be what this command would write."""
-    found = read_json(out) if out.is_file() else {}
-    if not isinstance(found, dict) or any(found.get(key) != value for key, value in wanted.items()):
-        raise BadInput(f"{out} exists and holds something else; choose another --out or remove it.")
-    say(f"{out} holds these stages already: {', '.join(f'{b:.4g}' for b in found['boundaries'])}")
+def _holds(path: Path, wanted: dict[str, Any]) -> bool:
+    """Whether a stages file is what this command would write."""
+    found = read_json(path) if path.is_file() else None
+    return isinstance(found, dict) and all(found.get(key) == wanted[key] for key in wanted)
 
 
-def _show(result: Clustering) -> None:
-    clock, options = result.schedule.clock, result.options
-    headings = [
-        "stage",
-        "sigma from",
-        "to",
-        "95 % of 'to'",
-        f"{clock} from",
-        "to",
-        "log SNR from",
-        "to",
-        "share of levels",
-    ]
-    table(headings, [_row(result, stage) for stage in range(len(result.stages))])
+def _print_existing(path: Path) -> None:
+    boundaries = ", ".join(f"{boundary:.4g}" for boundary in read_json(path)["boundaries"])
+    print_line(f"{path} holds these stages already: {boundaries}")
+
+
+def _print_stages(result: Clustering) -> None:
+    clock = result.schedule.clock
+    bounds = ["sigma from", "to", "95 % of 'to'", f"{clock} from", "to", "log SNR from", "to"]
+    rows = [_row(result, stage) for stage in range(len(result.stages))]
+    print_table(["stage", *bounds, "share of levels"], rows)
+    _print_intervals(result)
+    _print_similarity(result)
+
+
+def _print_intervals(result: Clustering) -> None:
+    width = f"the widest interval spans {result.ci_width:.4f} of the levels"
     if result.pairs:
-        say(f"{result.pairs} pairs; the widest interval spans {result.ci_width:.4f} of the levels")
-    if options.ci_width is not None and result.ci_width > options.ci_width:
-        finer = (
-            ", and --levels: these boundaries lie between two levels"
-            if result.agreement is None or options.stages != 3
-            else ""
-        )
-        warn(f"an interval is still wider than {options.ci_width}; raise --most-pairs{finer}")
-    if similarity := result.within_stage_similarity():
-        listed = ", ".join(f"{number}: {value:.3f}" for number, value in enumerate(similarity, 1))
-        say(f"similarity within stages by their number: {listed}")
-        enough = next((n for n, value in enumerate(similarity, 1) if value >= options.alpha), None)
-        say(
-            f"alpha = {options.alpha} is {f'first reached by {enough} stages' if enough else 'reached by none of these'}"
-        )
+        print_line(f"{result.pairs} pairs; {width}")
+    wanted = result.options.ci_width
+    if wanted is None or result.ci_width <= wanted:
+        return
+    between_levels = result.agreement is None or result.options.stages != 3
+    finer = ", and --levels: these boundaries are between two levels" if between_levels else ""
+    print_warning(f"an interval is still wider than {wanted}; raise --most-pairs{finer}")
+
+
+def _print_similarity(result: Clustering) -> None:
+    similarity = result.within_stage_similarity()
+    if not similarity:
+        return
+    numbered = list(enumerate(similarity, 1))
+    values = ", ".join(f"{number}: {value:.3f}" for number, value in numbered)
+    print_line(f"similarity within stages by their number: {values}")
+    alpha = result.options.alpha
+    enough = next((number for number, value in numbered if value >= alpha), None)
+    reached = f"first reached by {enough} stages" if enough else "reached by none of these"
+    print_line(f"alpha = {alpha} is {reached}")
 
 
 def _row(result: Clustering, stage: int) -> list[str]:
-    bounds = result.stages.bounds(stage)
-    edges = [level if 0 < level < float("inf") else None for level in bounds]
-    times = [
-        "" if edge is None else f"{float(result.schedule.to_clock(edge)):.4g}" for edge in edges
-    ]
-    ratios = ["" if edge is None else f"{-2 * math.log(edge):.3f}" for edge in edges]
+    low, high = result.stages.bounds(stage)
     interval = "{:.4g} .. {:.4g}".format(*result.ci95[stage]) if stage < len(result.ci95) else ""
+    times = [_in_clock(result, level) for level in (low, high)]
+    ratios = [_log_snr(level) for level in (low, high)]
     share = f"{result.stages.share(result.schedule, stage):.1%}"
-    return [str(stage + 1), *(f"{level:.4g}" for level in bounds), interval, *times, *ratios, share]
+    return [str(stage + 1), f"{low:.4g}", f"{high:.4g}", interval, *times, *ratios, share]
+
+
+def _in_clock(result: Clustering, sigma: float) -> str:
+    """A boundary in the base's own time variable; empty for 0 and infinity."""
+    return f"{float(result.schedule.to_clock(sigma)):.4g}" if 0 < sigma < math.inf else ""
+
+
+def _log_snr(sigma: float) -> str:
+    return f"{-2 * math.log(sigma):.3f}" if 0 < sigma < math.inf else ""

@@ -1,4 +1,6 @@
-"""``multistage convert``: weights of other programs, and a unified network as the beginning of a multi-stage one."""
+"""``multistage convert``: weights of other programs, and a unified network as the beginning of a
+multi-stage one.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,12 +8,13 @@ from typing import Annotated
 
 import tyro
 
-from multistage_diffusion.cli.terminal import say
+from multistage_diffusion.cli.terminal import print_line
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop import read_release, translate, warm_start
+from multistage_diffusion.interop.releases.translate import release_classes
 from multistage_diffusion.model import Model, build_denoiser, load_model, save_model
 from multistage_diffusion.presets import PRESETS, Preset, choose_stages, preset_model
-from multistage_diffusion.run import find_model
+from multistage_diffusion.run import claim, find_model
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import DataInfo, RunConfig, provenance
 
@@ -20,9 +23,11 @@ __all__ = ["Convert"]
 
 @dataclass(frozen=True, kw_only=True)
 class Convert:
-    """Read a checkpoint of EDM (.pkl), score_sde (.pth) or latent diffusion (.ckpt), or give a unified network several decoders.
+    """Read a checkpoint of EDM (.pkl), score_sde (.pth) or latent diffusion (.ckpt), or give a
+    unified network several decoders.
 
-    Nothing that a checkpoint contains is run: files that ask for more than tensors and plain containers are refused.
+    Nothing that a checkpoint contains is run: files that ask for more than tensors and plain
+    containers are refused.
     """
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
@@ -34,27 +39,26 @@ class Convert:
     decoder_widths: tuple[int, ...] = ()
     """Make a multi-stage network of a unified one, with these decoders."""
     stages: Path | None = None
-    """The stages of these decoders: a stages file. Without one, those of the preset's multi-stage twin."""
+    """The stages of these decoders: a stages file. Without one, those of the preset's multi-stage
+    twin."""
 
     def run(self) -> None:
-        if self.out.exists():
-            raise BadInput(f"{self.out} exists; choose another --out or remove it.")
-        own = self.source.is_dir() or self.source.suffix == ".safetensors"
-        model = (
-            load_model(find_model(self.source))
-            if own
-            else _foreign(self.source, _preset(self.preset))
-        )
+        claim(self.out, "would be overwritten")
+        model = self._read()
         if self.decoder_widths:
-            model = self._grown(model)
-        save_model(
-            self.out, model.denoiser.network.state_dict(), model.config, model.images, model.run
-        )
+            model = self._with_decoders(model)
+        weights = model.denoiser.network.state_dict()
+        save_model(self.out, weights, model.config, model.images, model.run)
         widths = "/".join(map(str, model.config.network.decoder_widths))
         count = sum(p.numel() for p in model.denoiser.parameters())
-        say(f"wrote {self.out}: {count:,} parameters, decoders {widths}")
+        print_line(f"wrote {self.out}: {count:,} parameters, decoders {widths}")
 
-    def _grown(self, model: Model) -> Model:
+    def _read(self) -> Model:
+        if self.source.is_dir() or self.source.suffix == ".safetensors":
+            return load_model(find_model(self.source))
+        return _foreign(self.source, _preset(self.preset))
+
+    def _with_decoders(self, model: Model) -> Model:
         stages = Stages.load(self.stages) if self.stages else _stages_of(self.preset)
         denoiser, config = warm_start(model.denoiser, model.config, stages, self.decoder_widths)
         return replace(model, denoiser=denoiser, config=config)
@@ -72,23 +76,24 @@ def _preset(name: str | None) -> Preset:
 def _stages_of(name: str | None) -> Stages:
     """The stages of a preset, or of its multi-stage twin."""
     preset = PRESETS.get((name or "").removesuffix("-unified"))
-    if preset is None or not preset.boundaries:
+    if preset is None or not preset.diffusion.boundaries:
         raise BadInput(
             "Which stages are the decoders for? Give --stages, a file from multistage cluster."
         )
-    return Stages(preset.boundaries)
+    return Stages(preset.diffusion.boundaries)
 
 
 def _foreign(source: Path, preset: Preset) -> Model:
     """A model from a checkpoint of another program."""
     base, state = read_release(source)
-    classes = len(label) if (label := state.get("label_emb.weight")) is not None else 0
-    for name in ("model.map_label.weight", "map_label.weight"):
-        classes = state[name].shape[1] if name in state else classes
-    config = preset_model(preset, choose_stages(preset, None), classes=classes)
+    stages = choose_stages(preset, None)
+    config = preset_model(preset, stages, classes=release_classes(state))
     denoiser = build_denoiser(config)
     denoiser.network.load_state_dict(translate(base, config, state))
     run = RunConfig(
         model=config, training=preset.training, data=DataInfo(path="", fingerprint="", images=0)
     )
     return Model(denoiser.eval(), config, 0, provenance(run))
+
+
+COMMAND = Convert

@@ -6,21 +6,20 @@ from typing import Annotated
 
 import tyro
 
-from multistage_diffusion.cli.output import show_plan
-from multistage_diffusion.cli.terminal import say
+from multistage_diffusion.cli.terminal import print_line, print_settings
 from multistage_diffusion.config import to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.report import render
+from multistage_diffusion.report.page import is_report
+from multistage_diffusion.run import Run, claim
 
-__all__ = ["Report"]
-
-MARK = "multistage diffusion</title>"
+__all__ = ["COMMAND", "Report"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one HTML page about a run, or several, also while they are going on."""
+    """Write one HTML page about one or several runs, also while they train."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
     """Folders of runs."""
@@ -32,11 +31,13 @@ class Report:
     def run(self) -> None:
         if not self.runs:
             raise BadInput("Name at least one run to report on.")
-        out = self.out or self.runs[0] / "report.html"
+        out = self.out or Run(self.runs[0]).report
         if self.dry_run:
-            return show_plan({**to_json(self), "out": str(out)})
+            return print_settings({**to_json(self), "out": str(out)})
         page = render(self.runs)
-        if out.is_dir() or (out.exists() and MARK not in out.read_text(errors="replace")):
-            raise BadInput(f"{out} exists and is no report; choose another --out.")
+        claim(out, "is not a report", is_report)
         write_atomically(out, page.encode())
-        say(f"wrote {out}")
+        print_line(f"wrote {out}")
+
+
+COMMAND = Report

@@ -1,4 +1,4 @@
-"""``multistage train``: a model from a preset, a data set and its stages."""
+"""``multistage train``: trains a model from a preset, a data set and its stages."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -7,181 +7,200 @@ from typing import Annotated
 
 import tyro
 
-from multistage_diffusion.cli.output import claim, show_plan, table
+from multistage_diffusion.cli.discovery import subcommands
 from multistage_diffusion.cli.preview import show_preview
+from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
-from multistage_diffusion.cli.terminal import say, stop_on_signal, track, warn
+from multistage_diffusion.cli.signals import stop_on_signal
+from multistage_diffusion.cli.terminal import (
+    print_line,
+    print_settings,
+    print_table,
+    print_warning,
+)
 from multistage_diffusion.config import to_json
+from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.distributed import is_main_process
-from multistage_diffusion.evaluation import stage_costs, total_parameters
 from multistage_diffusion.files import fingerprint, read_json, write_atomically
 from multistage_diffusion.model import Model, load_model
-from multistage_diffusion.presets import Preset, choose_stages, plan_run
-from multistage_diffusion.run import find_model
+from multistage_diffusion.presets import (
+    ABOUT_PRESETS,
+    PRESETS,
+    Preset,
+    choose_stages,
+    configure_run,
+)
+from multistage_diffusion.run import Run, claim, find_model
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import Record, read_records, train
 from multistage_diffusion.training.batches.levels import stage_shares
-from multistage_diffusion.training.checkpoints import images_seen
 from multistage_diffusion.training.config import RunConfig
-from multistage_diffusion.training.monitoring.overfitting import over_fitting
+from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.resume import check_run
 
-LEAST_SHARE = 1e-4
+__all__ = ["COMMAND", "Train"]
 
-__all__ = ["Train"]
+SMALL_SHARE = 1e-4
+COST_HEADINGS = ["stage", "sigma", "share of training", "parameters", "MACs per image"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a model. The same command again continues an interrupted run; a larger --images lengthens a finished one."""
+    """Train a model. The same command again continues an interrupted run; a larger --images
+    lengthens a finished one.
+    """
 
     data: str
-    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in the README."""
+    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see docs/data.md."""
     out: Path
     """Folder of the run."""
     stages: Path | None = None
-    """Stages file from multistage cluster; without one, the preset's --boundaries. A single decoder has no stages."""
+    """Stages file from multistage cluster; without one, the preset's --boundaries. A single decoder
+    has no stages."""
     init: Path | None = None
-    """A model file or run to begin with, of the same network (multistage convert makes one of a unified network)."""
+    """A model file or run to begin with, of the same network (multistage convert makes one of a
+    unified network)."""
     dry_run: bool = False
-    """Print the resolved configuration and the cost of the network and stop. With --size, RUN/preview.png shows what is cut
-    away or stretched."""
+    """Print the resolved configuration and the cost of the network, and stop. With --size,
+    RUN/preview.png shows what is cut away or stretched."""
+    preset: Annotated[Preset, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
-    preset: Annotated[Preset, tyro.conf.OmitArgPrefixes]
 
     def run(self) -> int:
         images = read(self.data, self.reading)
-        config = plan_run(
-            self.preset, images, choose_stages(self.preset, self.stages), self.data, self.reading
-        )
+        stages = choose_stages(self.preset, self.stages)
+        config = configure_run(self.preset, images, stages, self.data, self.reading)
         init = find_model(self.init) if self.init else None
         config = replace(config, init=fingerprint(init) if init else "")
         _warn(config, self.stages)
         if self.dry_run:
-            show_plan(to_json(config))
-            _show_cost(config)
-            show_preview(self.out, config, images, self.reading, dry_run=True)
+            print_settings(to_json(config))
+        _print_cost(config)
+        if self.dry_run:
+            show_preview(Run(self.out), config, images, self.reading, dry_run=True)
             return 0
         self._prepare(config, images)
-        return _train(config, images, self.out, load_model(init) if init else None)
+        return _train(config, images, Run(self.out), load_model(init) if init else None)
 
     def _prepare(self, config: RunConfig, images: Images) -> None:
-        """Shows what is about to be trained on what, once nothing speaks against it."""
-        _show_cost(config)
-        check_run(self.out, config, images)
+        """Writes what is shown of a run before it trains, if it may begin or continue here."""
+        run = Run(self.out)
+        check_run(run, config, images)
         if self.stages is not None and is_main_process():  # the report shows them
-            claim(self.out / "stages.json", self.stages.read_bytes())
-            write_atomically(self.out / "stages.json", self.stages.read_bytes())
-        show_preview(self.out, config, images, self.reading, dry_run=False)
+            content = self.stages.read_bytes()
+            claim(run.stages, "holds something else", lambda path: path.read_bytes() == content)
+            write_atomically(run.stages, content)
+        show_preview(run, config, images, self.reading, dry_run=False)
 
 
-def _train(config: RunConfig, images: Images, out: Path, init: Model | None = None) -> int:
+COMMAND = subcommands(
+    {
+        name: Train(data=tyro.MISSING, out=tyro.MISSING, preset=preset)
+        for name, preset in PRESETS.items()
+    },
+    ABOUT_PRESETS,
+    Train.__doc__ or "",
+)
+
+
+def _train(config: RunConfig, images: Images, run: Run, init: Model | None = None) -> int:
     """Trains with progress on the terminal; returns 130 if a signal ended it early, else 0."""
-    total, batch = config.training.images, config.training.batch_size
-    before = images_seen(out)
+    batch = config.training.batch_size
+    total = config.training.images
+    before = run.images_seen()
     if before:
-        say(f"continuing from the checkpoint at {before} images")
-    talk = _Talk(out)
+        print_line(f"continuing from the checkpoint at {before} images")
+    seen = before
+    messages = _Messages(run)
     with stop_on_signal() as should_stop:
+        records = train(config, images, run.path, should_stop, init)
         end = -(-total // batch) * batch
-        for record in track(
-            train(config, images, out, should_stop, init),
-            "images",
-            end,
-            _increments(before),
-            _describe,
-            before,
-        ):
-            before = record.images
-            talk.hear(record)
-        if should_stop() and before < total:
-            say(f"interrupted; a checkpoint is in {out}, the same command continues")
+        steps = show_progress(records, "images", end, _increments(before), _describe, before)
+        for record in steps:
+            seen = record.images
+            messages.on_record(record)
+        if should_stop() and seen < total:
+            print_line(f"interrupted; a checkpoint is in {run.path}, the same command continues")
             return 130
-    say(f"trained; the model is {out / 'model.safetensors'}")
+    print_line(f"trained; the model is {run.model}")
     return 0
 
 
-class _Talk:
-    """What is said once about the records of a run."""
+class _Messages:
+    """What is printed once about the records of a run."""
 
-    def __init__(self, out: Path) -> None:
-        self.out, self.known, self.begun = out, set[str](), False
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.printed = set[str]()
 
-    def hear(self, record: Record) -> None:
-        if not self.begun:
-            optimum, zero = (
-                "/".join(f"{loss:.3g}" for loss in losses)
-                for losses in (record.optimal_loss, record.zero_loss)
-            )
-            say(
-                f"losses to compare with, stage by stage: optimal denoiser {optimum}, untrained network {zero}"
-            )
-            self.begun = True
-        for sentence in (
-            over_fitting(read_records(self.out))
-            if record.held_out_loss and is_main_process()
-            else ()
-        ):
-            stage = sentence.split(":")[0]
-            if stage not in self.known:
-                self.known.add(stage)
-                warn(sentence)
+    def on_record(self, record: Record) -> None:
+        """Prints the losses to compare with, and which stages overfit, once each."""
+        optimal = "/".join(f"{loss:.3g}" for loss in record.optimal_loss)
+        zero = "/".join(f"{loss:.3g}" for loss in record.zero_loss)
+        text = f"optimal denoiser {optimal}, untrained network {zero}"
+        self._once("losses", f"losses to compare with, by stage: {text}", print_line)
+        if record.held_out_loss and is_main_process():
+            for sentence in overfitting(read_records(self.run)):
+                stage, _ = sentence.split(":", 1)
+                self._once(stage, sentence, print_warning)
+
+    def _once(self, key: str, text: str, show: Callable[[str], None]) -> None:
+        if key not in self.printed:
+            self.printed.add(key)
+            show(text)
 
 
 def _warn(config: RunConfig, file: Path | None) -> None:
-    """Says what is allowed but hardly meant."""
-    for stage, share in enumerate(stage_shares(config)):
-        if share < LEAST_SHARE:
-            rare = f"less than one in {1 / LEAST_SHARE:,.0f} images"
-            warn(f"stage {stage + 1} gets {rare} under the schedule {config.model.schedule}")
-    made_from = read_json(file).get("data") if file else None
-    if isinstance(made_from, dict) and made_from.get("fingerprint") != config.data.fingerprint:
-        warn(f"{file} was made from other images than {config.data.path}")
+    """Warns about what is valid but probably unintended."""
+    for stage, share in enumerate(stage_shares(config), 1):
+        if share < SMALL_SHARE:
+            rare = f"less than one in {1 / SMALL_SHARE:,.0f} images"
+            schedule = config.model.schedule
+            print_warning(f"stage {stage} gets {rare} under the schedule {schedule}")
+    data = read_json(file).get("data") if file else None
+    if isinstance(data, dict) and data.get("fingerprint") != config.data.fingerprint:
+        print_warning(f"{file} was made from other images than {config.data.path}")
 
 
 def _increments(before: int) -> Callable[[Record], int]:
+    """A function from a record to the images since the one before."""
     last = before
 
-    def size(record: Record) -> int:
+    def images_since(record: Record) -> int:
         nonlocal last
-        step, last = record.images - last, record.images
+        step = record.images - last
+        last = record.images
         return step
 
-    return size
+    return images_since
 
 
 def _describe(record: Record) -> str:
     losses = "/".join("-" if loss is None else f"{loss:.3g}" for loss in record.loss)
-    left_out = f"  {record.skipped} steps left out, not finite" if record.skipped else ""
-    held = (
-        f"  held out {'/'.join(f'{loss:.3g}' for loss in record.held_out_loss)}"
-        if record.held_out_loss
-        else ""
-    )
-    return f"loss {losses}{held}  {record.images_per_second:.0f} img/s{left_out}"
+    held_out = "/".join(f"{loss:.3g}" for loss in record.held_out_loss)
+    words = [f"loss {losses}"]
+    if held_out:
+        words.append(f"held out {held_out}")
+    words.append(f"{record.images_per_second:.0f} img/s")
+    if record.skipped:
+        words.append(f"{record.skipped} steps skipped, not finite")
+    return "  ".join(words)
+
+
+def _print_cost(config: RunConfig) -> None:
+    print_table(COST_HEADINGS, _cost_rows(config))
+    print_line(f"{total_parameters(config.model):,} parameters in all")
 
 
 def _cost_rows(config: RunConfig) -> list[list[str]]:
-    """Bounds, share of the training images, parameters and multiply-accumulates of each stage, as text."""
-    stages, shares = Stages(config.model.boundaries), stage_shares(config)
+    """Bounds, share of the training images, parameters and MACs of each stage, as text."""
+    stages = Stages(config.model.boundaries)
+    shares = stage_shares(config)
     rows = []
     for stage, cost in enumerate(stage_costs(config.model)):
         low, high = stages.bounds(stage)
-        share = shares[stage]
-        figures = [
-            f"{low:.4g} .. {high:.4g}",
-            f"{share:.1%}",
-            f"{cost.parameters:,}",
-            f"{cost.macs / 1e6:,.1f} M",
-        ]
-        rows.append([str(stage + 1), *figures])
+        bounds = f"{low:.4g} .. {high:.4g}"
+        macs = f"{cost.macs / 1e6:,.1f} M"
+        rows.append([str(stage + 1), bounds, f"{shares[stage]:.1%}", f"{cost.parameters:,}", macs])
     return rows
-
-
-COST_HEADINGS = ["stage", "sigma", "share of training", "parameters", "MACs per image"]
-
-
-def _show_cost(config: RunConfig) -> None:
-    table(COST_HEADINGS, _cost_rows(config))
-    say(f"{total_parameters(config.model):,} parameters in all")

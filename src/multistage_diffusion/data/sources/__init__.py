@@ -1,5 +1,1 @@
-"""Where images come from."""
-
-from multistage_diffusion.data.sources.load import list_images, load
-
-__all__ = ["list_images", "load"]
+"""Where images come from: one module for each family of sources; ``load`` picks the one to use."""

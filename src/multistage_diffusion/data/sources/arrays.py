@@ -1,5 +1,6 @@
 """Images that are arrays already: the digits of scikit-learn, ``.npz`` and ``.npy`` files."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.parallel import in_order
+from multistage_diffusion.data.sources.source import Source
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["load_digits", "load_npy", "load_npz", "resized"]
+__all__ = ["DIGITS", "NPY", "NPZ", "resized"]
+
+DIGITS_NAME = "digits"
 
 
 def load_digits() -> Images:
@@ -28,9 +32,8 @@ def load_digits() -> Images:
     bunch = datasets.load_digits()
     grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)
     labels = torch.from_numpy(bunch.target.astype(np.int64))
-    return Images(
-        torch.from_numpy(grey)[:, None], labels, tuple(str(n) for n in bunch.target_names), "digits"
-    )
+    classes = tuple(str(name) for name in bunch.target_names)
+    return Images(torch.from_numpy(grey)[:, None], labels, classes, DIGITS_NAME)
 
 
 def load_npy(path: Path) -> Images:
@@ -44,25 +47,32 @@ def load_npz(path: Path) -> Images:
     Raises:
         BadInput: if the file cannot be read or holds something else.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, BadZipFile) as error:
-        raise BadInput(f"Cannot read {path}: {error}.") from error
+    arrays = _arrays_of(path)
     images = arrays.get("images")
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4):
-        found = (
-            ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in arrays.items()) or "nothing"
-        )
         raise BadInput(
-            f"{path} needs an array 'images', uint8 [N, H, W] or [N, H, W, C]; it holds {found}."
+            f"{path} needs an array 'images', uint8 [N, H, W] or [N, H, W, C]; "
+            f"it holds {_described(arrays)}."
         )
     pixels = _channels_first(images)
     if "labels" not in arrays:
         return Images(pixels, source=str(path))
-    return Images(
-        pixels, *_integer_labels(arrays["labels"], len(pixels), str(path)), source=str(path)
-    )
+    labels, classes = _integer_labels(arrays["labels"], len(pixels), str(path))
+    return Images(pixels, labels, classes, source=str(path))
+
+
+def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise BadInput(f"Cannot read {path}: {error}.") from error
+
+
+def _described(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Names, dtypes and shapes of arrays, for a message."""
+    texts = [f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items()]
+    return ", ".join(texts) or "nothing"
 
 
 def _channels_first(images: Pixels) -> Tensor:
@@ -77,16 +87,20 @@ def _channels_first(images: Pixels) -> Tensor:
 
 
 def _integer_labels(labels: NDArray[Any], count: int, where: str) -> tuple[Tensor, tuple[str, ...]]:
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or (count and labels.min() < 0):
+    """Labels as int64 ``[N]`` and the names of their classes, which are numbers."""
+    fits = labels.shape == (count,) and labels.dtype.kind in "iu"
+    if not fits or (count and labels.min() < 0):
         raise BadInput(
-            f"{where} needs 'labels' as {count} integers from 0, not {labels.dtype}{list(labels.shape)}."
+            f"{where} needs 'labels' as {count} integers from 0, "
+            f"not {labels.dtype}{list(labels.shape)}."
         )
     values = torch.from_numpy(labels.astype(np.int64))
-    return values, tuple(str(k) for k in range(int(values.max()) + 1 if count else 0))
+    classes = int(values.max()) + 1 if count else 0
+    return values, tuple(str(number) for number in range(classes))
 
 
 def resized(images: Images, options: ReadOptions) -> Images:
-    """Images of the size that is asked for.
+    """Images of the size that the options ask for, if they ask for one.
 
     Raises:
         BadInput: if they are latents, which have no pixels to resample.
@@ -94,8 +108,11 @@ def resized(images: Images, options: ReadOptions) -> Images:
     size = options.height_and_width
     if size is None or size == images.shape[1:]:
         return images
-    if images.latent:
-        raise BadInput(f"{images.source} holds latents, which cannot be resized; leave out --size.")
+    if not images.space.stores_pixels:
+        raise BadInput(
+            f"{images.source} holds {images.space.contents}, which cannot be resized; "
+            "leave out --size."
+        )
     pixels = torch.empty(len(images), images.shape[0], *size, dtype=torch.uint8)
 
     def fit(row: int) -> None:
@@ -104,4 +121,21 @@ def resized(images: Images, options: ReadOptions) -> Images:
 
     for _ in in_order(fit, range(len(images))):
         pass
-    return replace(images, pixels=pixels)
+    return replace(images, pixels=pixels, original=images)
+
+
+DIGITS = Source(
+    read=lambda _location, _options: load_digits(),
+    accepts=lambda location: location.given == DIGITS_NAME,
+    options=frozenset(),
+)
+NPZ = Source(
+    read=lambda location, _: load_npz(location.paths[0]),
+    suffixes=(".npz",),
+    options=frozenset(),
+)
+NPY = Source(
+    read=lambda location, _: load_npy(location.paths[0]),
+    suffixes=(".npy",),
+    options=frozenset(),
+)

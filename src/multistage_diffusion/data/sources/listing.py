@@ -16,13 +16,13 @@ class Entry:
     """An image that can be opened."""
 
     name: str
-    """Its path inside the data set, parts separated by ``/``: what a file of labels calls it."""
+    """Its path inside the data set, parts separated by ``/``: its name in a file of labels."""
     where: str
-    """How messages call it."""
+    """Its name in messages."""
     open: Callable[[], Image.Image]
     """Opens it, once, in any thread."""
     label: Label = None
-    """Number or name of its class, if the source says."""
+    """Number or name of its class, if the source gives it."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,22 @@ class Listing:
     """The images of a source."""
 
     entries: Callable[[], Iterable[Entry]]
-    """Goes through them from the first on, without opening them."""
+    """Iterates over them from the first one, without opening them."""
     source: str
     """Where the images come from."""
     count: Callable[[], int]
     """Counts them."""
     identity: Callable[[], object]
-    """What changes when the source does, found without reading images, for JSON."""
+    """A value for JSON that changes when the source does, determined without reading images."""
     classes: tuple[str, ...] = ()
     """Names of the classes that labels are numbers of."""
     by_name: bool = False
-    """Whether the images are to be ordered by name, since the order of the source means nothing."""
+    """Whether to sort the images by name, because their order in the source has no meaning."""
     notes: tuple[str, ...] = ()
-    """What a person should know about the source, in words."""
+    """Messages that the user should read about the source."""
 
 
 def stamps(files: Iterable[Path]) -> list[list[str | int]]:
-    """Path, size and time of the last change of each file, by which a change shows."""
-    found = ((str(file.absolute()), file.stat()) for file in files)
-    return [[name, status.st_size, status.st_mtime_ns] for name, status in found]
+    """Path, size and time of the last change of each file, which differ when a file changes."""
+    states = ((str(file.absolute()), file.stat()) for file in files)
+    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]

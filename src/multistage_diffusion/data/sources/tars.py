@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["tar_files", "tar_names"]
+__all__ = ["TAR_SUFFIXES", "tar_files", "tar_names"]
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def tar_names(path: Path) -> list[str]:

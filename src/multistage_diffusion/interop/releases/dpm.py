@@ -1,4 +1,6 @@
-"""NCSN++ as score_sde and DPM-Solver use it (Song et al. 2021; Lu et al. 2022), and its multi-stage version."""
+"""NCSN++ as score_sde and DPM-Solver use it (Song et al. 2021; Lu et al. 2022), and its multi-stage
+version.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
@@ -31,10 +33,12 @@ PYRAMIDS: dict[str, Pyramid] = {
 def model(sizes: Mapping[str, Any]) -> ModelConfig:
     """The model that the sizes of a release describe.
 
-    The release compares ``999 t``, which is what its network is told, with ``1000`` times its boundaries.
+    The release compares ``999 t``, which is what its network is told, with ``1000`` times its
+    boundaries.
 
     Raises:
-        BadInput: for a residual pyramid whose filter the release cannot run or pads on one side only.
+        BadInput: for a residual pyramid whose filter the release cannot run or pads on one side
+            only.
     """
     fir, inward, outward = (
         sizes.get("fir", True),
@@ -43,11 +47,13 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
     )
     if inward == "residual" and not fir:
         raise BadInput(
-            "A residual input pyramid without the filter pads on one side only; that is not supported."
+            "A residual input pyramid without the filter pads on one side only; that is not "
+            "supported."
         )
     if outward == "residual" and fir:
         raise BadInput(
-            "A residual output pyramid with the filter does not run in score_sde; there are no weights of it."
+            "A residual output pyramid with the filter does not run in score_sde; there are no "
+            "weights of it."
         )
     network = NetworkConfig(
         encoder_widths=(sizes["encoder_channels"],),
@@ -75,7 +81,8 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
 
 
 def rules(network: StagedUNet, _: Sequence[int], __: frozenset[str]) -> Iterator[Rule]:
-    """How our tensors are made of the release's, whose modules are numbered in the order of their use.
+    """How our tensors are made of the release's, whose modules are numbered in the order of their
+    use.
 
     Args:
         network: ours.
@@ -105,11 +112,7 @@ def _decoder(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
     number, steps = count(), count()
     for index, block in enumerate(decoder.blocks):
         yield from _block(f"{ours}.blocks.{index}", theirs, number, block)
-        if (
-            block.how != "up"
-            and (index + 1) % (decoder.in_level + 1) == decoder.in_level
-            and len(decoder.pyramid)
-        ):
+        if len(decoder.pyramid) and decoder.ends_level(index):
             yield from _output_step(f"{ours}.pyramid", theirs, next(steps), number, decoder)
     for layer in ("norm", "out"):
         yield from moved(f"{ours}.{layer}", f"{theirs}.{next(number)}")
@@ -118,7 +121,7 @@ def _decoder(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
 def _output_step(
     ours: str, theirs: str, step: int, number: Iterator[int], decoder: Any
 ) -> Iterator[Rule]:
-    if decoder.adds_up:
+    if decoder.adds_pyramid:
         layers = ["norm", "out"] if step < len(decoder.pyramid) - 1 else []
     else:
         layers = ["up.conv"] if step else ["norm", "up"]

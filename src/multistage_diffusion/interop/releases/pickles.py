@@ -1,8 +1,8 @@
 """Reading pickled checkpoints without running anything they contain.
 
-A pickle is a program that names functions to call. This reader knows tensors, plain containers and, as inert records, the
-modules of EDM's checkpoints, which carry their own source code; that code stays text. A file that names anything else is
-refused.
+A pickle is a program that names functions to call. This reader knows tensors, plain containers and,
+as inert records, the modules of EDM's checkpoints, which carry their own source code; that code
+stays text. A file that names anything else is refused.
 """
 
 import pickle
@@ -120,7 +120,8 @@ def read_pickle(path: Path) -> Any:
     """What a pickle or a file of ``torch.save`` holds.
 
     Raises:
-        BadInput: if the file cannot be read, or names anything but tensors and plain containers; says what.
+        BadInput: if the file cannot be read, or names anything but tensors and plain containers;
+            says what.
     """
     try:
         content = path.read_bytes()
@@ -137,7 +138,9 @@ def read_pickle(path: Path) -> Any:
 
 
 def _is_torch_file(content: bytes) -> bool:
-    """Whether ``torch.save`` wrote it: an archive, or in older versions a pickle of a number that stands for that."""
+    """Whether ``torch.save`` wrote it: an archive, or in older versions a pickle of a number that
+    stands for that.
+    """
     if content.startswith(b"PK"):
         return True
     magic = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)

@@ -1,4 +1,6 @@
-"""The weights in the checkpoints of the three bases and of the paper's release: averaged ones where there are any."""
+"""The weights in the checkpoints of the three bases and of the paper's release: averaged ones where
+there are any.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +34,8 @@ def read_release(path: Path) -> tuple[str, dict[str, Tensor]]:
         if isinstance(content.get("model"), Mapping):
             return "dpm-solver", _score_sde(content)
     raise BadInput(
-        f"{path} holds no checkpoint of EDM (ema), score_sde (model) or latent diffusion (state_dict)."
+        f"{path} holds no checkpoint of EDM (ema), score_sde (model) or latent diffusion "
+        "(state_dict)."
     )
 
 

@@ -32,7 +32,9 @@ def renamed(ours: str, theirs: str, layers: dict[str, str]) -> Iterator[Rule]:
 
 
 def dense(ours: str, theirs: str) -> Iterator[Rule]:
-    """A layer with the weight ``W`` ``[inputs, outputs]`` and the bias ``b`` as a 1x1 convolution."""
+    """A layer with the weight ``W`` ``[inputs, outputs]`` and the bias ``b`` as a 1x1
+    convolution.
+    """
     yield Rule(f"{ours}.weight", (f"{theirs}.W",), lambda w: w.T[:, :, None, None])
     yield Rule(f"{ours}.bias", (f"{theirs}.b",))
 
@@ -54,7 +56,9 @@ def _interleaved(rows: list[Tensor]) -> Tensor:
 
 
 def grouped_heads(ours: str, theirs: str, heads: int) -> Iterator[Rule]:
-    """Queries, keys and values ordered by head, kind and channel; ours are ordered by head, channel and kind."""
+    """Queries, keys and values ordered by head, kind and channel; ours are ordered by head, channel
+    and kind.
+    """
 
     def order(tensor: Tensor) -> Tensor:
         rows = tensor.reshape(heads, 3, -1, *tensor.shape[1:2])

@@ -1,6 +1,7 @@
-"""The networks of the paper's release and of its three bases: their settings and the names of their parameters, as ours.
+"""Settings and parameter names of the release and of its three bases, translated into ours.
 
-A base is ``edm`` (EDM and its multi-stage version), ``dpm-solver`` (score_sde's NCSN++) or ``ldm`` (latent diffusion).
+A base is ``edm`` (EDM and its multi-stage version), ``dpm-solver`` (score_sde's NCSN++) or ``ldm``
+(latent diffusion).
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,10 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.releases import dpm, edm, ldm
 from multistage_diffusion.model import ModelConfig, build_denoiser
 
-__all__ = ["release_model", "translate"]
+__all__ = ["release_classes", "release_model", "translate"]
 
 BASES = {"edm": edm, "dpm-solver": dpm, "ldm": ldm}
+CLASS_INPUTS = ("model.map_label.weight", "map_label.weight")
 BUFFERS = ("resample_filter", "sigmas")  # constants that our networks make themselves
 
 
@@ -29,6 +31,14 @@ def release_model(sizes: Mapping[str, Any]) -> ModelConfig:
     if base not in BASES:
         raise BadInput(f"There is no base {base!r}; there are {', '.join(BASES)}.")
     return BASES[base].model(sizes)
+
+
+def release_classes(state: Mapping[str, Tensor]) -> int:
+    """The number of classes of a release's weights; 0 for an unconditional network."""
+    if "label_emb.weight" in state:
+        return len(state["label_emb.weight"])
+    names = [name for name in CLASS_INPUTS if name in state]
+    return state[names[-1]].shape[1] if names else 0
 
 
 def translate(base: str, config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
 """The batches of a run, as functions of its configuration and the images seen.
 
-What is drawn for a batch, but for its noise, is a few numbers for each image, and every process draws all of it. Pixels are
-read and noise is drawn only for the samples a process computes. Both are the same however many processes there are.
+What is drawn for a batch, except its noise, is a few numbers for each image, and every rank draws
+all of it. Pixels are read and noise is drawn only for the samples that a rank computes. Both are
+the same for any world size.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,19 +13,20 @@ from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.augment import Augmentation, draw_augmentation, mirror
-from multistage_diffusion.data.images import Images, to_unit_range
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training.batches.levels import Levels
 from multistage_diffusion.training.batches.order import image_indices
 from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.randomness import Stream, generator
 
-__all__ = ["Batch", "Draws", "Samples", "draw", "share_out"]
+__all__ = ["Batch", "Draws", "Samples", "draw", "micro_batches"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step of training sees."""
+    """What a training step computes its loss on."""
 
     y: Tensor
     """Images, -1 to 1, ``[B, C, H, W]``."""
@@ -33,66 +35,6 @@ class Batch:
     noise: Tensor
     """Unit Gaussian noise like ``y``."""
     conditions: Conditions
-    """Classes of the images and what augmentation did to them."""
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What is drawn for a batch before any image is read; everything has an entry for each sample."""
-
-    seed: int
-    first: int
-    """Number of images that were seen before."""
-    chosen: Tensor
-    """Which images, int64 ``[B]``."""
-    sigma: Tensor
-    """Noise levels, float64 ``[B]``."""
-    mirrored: Tensor
-    """Which images are mirrored left-right, bool ``[B]``."""
-    augmentation: Augmentation | None
-
-    def read(
-        self, start: int, stop: int, images: Images, conditional: bool, device: torch.device
-    ) -> "Samples":
-        """Reads the images of some of the samples and draws their noise; what is for a GPU lies in memory that it can reach."""
-        rows, pinned = self.chosen[start:stop], device.type == "cuda"
-        labels = images.labels[rows] if conditional and images.labels is not None else None
-        if isinstance(images.pixels, Tensor) and images.pixels.device.type == "cuda":
-            rows = rows.pin_memory().to(images.pixels.device, non_blocking=True)
-        pixels, noise = images.pixels[rows], self._noise(start, stop, images.shape, pinned)
-        if pinned:
-            pixels = pixels if pixels.is_cuda else pixels.pin_memory()
-            labels = None if labels is None else labels.pin_memory()
-        return Samples(start, stop, pixels, noise, labels)
-
-    def place(self, samples: "Samples", device: torch.device, layout: torch.memory_format) -> Batch:
-        """Samples on a device but for their levels; bytes are scaled, mirrored and augmented there."""
-        here = slice(samples.start, samples.stop)
-        pixels, noise = (
-            values.to(device, non_blocking=True) for values in (samples.pixels, samples.noise)
-        )
-        y = mirror(to_unit_range(pixels), self.mirrored[here])
-        conditions = Conditions(labels=samples.labels)
-        if self.augmentation is not None:
-            part = self.augmentation[here]
-            y = part.apply(y)
-            conditions = replace(conditions, augment=part.labels)
-        return Batch(
-            y.contiguous(memory_format=layout),
-            self.sigma[here],
-            noise.contiguous(memory_format=layout),
-            conditions.to(device, non_blocking=True),
-        )
-
-    def _noise(self, start: int, stop: int, shape: tuple[int, int, int], pinned: bool) -> Tensor:
-        """The noise of each sample is a function of seed and number of images seen, by a generator that counts (Philox)."""
-        noise = torch.empty(stop - start, *shape, pin_memory=pinned)
-        for row, number in zip(
-            noise.numpy(), range(self.first + start, self.first + stop), strict=True
-        ):
-            counting = np.random.Philox(key=(self.seed << 8) + Stream.NOISE, counter=number << 128)
-            np.random.Generator(counting).standard_normal(dtype=np.float32, out=row)
-        return noise
 
 
 @dataclass(frozen=True)
@@ -109,40 +51,124 @@ class Samples:
     """Classes, int64 ``[b]``."""
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn for a batch before any image is read; one entry for each sample."""
+
+    seed: int
+    first: int
+    """Images seen before the batch."""
+    chosen: Tensor
+    """Indices of the images, int64 ``[B]``."""
+    sigma: Tensor
+    """Noise levels, float64 ``[B]``."""
+    mirrored: Tensor
+    """Which images are mirrored left-right, bool ``[B]``."""
+    augmentation: Augmentation | None
+
+    def read(
+        self, start: int, stop: int, images: Images, conditional: bool, device: torch.device
+    ) -> Samples:
+        """Reads the images of some of the samples and draws their noise.
+
+        What is for a GPU is in pinned memory.
+        """
+        rows = self.chosen[start:stop]
+        labels = images.labels[rows] if conditional and images.labels is not None else None
+        noise = self._noise(start, stop, images.shape, pinned=device.type == "cuda")
+        pixels = _rows(images, rows)
+        if device.type == "cuda":
+            pixels = pixels if pixels.is_cuda else pixels.pin_memory()
+            labels = None if labels is None else labels.pin_memory()
+        return Samples(start, stop, pixels, noise, labels)
+
+    def place(
+        self, samples: Samples, device: torch.device, memory_format: torch.memory_format
+    ) -> Batch:
+        """A batch of samples on a device, except for their noise levels.
+
+        Bytes are scaled, mirrored and augmented there.
+        """
+        here = slice(samples.start, samples.stop)
+        pixels = samples.pixels.to(device, non_blocking=True)
+        noise = samples.noise.to(device, non_blocking=True)
+        y = mirror(to_unit_range(pixels), self.mirrored[here])
+        augment = None
+        if self.augmentation is not None:
+            augmentation = self.augmentation[here]
+            y = augmentation.apply(y)
+            augment = augmentation.labels
+        conditions = Conditions(samples.labels, augment).to(device, non_blocking=True)
+        return Batch(
+            y.contiguous(memory_format=memory_format),
+            self.sigma[here],
+            noise.contiguous(memory_format=memory_format),
+            conditions,
+        )
+
+    def _noise(self, start: int, stop: int, shape: tuple[int, int, int], pinned: bool) -> Tensor:
+        """Noise of each sample as a function of the seed and the images seen.
+
+        It comes from a counter-based generator (Philox).
+        """
+        noise = torch.empty(stop - start, *shape, pin_memory=pinned)
+        key = (self.seed << 8) + Stream.NOISE
+        for row, position in zip(noise.numpy(), range(start, stop), strict=True):
+            counter = (self.first + position) << 128
+            bits = np.random.Philox(key=key, counter=counter)
+            np.random.Generator(bits).standard_normal(dtype=np.float32, out=row)
+        return noise
+
+
+def _rows(images: Images, rows: Tensor) -> Tensor:
+    """The pixels of some images, on the device where the data set is."""
+    if isinstance(images.pixels, Tensor) and images.pixels.device.type == "cuda":
+        rows = rows.pin_memory().to(images.pixels.device, non_blocking=True)
+    return images.pixels[rows]
+
+
 def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
     """What is drawn for the batch that follows after ``seen`` images."""
-    recipe, count = config.training, config.training.batch_size
-    source = generator(recipe.seed, Stream.STEP, seen)
-    mirrored = torch.rand(count, generator=source) < (0.5 if recipe.flip else 0.0)
-    augmentation = (
-        draw_augmentation(count, images.shape[1:], recipe.augment, source)
-        if recipe.augment
-        else None
-    )
-    chosen = image_indices(recipe.seed, len(images), seen, count)
-    return Draws(recipe.seed, seen, chosen, levels.draw(count, source), mirrored, augmentation)
+    training = config.training
+    count = training.batch_size
+    source = generator(training.seed, Stream.STEP, seen)
+    probability = 0.5 if training.draws.flip else 0.0
+    mirrored = torch.rand(count, generator=source) < probability
+    augment = training.draws.augment
+    size = images.shape[1:]
+    augmentation = draw_augmentation(count, size, augment, source) if augment else None
+    chosen = image_indices(training.seed, len(images), seen, count)
+    sigma = levels.draw(count, source)
+    return Draws(training.seed, seen, chosen, sigma, mirrored, augmentation)
 
 
-def share_out(batch: int, count: int, parts: int) -> list[list[tuple[int, int]]]:
-    """Which samples of a batch each process computes, in how many parts: first and last, by part and process.
+def micro_batches(batch: int, world_size: int, accumulate: int) -> list[list[tuple[int, int]]]:
+    """Which samples of a batch each rank computes, and in which micro-batches.
+
+    Args:
+        batch: samples in the batch.
+        world_size: number of ranks.
+        accumulate: micro-batches of each rank.
+
+    Returns:
+        First and last sample (exclusive), by micro-batch and rank.
 
     Raises:
-        BadInput: if there are fewer samples than parts.
+        BadInput: if there are fewer samples than micro-batches.
     """
-    if batch < count * parts:
+    if batch < world_size * accumulate:
         raise BadInput(
-            f"Batches of {batch} images are too small for {count} processes and {parts} parts in each."
+            f"Batches of {batch} images are too small for {world_size} processes and {accumulate} "
+            "parts in each."
         )
-    own = [
-        (_cut(0, batch, process, count), _cut(0, batch, process + 1, count))
-        for process in range(count)
-    ]
+    ranges = [_part(0, batch, rank, world_size) for rank in range(world_size)]
     return [
-        [(_cut(*whole, part, parts), _cut(*whole, part + 1, parts)) for whole in own]
-        for part in range(parts)
+        [_part(start, stop, index, accumulate) for start, stop in ranges]
+        for index in range(accumulate)
     ]
 
 
-def _cut(start: int, stop: int, index: int, count: int) -> int:
-    """The beginning of one of ``count`` nearly equal parts of a range."""
-    return start + (stop - start) * index // count
+def _part(start: int, stop: int, index: int, count: int) -> tuple[int, int]:
+    """One of ``count`` nearly equal parts of a range."""
+    length = stop - start
+    return start + length * index // count, start + length * (index + 1) // count

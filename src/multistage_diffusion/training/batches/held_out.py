@@ -10,17 +10,18 @@ __all__ = ["split"]
 
 
 def split(images: Images, share: float, seed: int) -> tuple[Images, Images | None]:
-    """The images to train on and those set aside, drawn at random by the seed.
+    """The images to train on and those held out, drawn at random by the seed.
 
     Raises:
         BadInput: if no image would be left in a part.
     """
     if not share:
         return images, None
-    aside = round(share * len(images))
-    if not 0 < aside < len(images):
+    count = round(share * len(images))
+    if not 0 < count < len(images):
         raise BadInput(
-            f"Setting aside {share:g} of {len(images)} images leaves none in one part; choose another --held-out."
+            f"Holding out {share:g} of {len(images)} images leaves none in one part; choose "
+            "another --held-out."
         )
     order = torch.randperm(len(images), generator=generator(seed, Stream.SPLIT))
-    return images.at(order[aside:]), images.at(order[:aside])
+    return images.at(order[count:]), images.at(order[:count])

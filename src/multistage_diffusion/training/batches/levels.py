@@ -1,5 +1,6 @@
 """How noise levels are drawn for training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +19,15 @@ __all__ = ["Levels", "stage_levels", "stage_shares"]
 class Levels:
     """How noise levels are drawn for training.
 
-    A stage k gets a share of the images; inside it levels follow the schedule. Levels are stratified: one from each of as many
-    equal cells as there are images. Any mean over them has the same expectation as over independent levels and less variance.
+    Each stage gets a share of the images; inside it levels follow the schedule. Levels are
+    stratified: one from each of as many equal cells as there are images. A mean over them has the
+    same expectation as over independent levels, and less variance.
 
     Args:
         schedule: the density.
-        stages: the parts of the schedule that have shares, as a rule the network's stages.
+        stages: the parts of the schedule that have shares, usually the network's stages.
         shares: share of each stage, summing to 1.
-        single: whether all levels of a batch lie in one stage, drawn by the shares.
+        single: whether all levels of a batch are in one stage, drawn by the shares.
     """
 
     schedule: Schedule
@@ -35,66 +37,72 @@ class Levels:
 
     @staticmethod
     def of(config: RunConfig) -> "Levels":
-        """As a run's configuration says.
+        """The levels of a run.
 
         Raises:
-            BadInput: if there are not as many shares as stages, or the stages have shares and others are named.
+            BadInput: if there are not as many shares as stages, or ``share_boundaries`` are given
+                for a network that has stages.
         """
-        if config.training.share_boundaries and config.model.boundaries:
+        draws = config.training.draws
+        if draws.share_boundaries and config.model.boundaries:
             raise BadInput(
-                "The setting share_boundaries is for a network with a single decoder; others have shares by stage."
+                "The setting share_boundaries is for a network with a single decoder; others have "
+                "shares by stage."
             )
-        schedule, recipe = SCHEDULES[config.model.schedule], config.training
-        stages = Stages(recipe.share_boundaries or config.model.boundaries)
-        given = recipe.shares
-        if given == "uniform":
-            given = (1.0,) * len(stages)
-        if given == "natural":
-            given = tuple(stages.share(schedule, stage) for stage in range(len(stages)))
-        if len(given) != len(stages):
-            raise BadInput(f"The setting shares has {len(given)} numbers for {len(stages)} stages.")
-        return Levels(
-            schedule,
-            stages,
-            tuple(float(share) / sum(given) for share in given),
-            recipe.batches == "single-stage",
-        )
+        schedule = SCHEDULES[config.model.schedule]
+        stages = Stages(draws.share_boundaries or config.model.boundaries)
+        shares = _shares(draws.shares, schedule, stages)
+        return Levels(schedule, stages, shares, draws.batches == "single-stage")
 
-    def draw(self, count: int, draw: torch.Generator) -> Tensor:
+    def draw(self, count: int, source: torch.Generator) -> Tensor:
         """``count`` noise levels: float64 ``[count]``."""
         if self.single:
-            stage = int(
-                torch.multinomial(torch.tensor(self.shares, dtype=torch.float64), 1, generator=draw)
-            )
-            return stage_levels(self.schedule, self.stages, stage, count, draw)
-        place = _stratified(count, draw)
-        shared, natural = (
-            np.concatenate([[0.0], np.cumsum(shares)]) for shares in (self.shares, self._natural())
-        )
-        sigma = self.schedule.sigma(
-            torch.from_numpy(np.interp(place.numpy(), shared / shared[-1], natural / natural[-1]))
-        )
-        return self._kept_apart(
-            sigma, torch.from_numpy(np.searchsorted(shared[1:-1], place.numpy(), side="right"))
-        )
+            shares = torch.tensor(self.shares, dtype=torch.float64)
+            stage = int(torch.multinomial(shares, 1, generator=source))
+            return stage_levels(self.schedule, self.stages, stage, count, source)
+        position = _stratified(count, source).numpy()
+        shared = _cumulative(self.shares)
+        natural = _cumulative(_natural_shares(self.schedule, self.stages))
+        u = np.interp(position, shared / shared[-1], natural / natural[-1])
+        stages = np.searchsorted(shared[1:-1], position, side="right")
+        sigma = self.schedule.sigma(torch.from_numpy(u))
+        return self._inside(sigma, torch.from_numpy(stages))
 
     def weights(self, sigma: Tensor) -> Tensor:
-        """By how much more often than in this draw the schedule has each level, by its stage: float64 like ``sigma``."""
-        ratio = torch.tensor(self._natural(), dtype=torch.float64) / torch.tensor(
-            self.shares, dtype=torch.float64
-        )
+        """How much more often the schedule has each level than this draw: float64 like
+        ``sigma``.
+        """
+        natural = torch.tensor(_natural_shares(self.schedule, self.stages), dtype=torch.float64)
+        ratio = natural / torch.tensor(self.shares, dtype=torch.float64)
         return ratio[self.stages.index(sigma)]
 
-    def _natural(self) -> list[float]:
-        return [self.stages.share(self.schedule, stage) for stage in range(len(self.stages))]
-
-    def _kept_apart(self, sigma: Tensor, stage: Tensor) -> Tensor:
+    def _inside(self, sigma: Tensor, stage: Tensor) -> Tensor:
         """Levels in the stage they were drawn for, in spite of rounding at its bounds."""
-        low, high = (
-            torch.tensor(ends, dtype=torch.float64)[stage]
-            for ends in zip(*map(self.stages.bounds, range(len(self.stages))), strict=True)
-        )
+        bounds = [self.stages.bounds(index) for index in range(len(self.stages))]
+        low, high = torch.tensor(bounds, dtype=torch.float64)[stage].unbind(-1)
         return torch.minimum(torch.maximum(sigma, low), high.nextafter(low))
+
+
+def _shares(
+    given: str | tuple[float, ...], schedule: Schedule, stages: Stages
+) -> tuple[float, ...]:
+    """Shares of the stages as a setting gives them, summing to 1."""
+    if given == "uniform":
+        given = (1.0,) * len(stages)
+    if given == "natural":
+        given = tuple(_natural_shares(schedule, stages))
+    assert not isinstance(given, str)
+    if len(given) != len(stages):
+        raise BadInput(f"The setting shares has {len(given)} numbers for {len(stages)} stages.")
+    return tuple(float(share) / sum(given) for share in given)
+
+
+def _natural_shares(schedule: Schedule, stages: Stages) -> list[float]:
+    return [stages.share(schedule, stage) for stage in range(len(stages))]
+
+
+def _cumulative(shares: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.concatenate([[0.0], np.cumsum(shares)])
 
 
 def stage_shares(config: RunConfig) -> tuple[float, ...]:
@@ -103,15 +111,16 @@ def stage_shares(config: RunConfig) -> tuple[float, ...]:
 
 
 def stage_levels(
-    schedule: Schedule, stages: Stages, stage: int, count: int, draw: torch.Generator
+    schedule: Schedule, stages: Stages, stage: int, count: int, source: torch.Generator
 ) -> Tensor:
-    """``count`` stratified levels of the schedule restricted to one stage: float64 ``[count]``."""
+    """``count`` stratified levels of the schedule restricted to a stage: float64 ``[count]``."""
     low, high = stages.bounds(stage)
     start = float(schedule.u(low)) if low > 0 else 0.0
-    return schedule.sigma(start + stages.share(schedule, stage) * _stratified(count, draw)).clamp(
-        low, high
-    )
+    u = start + stages.share(schedule, stage) * _stratified(count, source)
+    return schedule.sigma(u).clamp(low, high)
 
 
-def _stratified(count: int, draw: torch.Generator) -> Tensor:
-    return (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=draw)) / count
+def _stratified(count: int, source: torch.Generator) -> Tensor:
+    """A uniform number in each of ``count`` equal cells of [0, 1]."""
+    offset = torch.rand(count, dtype=torch.float64, generator=source)
+    return (torch.arange(count) + offset) / count

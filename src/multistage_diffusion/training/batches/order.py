@@ -12,7 +12,17 @@ __all__ = ["image_indices"]
 
 
 def image_indices(seed: int, total: int, start: int, count: int) -> Tensor:
-    """The images at positions ``start .. start + count - 1`` of an endless sequence of shuffled passes over ``total``."""
+    """Indices of the images at some positions of an endless sequence of shuffled epochs.
+
+    Args:
+        seed: of the run.
+        total: images in the data set.
+        start: the first position, which is the number of images seen.
+        count: how many.
+
+    Returns:
+        int64 ``[count]``.
+    """
     positions = np.arange(start, start + count)
     epochs = positions // total
     chosen = [
@@ -24,4 +34,5 @@ def image_indices(seed: int, total: int, start: int, count: int) -> Tensor:
 
 @lru_cache(maxsize=2)
 def _shuffled(seed: int, total: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The order of the images in an epoch."""
     return np.random.default_rng((seed, Stream.ORDER, epoch)).permutation(total)

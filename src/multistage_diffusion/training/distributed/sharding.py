@@ -1,7 +1,7 @@
-"""Weights, averages and Adam's moments split over the processes (FSDP), where one device cannot hold them whole.
+"""Weights, averages and moments sharded over the ranks (FSDP), where one device cannot hold them.
 
-Encoder and decoders are split each for itself. A process gathers a part when it evaluates it, so all processes must evaluate the
-same parts in the same order, with no samples where they have none.
+Encoders and decoders are sharded separately. A rank gathers a part when it evaluates it, so all
+ranks must evaluate the same parts in the same order, without samples where they have none.
 """
 
 import torch
@@ -15,25 +15,25 @@ __all__ = ["placed_like", "shard", "whole"]
 
 
 def shard(network: StagedUNet) -> None:
-    """Splits each parameter; gradients are added up over the processes when they are computed.
+    """Shards each parameter; gradients are summed over the ranks when they are computed.
 
-    Only what lies contiguously in memory can be split, so weights go back from channels-last.
+    Only contiguous tensors can be sharded, so weights leave channels-last.
     """
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()
     for part in network.parts:
-        split = fully_shard(part, reshard_after_forward=True)
-        split.set_gradient_divide_factor(1.0)
-        split.set_force_sum_reduction_for_comms(True)
+        sharded = fully_shard(part, reshard_after_forward=True)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be split, in one piece. All processes must ask for it."""
+    """A tensor, gathered from all ranks if it is sharded. All ranks must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A whole value on the device of a parameter, in its layout and split as it is."""
+    """A whole value on the device of a parameter, in its memory format and sharded like it."""
     here = value.to(parameter.device)
     if isinstance(parameter, DTensor):
         return distribute_tensor(here, parameter.device_mesh, parameter.placements)

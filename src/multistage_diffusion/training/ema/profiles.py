@@ -1,15 +1,18 @@
-"""Power-function averages and how some of them make up another (Karras et al. 2024, EDM2, section 3, appendix C).
+"""Power-function averages and how some of them make up another (Karras et al. 2024, EDM2, section
+3, appendix C).
 
 An average of the weights theta over the time t, here counted in images, has the profile
 
     p(t) = (gamma + 1) t^gamma / T^(gamma + 1),    0 < t <= T,
 
-whose standard deviation is a fixed fraction sigma_rel of T. The step that makes t images of t - d updates it by
+whose standard deviation is a fixed fraction sigma_rel of T. The step that makes t images of t - d
+updates it by
 
     average <- beta average + (1 - beta) theta,    beta = (1 - d / t)^(gamma + 1).
 
-The betas telescope: the average is the integral of p over weights that are constant during a step, whatever the sizes of the
-steps. So what is said here about profiles has no error of discretisation. Everything is in float64.
+The betas telescope: the average is the integral of p over weights that are constant during a step,
+whatever the sizes of the steps. So what is said here about profiles has no error of discretisation.
+Everything is in float64.
 """
 
 import math
@@ -35,30 +38,40 @@ __all__ = [
 # Standard deviation of the uniform density on [0, 1]: the mean over all images.
 WIDEST_AVERAGE = 12**-0.5
 Array = NDArray[np.float64]
-SMALLEST = 1e-13  # singular values that are rounding, as a part of the largest: averages that ended together are the same twice
+# singular values that are rounding, as a part of the largest: averages that ended together are the
+# same twice
+SMALLEST = 1e-13
 
 
 def relative_width(gamma: float) -> float:
-    """``sigma_rel`` of an exponent: ``(gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2)`` (EDM2, eq. 123)."""
+    """``sigma_rel`` of an exponent:
+
+    ``(gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2)`` (EDM2, eq. 123).
+    """
     return math.sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2)
 
 
 def exponent(sigma_rel: float) -> float:
-    """The exponent of a relative width: the largest root of ``(g + 2)^2 (g + 3) - (g + 1) / sigma_rel^2`` (EDM2, eq. 126).
+    """The exponent of a relative width: the largest root of ``(g + 2)^2 (g + 3) - (g + 1) /
+    sigma_rel^2`` (EDM2, eq. 126).
 
     Raises:
         BadInput: if the width is not positive or wider than that of the mean over all images.
     """
     if not 0 < sigma_rel <= WIDEST_AVERAGE:
         raise BadInput(
-            f"A relative width sigma_rel lies between 0 and {WIDEST_AVERAGE:.4f}, the mean of all, not at {sigma_rel}."
+            f"A relative width sigma_rel lies between 0 and {WIDEST_AVERAGE:.4f}, the mean of "
+            f"all, not at {sigma_rel}."
         )
     cubic = Polynomial.fromroots([-2, -2, -3]) - Polynomial([1, 1]) / sigma_rel**2
     return float(cubic.roots().real.max())
 
 
 def half_life_fraction(gamma: float) -> float:
-    """The half-life of an average at any time, as a fraction of the images seen until then: ``ln 2 / (gamma + 1)``."""
+    """The half-life of an average at any time, as a fraction of the images seen until then:
+
+    ``ln 2 / (gamma + 1)``.
+    """
     return math.log(2) / (gamma + 1)
 
 
@@ -70,13 +83,16 @@ def half_life_exponent(fraction: float) -> float:
     """
     if not 0 < fraction <= math.log(2):
         raise BadInput(
-            f"A half-life lies between 0 and {math.log(2):.0%} of the images seen, the mean of all, not at {fraction:.0%}."
+            f"A half-life lies between 0 and {math.log(2):.0%} of the images seen, the mean of "
+            f"all, not at {fraction:.0%}."
         )
     return math.log(2) / fraction - 1
 
 
 def power_decay(gamma: float, seen: int, step: int) -> float:
-    """``beta`` (EDM2, eq. 127) of a step of ``step`` images that ends at ``seen`` images; one without images changes nothing."""
+    """``beta`` (EDM2, eq. 127) of a step of ``step`` images that ends at ``seen`` images; one
+    without images changes nothing.
+    """
     return (1 - step / seen) ** (gamma + 1) if step else 1.0
 
 
@@ -90,7 +106,10 @@ class Profiles:
     """T, the images until which each average goes, positive: ``[n]``."""
 
     def inner(self, other: "Profiles") -> Array:
-        """Integrals of the products of these profiles and others: ``[n, m]``, per image (EDM2, eq. 151)."""
+        """Integrals of the products of these profiles and others:
+
+        ``[n, m]``, per image (EDM2, eq. 151).
+        """
         g, h, s, t = self.gamma[:, None], other.gamma, self.end[:, None], other.end
         low, high = np.minimum(s, t), np.maximum(s, t)
         return (g + 1) * (h + 1) / (g + h + 1) * (low / s) ** g * (low / t) ** h / high
@@ -103,14 +122,16 @@ class Profiles:
 def combine(stored: Profiles, wanted: Profiles) -> tuple[Array, Array]:
     """The sums of stored profiles nearest to wanted ones in the mean square (EDM2, algorithm 3).
 
-    Unlike EDM2's, the factors of a sum add up to one, so that weights that do not move come out as they are.
+    Unlike EDM2's, the factors of a sum add up to one, so that weights that do not move come out as
+    they are.
 
     Args:
         stored: ``n`` profiles.
         wanted: ``m`` profiles.
 
     Returns:
-        The factors ``[n, m]``, and ``[m]`` how far each sum is from what is wanted, as a part of the norm of that.
+        The factors ``[n, m]``, and ``[m]`` how far each sum is from what is wanted, as a part of
+        the norm of that.
     """
     norms, count = stored.norms(), len(stored.end)
     gram, products = stored.inner(stored), stored.inner(wanted)

@@ -1,44 +1,49 @@
-"""Steps whose loss or gradient is not a finite number: left out, counted, and in the end a reason to stop.
+"""Steps whose loss or gradient is not finite: they are skipped, counted, and finally stop the run.
 
-All of it stays on the device until it is asked for, so that no step waits.
+All of it stays on the device until it is read, so that no step waits.
 """
 
 import torch
 from torch import Tensor
 
-__all__ = ["PATIENCE", "Diverged", "Health", "poison"]
+__all__ = ["MOST_FAILED_STEPS", "FailedSteps", "spread_non_finite"]
 
-PATIENCE = 10  # steps in a row that may fail
-
-
-class Diverged(RuntimeError):
-    """Loss or gradient are not finite in one step after the other."""
+MOST_FAILED_STEPS = 10  # in a row
 
 
-class Health:
-    """How the last steps went.
+class FailedSteps:
+    """Counts failed steps.
 
     Args:
         device: where the gradients are.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.failing, self.longest, self.first = (torch.zeros((), device=device) for _ in range(3))
+        self.current = torch.zeros((), device=device)
+        """Failed steps in a row up to the last step."""
+        self.longest = torch.zeros((), device=device)
+        """Most failed steps in a row so far."""
+        self.first = torch.zeros((), device=device)
+        """Number of the step that began the last row of failed ones."""
 
-    def failed(self, norm: Tensor, step: int) -> Tensor:
-        """1 if the gradient's norm is not finite, else 0, in the type that an optimiser takes as ``found_inf``; counts it.
+    def add(self, norm: Tensor, step: int) -> Tensor:
+        """Counts a step.
 
         Args:
-            norm: of the whole gradient, the same in every process.
-            step: the number of the step.
+            norm: norm of the whole gradient, the same on every rank.
+            step: number of the step.
+
+        Returns:
+            1 if the norm is not finite, else 0, as an optimizer takes it for ``found_inf``.
         """
-        bad = (~norm.isfinite()).float()
-        self.first = torch.where((self.failing == 0) & (bad == 1), float(step), self.first)
-        self.failing = (self.failing + 1) * bad
-        self.longest = torch.maximum(self.longest, self.failing)
-        return bad
+        failed = (~norm.isfinite()).float()
+        begins = (self.current == 0) & (failed == 1)
+        self.first = torch.where(begins, float(step), self.first)
+        self.current = (self.current + 1) * failed
+        self.longest = torch.maximum(self.longest, self.current)
+        return failed
 
 
-def poison(loss: Tensor) -> Tensor:
-    """The loss, with a gradient that is not a number where the loss is not finite, so that every process learns of it."""
+def spread_non_finite(loss: Tensor) -> Tensor:
+    """The loss, with a NaN gradient where it is not finite, so that every rank sees the failure."""
     return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)

@@ -1,17 +1,19 @@
-"""Memory in use."""
+"""Peak memory of a process."""
 
-import resource
 import sys
 
 import torch
 
-__all__ = ["memory_in_use"]
+__all__ = ["peak_memory"]
 
 
-def memory_in_use(device: torch.device) -> int:
-    """Most bytes so far: allocated on a GPU, else resident."""
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes so far: allocated on a GPU, otherwise resident; 0 where the system cannot say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,4 +1,7 @@
-"""The yardstick of a run: fixed images, noise and levels at which network and optimal denoiser are compared."""
+"""The probe of a run: fixed images, noise and noise levels.
+
+Network and optimal denoiser are compared on it.
+"""
 
 from dataclasses import dataclass
 
@@ -6,8 +9,8 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.data.images import Images, to_unit_range
-from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser
+from multistage_diffusion.data.images import Images
+from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.preconditioning import weighted_error
 from multistage_diffusion.schedule import Schedule
@@ -18,19 +21,22 @@ from multistage_diffusion.training.randomness import Stream, generator
 __all__ = ["Probe"]
 
 PER_STAGE = 64
-PART = 192  # evaluated at once
+BATCH = 192
 
 
 @dataclass(frozen=True)
 class Probe:
-    """As many noisy images in each stage, the same ones throughout a run."""
+    """The same number of noisy images in each stage, the same ones throughout a run."""
 
     clean: Tensor
+    """``[N, C, H, W]``, -1 to 1."""
     noise: Tensor
+    """Unit Gaussian noise like ``clean``."""
     sigma: Tensor
-    """Noise levels, the same number in each stage, smallest noise first."""
+    """Noise levels ``[N]``, smallest noise first."""
     stages: int
     labels: Tensor | None
+    """Classes, int64 ``[N]``, for a conditional network."""
 
     @staticmethod
     def draw(
@@ -41,18 +47,20 @@ class Probe:
         seed: int,
         per_stage: int = PER_STAGE,
     ) -> "Probe":
-        """Draws images and noise at random and levels stratified inside each stage, under the schedule's density."""
-        draw = generator(seed, Stream.PROBE)
-        chosen = torch.randint(len(images), (per_stage * len(stages),), generator=draw)
-        clean = to_unit_range(images.pixels[chosen])
-        sigma = torch.cat(
-            [stage_levels(schedule, stages, k, per_stage, draw) for k in range(len(stages))]
-        )
+        """Draws images and noise, and stratified levels of the schedule in each stage."""
+        source = generator(seed, Stream.PROBE)
+        chosen = torch.randint(len(images), (per_stage * len(stages),), generator=source)
+        clean = images.space.encode(images.pixels[chosen])
+        levels = [
+            stage_levels(schedule, stages, stage, per_stage, source) for stage in range(len(stages))
+        ]
         labels = images.labels[chosen] if conditional and images.labels is not None else None
-        return Probe(clean, torch.randn(clean.shape, generator=draw), sigma, len(stages), labels)
+        noise = torch.randn(clean.shape, generator=source)
+        return Probe(clean, noise, torch.cat(levels), len(stages), labels)
 
     @property
     def noisy(self) -> Tensor:
+        """The noisy images, ``[N, C, H, W]``."""
         return self.clean + self.sigma.float()[:, None, None, None] * self.noise
 
     def network_loss(self, denoiser: NetworkDenoiser, device: torch.device) -> list[float]:
@@ -63,37 +71,37 @@ class Probe:
     def network_losses(self, denoiser: NetworkDenoiser, device: torch.device) -> Tensor:
         """Weighted loss of the network on each image, in the order of ``sigma``."""
         denoised = []
-        for part in torch.arange(len(self.sigma)).split(PART):
-            conditions = Conditions(labels=self.labels).at(part).to(device)
+        for part in torch.arange(len(self.sigma)).split(BATCH):
+            conditions = Conditions(self.labels).at(part).to(device)
             noisy = self.noisy[part].to(device)
             denoised.append(denoiser(noisy, self.sigma[part], conditions).cpu())
         return self._losses(torch.cat(denoised), denoiser)
 
     def zero_loss(self, denoiser: NetworkDenoiser) -> list[float]:
-        """Mean weighted loss in each stage of a network whose output is zero."""
+        """Mean weighted loss in each stage of a network that outputs zeros."""
         skip = denoiser.preconditioning.c_skip(self.sigma).float()[:, None, None, None]
         return self.per_stage(self._losses(skip * self.noisy, denoiser))
 
     def optimal_loss(self, images: Images, denoiser: NetworkDenoiser) -> list[float]:
-        """Mean weighted loss of the optimal denoiser in each stage: the least any denoiser can have on this data set.
+        """Mean weighted loss of the optimal denoiser in each stage.
 
-        For a conditional network the optimal denoiser of each class is meant.
+        It is the minimum over all denoisers on this data set. For a conditional network it is that
+        of the optimal denoiser of each class.
         """
         if self.labels is None or images.labels is None:
-            return self.per_stage(
-                self._losses(OptimalDenoiser(images.pixels)(self.noisy, self.sigma), denoiser)
-            )
+            denoised = OptimalDenoiser(images.pixels)(self.noisy, self.sigma)
+            return self.per_stage(self._losses(denoised, denoiser))
         denoised = torch.empty_like(self.clean)
         for label in self.labels.unique():
             here = self.labels == label
-            best: Denoiser = OptimalDenoiser(images.at(images.labels == label).pixels)
-            denoised[here] = best(self.noisy[here], self.sigma[here])
+            optimal = OptimalDenoiser(images.at(images.labels == label).pixels)
+            denoised[here] = optimal(self.noisy[here], self.sigma[here])
         return self.per_stage(self._losses(denoised, denoiser))
-
-    def _losses(self, denoised: Tensor, denoiser: NetworkDenoiser) -> Tensor:
-        return weighted_error(denoised, self.clean, self.sigma, denoiser.preconditioning)
 
     def per_stage(self, losses: Tensor) -> list[float]:
         """The mean of the losses in each stage."""
         means: list[float] = losses.unflatten(0, (self.stages, -1)).mean(1).tolist()
         return means
+
+    def _losses(self, denoised: Tensor, denoiser: NetworkDenoiser) -> Tensor:
+        return weighted_error(denoised, self.clean, self.sigma, denoiser.preconditioning)

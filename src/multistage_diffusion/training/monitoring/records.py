@@ -1,21 +1,23 @@
-"""``stats.jsonl``: one line of JSON for each record of a run."""
+"""The records of a run: lines of JSON in ``stats.jsonl``."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from multistage_diffusion.config import from_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
+from multistage_diffusion.run import Run
 
-__all__ = ["Record", "append_record", "keep_records", "read_records"]
-
-FILE = "stats.jsonl"
+__all__ = ["Record", "append_record", "drop_records_after", "read_records"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """How a run stands. Lists have one entry for each stage, smallest noise first; None where a stage had no sample."""
+    """How a run is going.
+
+    Lists have one entry for each stage, smallest noise first; None where a stage had no sample.
+    """
 
     images: int
     """Images seen."""
@@ -30,51 +32,62 @@ class Record:
     learning_rate: float
     """Of the last batch; the largest, if parts differ."""
     images_per_second: float
-    """Speed of training since the last record of this sitting, without records and checkpoints."""
+    """Speed of training since the last record of this session, without records and checkpoints."""
     seconds: float
-    """Time spent, over all sittings."""
+    """Wall-clock time across all sessions."""
     learning_rates: list[float] = field(default_factory=list)
     """Of each encoder, then of each decoder, 0 while frozen; empty if all are the same."""
     gradient_norm: list[float] = field(default_factory=list)
-    """Mean norm of the gradient of each encoder, then of each decoder, over the steps since the last record."""
+    """Mean gradient norm of each encoder, then of each decoder, over the steps since the last
+    record."""
     skipped: int = 0
-    """Steps since the last record that were left out since loss or gradient were not finite."""
+    """Steps since the last record that were skipped because loss or gradient were not finite."""
     zero_loss: list[float] = field(default_factory=list)
-    """Loss of a network that puts out zeros, on the probe: what a stage has before it has learned anything."""
+    """Loss of a network that outputs zeros, on the probe: what a stage has before it has learned
+    anything."""
     held_out_loss: list[float] = field(default_factory=list)
-    """Loss of the averaged weights on images that are not trained on; empty if none are set aside."""
+    """Loss of the averaged weights on held-out images; empty if there are none."""
     macs: float = 0.0
-    """Multiply-accumulates of the whole run so far, forward and backward, as its stages were drawn."""
+    """Multiply-accumulates of the whole run so far, forward and backward, for the stages as they
+    were drawn."""
     memory: int = 0
-    """Most bytes in use by the first process so far: of the GPU if there is one, else resident."""
+    """Peak bytes of rank 0 so far: of the GPU if there is one, otherwise resident."""
     seconds_left: float = 0.0
     """Time to the end of the run at the speed since the last record."""
 
 
-def append_record(run: Path, record: Record) -> None:
-    """Adds a line to ``stats.jsonl``."""
+def append_record(run: Run, record: Record) -> None:
+    """Adds a line to the records."""
     try:
-        with (run / FILE).open("a") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
+        with run.stats.open("a") as file:
+            file.write(_line(record))
     except OSError as error:  # a full disk does not say which file it was
-        raise OSError(error.errno, error.strerror, str(run / FILE)) from error
+        raise OSError(error.errno, error.strerror, str(run.stats)) from error
 
 
-def read_records(run: Path) -> list[Record]:
-    """The records of a run, oldest first; a last line cut short by a crash is passed over.
+def read_records(run: Run) -> list[Record]:
+    """The records of a run, oldest first; a last line cut short by a crash is ignored.
 
     Raises:
         BadInput: if another line is damaged.
     """
-    path = run / FILE
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    if not run.stats.exists():
+        return []
+    lines = run.stats.read_text().splitlines(keepends=True)
     try:
         return [from_json(Record, json.loads(line)) for line in lines if line.endswith("\n")]
     except ValueError as error:
-        raise BadInput(f"{path} is damaged: {error}") from error
+        raise BadInput(f"{run.stats} is damaged: {error}") from error
 
 
-def keep_records(run: Path, images: int) -> None:
-    """Drops the records past a checkpoint: the run is about to make them again."""
-    kept = [asdict(record) for record in read_records(run) if record.images <= images]
-    write_atomically(run / FILE, "".join(json.dumps(record) + "\n" for record in kept).encode())
+def drop_records_after(run: Run, images: int) -> None:
+    """Removes the records past a checkpoint: the run is about to write them again."""
+    _write(run, (record for record in read_records(run) if record.images <= images))
+
+
+def _write(run: Run, records: Iterable[Record]) -> None:
+    write_atomically(run.stats, "".join(map(_line, records)).encode())
+
+
+def _line(record: Record) -> str:
+    return json.dumps(asdict(record)) + "\n"

@@ -1,4 +1,4 @@
-"""Pictures of images as they are stored and as networks see them."""
+"""Contact sheets of images as they are stored and as networks see them."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from multistage_diffusion.data.decoding import Pixels
+from multistage_diffusion.data.examine import ExaminedImage
 from multistage_diffusion.data.fitting import fitted, kept
 from multistage_diffusion.data.options import Fit
-from multistage_diffusion.inspection.looks import Look
 
-__all__ = ["Shown", "draw", "show"]
+__all__ = ["SheetImage", "contact_sheet", "sheet_image"]
 
 CELL = 128  # longest side of an image
 GAP, LINE, MARGIN = 6, 16, 12
@@ -24,8 +24,8 @@ LEAST = 640  # a title may make a picture so wide
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a picture needs of an image."""
+class SheetImage:
+    """An image on a contact sheet."""
 
     caption: str
     original: Image.Image
@@ -33,34 +33,34 @@ class Shown:
     size: tuple[int, int]
     """Height and width it had."""
     fits: dict[Fit, Image.Image] = field(default_factory=dict)
-    """What a network sees, for each way to bring the image to size, at most ``CELL`` pixels a side."""
+    """What a network sees, for each way to bring the image to size, at most ``CELL`` pixels a
+    side."""
 
 
-def show(look: Look, size: tuple[int, int] | None, fits: Sequence[Fit]) -> Shown:
-    """An image for a picture.
+def sheet_image(
+    image: ExaminedImage, size: tuple[int, int] | None, fits: Sequence[Fit]
+) -> SheetImage:
+    """An image for a contact sheet.
 
     Args:
-        look: the image.
+        image: the image.
         size: height and width networks see; None for its own.
         fits: ways to bring it there that are to be shown; the first one's frame is drawn.
     """
-    own = look.size if size is None else size
-    fitting = {fit: _in_cell(fitted(look.pixels, own, fit)) for fit in fits}
-    original = _in_cell(look.pixels)
+    own = image.size if size is None else size
+    fitting = {fit: _in_cell(fitted(image.pixels, own, fit)) for fit in fits}
+    original = _in_cell(image.pixels)
     for fit in fits[:1]:
-        original = _framed(original, look.size, own, fit)
-    words = [str(look.label) if look.label is not None else "", PurePosixPath(look.name).name]
-    return Shown(": ".join(word for word in words if word), original, look.size, fitting)
+        original = _framed(original, image.size, own, fit)
+    words = [str(image.label) if image.label is not None else "", PurePosixPath(image.name).name]
+    return SheetImage(": ".join(word for word in words if word), original, image.size, fitting)
 
 
 def _in_cell(pixels: Pixels) -> Image.Image:
     """Enlarged by a whole number, or made smaller, to fit into a cell."""
-    plain = (
-        pixels
-        if pixels.shape[2] == 3
-        else np.repeat(pixels.mean(2, keepdims=True).round().astype(np.uint8), 3, axis=2)
-    )
-    image = Image.fromarray(np.ascontiguousarray(plain))
+    if pixels.shape[2] != 3:
+        pixels = np.repeat(pixels.mean(2, keepdims=True).round().astype(np.uint8), 3, axis=2)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
     longest = max(image.size)
     if longest <= CELL:
         factor = CELL // longest
@@ -72,7 +72,7 @@ def _in_cell(pixels: Pixels) -> Image.Image:
 def _framed(
     image: Image.Image, shape: tuple[int, int], size: tuple[int, int], fit: Fit
 ) -> Image.Image:
-    """What is kept in a frame, the rest faint."""
+    """An image with a frame around the part that is kept, the rest faint."""
     scale = image.width / shape[1]
     left, top, right, bottom = (round(edge * scale) for edge in kept(shape, size, fit))
     box = (left, top, max(left + 1, right), max(top + 1, bottom))
@@ -84,8 +84,10 @@ def _framed(
     return faint
 
 
-def draw(shown: Sequence[Shown], title: str) -> Image.Image:
-    """One picture: originals beside what networks see where there is such, else a grid of the images.
+def contact_sheet(shown: Sequence[SheetImage], title: str) -> Image.Image:
+    """One picture of many images.
+
+    Originals stand beside what networks see, where that differs; otherwise it is a grid.
 
     Args:
         shown: the images; where there are too many, some of them, spread evenly.
@@ -117,16 +119,16 @@ def draw(shown: Sequence[Shown], title: str) -> Image.Image:
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """At most so many of the numbers from 0, spread evenly."""
+    """Indices of at most ``wanted`` of ``count`` images, spread evenly."""
     wanted = min(count, wanted)
     return [index * count // wanted for index in range(wanted)]
 
 
-def _images(one: Shown) -> list[Image.Image]:
+def _images(one: SheetImage) -> list[Image.Image]:
     return [one.original, *one.fits.values()]
 
 
-def _height(line: Sequence[Shown]) -> int:
+def _height(line: Sequence[SheetImage]) -> int:
     return max(image.height for one in line for image in _images(one)) + LINE + GAP
 
 
@@ -135,7 +137,9 @@ def _page(title: str, width: int, height: int) -> tuple[int, int]:
     return 2 * MARGIN + max(least, width - GAP), height + MARGIN - GAP
 
 
-def _put(canvas: Image.Image, one: Shown, place: tuple[int, int], cell: int, height: int) -> None:
+def _put(
+    canvas: Image.Image, one: SheetImage, place: tuple[int, int], cell: int, height: int
+) -> None:
     """An image, or the images of a row, and the caption under them."""
     left, top = place
     for column, image in enumerate(_images(one)):

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from multistage_diffusion.data import ReadOptions, load
-from multistage_diffusion.data.sources.load import expand
 from multistage_diffusion.errors import BadInput
 
 
 def write(path: Path, files: dict[str, bytes]) -> Path:
+    """A tar archive of these files, in their order."""
     with tarfile.open(path, "w") as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
@@ -21,26 +21,33 @@ def write(path: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def shards(folder: Path, tmp_path: Path) -> Path:
-    """The folder's images in three shards of four, each with class and description."""
+    """The images of ``folder`` in three shards of four, each with class and description."""
     (tmp_path / "shards").mkdir()
     names = sorted(file.relative_to(folder) for file in folder.rglob("*.png"))
     for shard in range(3):
         files: dict[str, bytes] = {}
-        for number, name in enumerate(names[4 * shard : 4 * shard + 4]):
-            label, key = ("cat", "dog").index(name.parts[0]), f"{4 * shard + number:06d}"
-            about = {"label": 1 - label, "kind": name.parts[0], "weight": 0.5}
-            files |= {f"{key}.cls": str(label).encode(), f"{key}.png": (folder / name).read_bytes()}
-            files |= {f"{key}.json": json.dumps(about).encode(), f"{key}.txt": b"an animal"}
+        for number in range(4 * shard, 4 * shard + 4):
+            kind = names[number].parts[0]
+            label = ("cat", "dog").index(kind)
+            about = {"label": 1 - label, "kind": kind, "weight": 0.5}
+            files[f"{number:06d}.cls"] = str(label).encode()
+            files[f"{number:06d}.png"] = (folder / names[number]).read_bytes()
+            files[f"{number:06d}.json"] = json.dumps(about).encode()
+            files[f"{number:06d}.txt"] = b"an animal"
         write(tmp_path / "shards" / f"{shard:03d}.tar", files)
     return tmp_path / "shards"
 
 
 @pytest.mark.parametrize("pattern", ["{000..002}.tar", "*.tar", "{000,001,002}.tar", "00[0-2].tar"])
-def test_shards_are_the_folder_they_were_made_of(folder: Path, shards: Path, pattern: str) -> None:
+def test_shards_are_read_like_the_folder_they_come_from(
+    folder: Path, shards: Path, pattern: str
+) -> None:
     assert load(f"{shards}/{pattern}").fingerprint == load(folder).fingerprint
 
 
-def test_a_relative_pattern(folder: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pattern_may_be_relative(
+    folder: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(shards.parent)
     assert load("shards/*.tar").fingerprint == load(folder).fingerprint
 
@@ -63,7 +70,9 @@ def test_the_label_may_come_from_a_key_of_the_json(folder: Path, shards: Path) -
         load(f"{shards}/*.tar", ReadOptions(label_column="weight"))
 
 
-def test_without_classes_the_json_has_the_label_if_anything(folder: Path, tmp_path: Path) -> None:
+def test_without_a_class_the_label_comes_from_the_json_if_it_has_one(
+    folder: Path, tmp_path: Path
+) -> None:
     png = next(folder.rglob("*.png")).read_bytes()
     write(
         tmp_path / "json.tar",
@@ -85,20 +94,14 @@ def test_bad_shards_are_named(folder: Path, shards: Path, tmp_path: Path) -> Non
     write(tmp_path / "negative.tar", {"a.png": png, "a.cls": b"-1"})
     write(tmp_path / "some.tar", {"a.png": png, "a.cls": b"1", "b.png": png})
     write(tmp_path / "json.tar", {"a.png": png, "a.json": b"{"})
-    says = {
+    messages = {
         "two.tar": "several images",
         "negative.tar": "the label -1",
         "some.tar": "b.png has no label",
         "json.tar": "not valid JSON",
     }
-    for name, message in says.items():
+    for name, message in messages.items():
         with pytest.raises(BadInput, match=message):
             load(tmp_path / name)
     with pytest.raises(BadInput, match=r"no file .*003\.tar, of 5"):
         load(f"{shards}/{{000..004}}.tar")
-
-
-def test_braces() -> None:
-    assert expand("a{8..11}.tar") == ["a8.tar", "a9.tar", "a10.tar", "a11.tar"]
-    assert expand("{x,y}/{00..01}") == ["x/00", "x/01", "y/00", "y/01"]
-    assert expand("plain") == ["plain"]

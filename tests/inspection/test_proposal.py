@@ -11,8 +11,8 @@ from multistage_diffusion.cli import parse
 from multistage_diffusion.cli.commands.cluster import Cluster
 from multistage_diffusion.cli.commands.train import Train
 from multistage_diffusion.data import Images, ReadOptions
-from multistage_diffusion.inspection.commands import name_of, next_commands, reading_arguments
-from multistage_diffusion.inspection.propose import (
+from multistage_diffusion.inspection.next_commands import name_of, next_commands, reading_arguments
+from multistage_diffusion.inspection.proposal import (
     Proposal,
     Size,
     closed_form,
@@ -21,7 +21,7 @@ from multistage_diffusion.inspection.propose import (
     propose_size,
 )
 from multistage_diffusion.model import build_denoiser
-from multistage_diffusion.presets import PRESETS, choose_stages, plan_run
+from multistage_diffusion.presets import PRESETS, choose_stages, configure_run
 
 READINGS = [
     ReadOptions(),
@@ -75,7 +75,7 @@ def test_what_is_proposed_can_be_built_and_has_attention(size: Size, labelled: b
         labels,
         ("a", "b"),
     )
-    config = plan_run(train.preset, images, choose_stages(train.preset, None), "")
+    config = configure_run(train.preset, images, choose_stages(train.preset, None), "")
     with torch.device("meta"):
         network = build_denoiser(config.model).network
     names = " ".join(name for name, _ in network.named_parameters())

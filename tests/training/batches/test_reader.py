@@ -11,10 +11,11 @@ import torch
 from multistage_diffusion.data import Images
 from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.run import Run
 from multistage_diffusion.training import train
-from multistage_diffusion.training.batches import prefetch
+from multistage_diffusion.training.batches import reader
 from multistage_diffusion.training.batches.levels import Levels
-from multistage_diffusion.training.batches.prefetch import Feed
+from multistage_diffusion.training.batches.reader import BatchReader
 from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.resume import check_run
 from tests.conftest import run_on
@@ -24,8 +25,8 @@ RANGES = [(0, 3), (3, 8)]
 CPU = torch.device("cpu")
 
 
-def feed(config: RunConfig, images: Images, ahead: int) -> Feed:
-    return Feed(config, images, Levels.of(config), RANGES, CPU, ahead)
+def feed(config: RunConfig, images: Images, ahead: int) -> BatchReader:
+    return BatchReader(config, images, Levels.of(config), RANGES, CPU, ahead)
 
 
 def mapped(images: Images, folder: Path) -> Images:
@@ -34,7 +35,9 @@ def mapped(images: Images, folder: Path) -> Images:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("feed")]
+    return [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("batch-reader")
+    ]
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 5])
@@ -63,7 +66,7 @@ def test_only_so_many_batches_are_read_ahead(few_digits: Images) -> None:
     reading = feed(run_on(few_digits, images=800), few_digits, 2)
     for seen in (0, 8, 400):
         reading(seen)
-        assert set(reading.coming) == {seen + 8, seen + 16}
+        assert set(reading.pending) == {seen + 8, seen + 16}
 
 
 def test_a_run_has_the_same_weights_whether_it_reads_ahead_or_not(
@@ -72,7 +75,7 @@ def test_a_run_has_the_same_weights_whether_it_reads_ahead_or_not(
     """In one sitting or several, from memory or from a file."""
     config = run_on(few_digits, images=24, accumulate=2)
     for name, ahead in (("none", 0), ("two", 2)):
-        monkeypatch.setattr(prefetch, "MOST_AHEAD", ahead)
+        monkeypatch.setattr(reader, "MOST_AHEAD", ahead)
         list(train(config, mapped(few_digits, tmp_path), tmp_path / name))
     list(train(config, few_digits, tmp_path / "memory"))
     for _ in range(3):
@@ -96,7 +99,7 @@ def test_an_error_while_reading_ahead_is_raised_where_the_batch_is_wanted(
     reading = feed(run_on(few_digits, images=80), mapped(few_digits, tmp_path), 2)
     reading(0)
     for seen in (8, 16):
-        reading.coming[seen].result()
+        reading.pending[seen].result()
     (tmp_path / "set.npy").unlink()
     reading(8)
     reading(16)
@@ -130,10 +133,10 @@ def test_other_images_are_refused_with_the_option_that_made_them(
 
     other = Images(few_digits.pixels[:].flip(0), few_digits.labels, few_digits.classes)
     list(train(read_by(few_digits, size=[8]), few_digits, tmp_path))
-    check_run(tmp_path, read_by(few_digits, size=[8, 8]), few_digits)
+    check_run(Run(tmp_path), read_by(few_digits, size=[8, 8]), few_digits)
     with pytest.raises(
         BadInput, match=r"on other images, those of digits \(--size 8 there, 9 7 here\); choose"
     ):
-        check_run(tmp_path, read_by(other, size=[9, 7]), other)
+        check_run(Run(tmp_path), read_by(other, size=[9, 7]), other)
     with pytest.raises(BadInput, match="on other images, those of digits; choose"):
-        check_run(tmp_path, run_on(other), other)
+        check_run(Run(tmp_path), run_on(other), other)

@@ -6,18 +6,19 @@ import pytest
 from PIL import Image
 
 from multistage_diffusion.data import Images, ReadOptions, load
+from multistage_diffusion.data.examine import ExaminedImage
 from multistage_diffusion.data.fitting import fitted, kept
 from multistage_diffusion.data.options import Fit
-from multistage_diffusion.inspection import draw, preview
-from multistage_diffusion.inspection.looks import Look, evenly
-from multistage_diffusion.inspection.sheet import CELL, show
+from multistage_diffusion.inspection import preview
+from multistage_diffusion.inspection.contact_sheet import CELL, contact_sheet, sheet_image
+from multistage_diffusion.inspection.selection import is_selected
 from tests.inspection.conftest import picture
 
 FITS: tuple[Fit, ...] = ("center-crop", "resize", "pad")
 
 
-def look(pixels: np.typing.NDArray[np.uint8]) -> Look:
-    return Look("a.png", "a.png", None, pixels)
+def look(pixels: np.typing.NDArray[np.uint8]) -> ExaminedImage:
+    return ExaminedImage("a.png", "a.png", None, pixels)
 
 
 @pytest.mark.parametrize("shape", [(96, 128), (128, 96), (50, 200), (64, 64)])
@@ -39,7 +40,7 @@ def test_others_keep_everything(fit: Fit) -> None:
 
 def test_a_network_s_image_is_shown_pixel_by_pixel() -> None:
     pixels = np.asarray(picture(2, (90, 60)))
-    shown = show(look(pixels), (32, 32), FITS)
+    shown = sheet_image(look(pixels), (32, 32), FITS)
     for fit in FITS:
         assert shown.fits[fit].size == (CELL, CELL)
         np.testing.assert_array_equal(
@@ -50,20 +51,20 @@ def test_a_network_s_image_is_shown_pixel_by_pixel() -> None:
 def test_pictures_have_a_sane_size_and_show_what_they_are_given() -> None:
     red = np.full((40, 3000, 3), (255, 0, 0), np.uint8)
     for size, fits in (((64, 64), FITS), ((64, 64), FITS[:1]), (None, ())):
-        sheet = draw([show(look(red), size, fits)] * 200, "a title")
+        sheet = contact_sheet([sheet_image(look(red), size, fits)] * 200, "a title")
         assert 300 < sheet.width < 1400
         assert 100 < sheet.height < 1700
         assert (np.asarray(sheet) == (255, 0, 0)).all(2).sum() > 1000
 
 
 def test_names_of_any_length_fit() -> None:
-    long = Look("x" * 400 + ".png", "", "label", np.zeros((8, 8, 1), np.uint8))
-    assert draw([show(long, None, ())], "t").width < 300
+    long = ExaminedImage("x" * 400 + ".png", "", "label", np.zeros((8, 8, 1), np.uint8))
+    assert contact_sheet([sheet_image(long, None, ())], "t").width < 300
 
 
 @pytest.mark.parametrize("count", [1, 5, 63, 64, 65, 1000])
 def test_some_are_spread_evenly(count: int) -> None:
-    chosen = [number for number in range(count) if evenly(number, count, 64)]
+    chosen = [number for number in range(count) if is_selected(number, count, 64)]
     assert len(chosen) == min(64, count)
     assert max(np.diff(chosen), default=0) <= count // 64 + 1
 
@@ -71,24 +72,24 @@ def test_some_are_spread_evenly(count: int) -> None:
 def test_a_preview_shows_pairs_only_where_images_were_changed(mixed: Path, digits: Images) -> None:
     options = ReadOptions(size=(32,), skip_broken=True)
     images = load(mixed, options)
-    pairs = preview(str(mixed), options, images)
+    pairs = preview(images, str(mixed), options)
     colours = {colour for _, colour in pairs.getcolors(1 << 24) or ()}
     assert (232, 89, 12) in colours  # the frame
-    same = preview("digits", ReadOptions(size=(8,)), digits)
-    assert same.tobytes() == preview("digits", ReadOptions(), digits).tobytes()
+    same = preview(digits, "digits", ReadOptions(size=(8,)))
+    assert same.tobytes() == preview(digits, "digits", ReadOptions()).tobytes()
 
 
 def test_a_preview_reads_any_source_again(mixed: Path, tmp_path: Path) -> None:
     options = ReadOptions(size=(32,), skip_broken=True)
     archive = shutil.make_archive(str(tmp_path / "photos"), "zip", mixed)
     assert (
-        preview(archive, options, load(archive, options)).size
-        == preview(str(mixed), options, load(mixed, options)).size
+        preview(load(archive, options), archive, options).size
+        == preview(load(mixed, options), str(mixed), options).size
     )
     rows = np.random.default_rng(0).integers(0, 256, (5, 10, 20, 3), dtype=np.uint8)
     np.savez(tmp_path / "some.npz", images=rows)
     options = ReadOptions(size=(16,))
     assert (
-        preview(str(tmp_path / "some.npz"), options, load(tmp_path / "some.npz", options)).width
+        preview(load(tmp_path / "some.npz", options), str(tmp_path / "some.npz"), options).width
         > 300
     )

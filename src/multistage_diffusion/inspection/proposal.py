@@ -1,4 +1,4 @@
-"""What a data set would be well begun with: size, preset, boundaries."""
+"""A proposal for a data set: size, preset, boundaries."""
 
 import statistics
 from collections import Counter
@@ -20,7 +20,7 @@ ENLARGED = 0.05  # share of the images that may be enlarged
 LIKE = 1.1  # ratios of width to height that count as equal
 MOST_LIKE = 0.9  # share of the images that must be so for a size that is not square
 MOST_ATTENTION = 32
-PAPER_IMAGES = 20_000  # with fewer, networks of a hundred million parameters learn them by heart
+PAPER_IMAGES = 20_000  # with fewer, networks of a hundred million parameters memorise them
 HELD_OUT_IMAGES = 100  # with fewer, a twentieth says nothing
 LARGE = 192  # pixels of the shorter side
 PAIRS = 64
@@ -46,7 +46,7 @@ def propose_size(sizes: Counter[Size]) -> Size | None:
     """The height and width to bring images to; None where they can be taken as they are.
 
     Args:
-        sizes: heights and widths, and how often each comes.
+        sizes: heights and widths, and how often each occurs.
     """
     if len(sizes) <= 1:
         height, width = next(iter(sizes), (0, 0))
@@ -111,17 +111,23 @@ def _remarks(shape: tuple[int, int, int], images: int, shortest: float) -> tuple
     remarks = []
     if images < PAPER_IMAGES:
         remarks.append(
-            f"{images:,} images need a small network: the paper's of 129 million parameters would learn them by heart."
+            f"{images:,} images need a small network: the paper's of 129 million parameters would "
+            "memorise them."
         )
-        remarks.append("--held-out 0.05 sets images aside and says when that begins.")
+        remarks.append("--held-out 0.05 holds images out of training and reports when that begins.")
     if images >= PAPER_IMAGES and TINY < max(shape[1:]) <= SIDES[0]:
         remarks.append(
-            f"{images:,} images are enough for the paper's network (edm-cifar10, 129 million parameters) on a GPU."
+            f"{images:,} images are enough for the paper's network (edm-cifar10, 129 million "
+            "parameters) on a GPU."
         )
     if shortest >= LARGE:
-        latents = "64x64 latents of an autoencoder; multistage cluster reads such latents, training takes images so far"
+        latents = (
+            "64x64 latents of an autoencoder; multistage cluster reads such latents, training "
+            "takes images so far"
+        )
         remarks.append(
-            f"Details of images of 256x256 and more are for latent diffusion (ldm-256, on {latents})."
+            "Details of images of 256x256 and more are for latent diffusion (ldm-256, on "
+            f"{latents})."
         )
     return tuple(remarks)
 

@@ -4,34 +4,28 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.markup import escape
 
-from multistage_diffusion.cli.output import show_plan, table
-from multistage_diffusion.cli.reading import most_of
-from multistage_diffusion.cli.terminal import say, track, warn
+from multistage_diffusion.cli.discovery import subcommands
+from multistage_diffusion.cli.progress import show_progress
+from multistage_diffusion.cli.reading import first_lines
+from multistage_diffusion.cli.terminal import print_line, print_settings, print_table, print_warning
 from multistage_diffusion.clustering import Clustering
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data import ReadOptions
-from multistage_diffusion.data.png import save_png
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json, write_atomically, write_json
-from multistage_diffusion.inspection import Findings, draw, find, survey
-from multistage_diffusion.inspection.commands import name_of, reading_arguments
-from multistage_diffusion.inspection.propose import Size, enlarged
+from multistage_diffusion.inspection import Findings, InspectionFolder, conclude, survey
+from multistage_diffusion.inspection.next_commands import name_of, reading_arguments
+from multistage_diffusion.inspection.proposal import Size, enlarged
 from multistage_diffusion.schedule import VP
 
 __all__ = ["Inspect"]
 
-RESULT, SHEET, BROKEN, DUPLICATES = (
-    "inspection.json",
-    "contact-sheet.png",
-    "broken.txt",
-    "duplicates.txt",
-)
 MOST_ROWS = 8
 MOST_CLASSES = 24
 BAR = 30
@@ -42,131 +36,106 @@ CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Look at every image of a data set: sizes, channels, labels, broken files, duplicates, statistics; and what to begin with.
+    """Look at every image of a data set: sizes, channels, labels, broken files, duplicates,
+    statistics; and what to begin with.
 
-    Broken images are named and the others looked at; the exit code is 2 then, as cluster and train refuse them, unless
-    --skip-broken is given.
+    Broken images are named and the others looked at; the exit code is 2 then, as cluster and train
+    refuse them, unless --skip-broken is given.
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
-    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see "Your own images" in the README."""
+    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see docs/data.md."""
     out: Path | None = None
-    """Folder for contact-sheet.png, inspection.json and lists. Default: inspection-NAME, named after the data. An earlier
-    inspection of the same data there is replaced."""
+    """Folder for contact-sheet.png, inspection.json and lists. Default: inspection-NAME, named
+    after the data. An earlier inspection of the same data there is replaced."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     dry_run: bool = False
     """Print the resolved settings and stop."""
 
     def run(self) -> None:
-        out = self.out or Path(f"inspection-{name_of(self.data)}")
+        folder = InspectionFolder(self.out or Path(f"inspection-{name_of(self.data)}"))
         if self.dry_run:
-            return show_plan({**to_json(self), "out": str(out)})
-        _check(out, self.data)
-        found = find(survey(self.data, self.reading, _watch), self.data)
-        _show(found, self.data)
-        _write(out, found, self.data)
-        _show_proposal(found, not self.reading.size)
+            return print_settings({**to_json(self), "out": str(folder.path)})
+        folder.check(self.data)
+        found = conclude(survey(self.data, self.reading, _progress))
+        _print_findings(found)
+        _write(folder, found)
+        _print_proposal(found, not self.reading.size)
         if found.problems:
             raise BadInput("; ".join(found.problems) + ".")
 
 
-def _watch(items: Iterable[Any], label: str, count: int) -> Iterable[Any]:
-    return track(items, label, count, lambda _: 1) if count else items
+def _progress(items: Iterable[Any], label: str, count: int) -> Iterable[Any]:
+    return show_progress(items, label, count, lambda _: 1) if count else items
 
 
-def _check(out: Path, data: str) -> None:
-    """Refuses a folder that holds anything but an earlier inspection of the same data."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    earlier = read_json(out / RESULT) if (out / RESULT).is_file() else {}
-    if not isinstance(earlier, dict) or earlier.get("data") != data:
-        raise BadInput(
-            f"{out} exists and holds no inspection of {data}; choose another --out or remove it."
-        )
+def _write(folder: InspectionFolder, found: Findings) -> None:
+    replaced = folder.result.exists()
+    folder.write(found)
+    names = ", ".join(sorted(path.name for path in folder.path.iterdir()))
+    verb = "replaced the earlier inspection in" if replaced else "wrote"
+    print_line(f"\n{verb} {folder.path}: {names}")
 
 
-def _write(out: Path, found: Findings, data: str) -> None:
-    replaced = (out / RESULT).exists()
-    for name, lines in ((BROKEN, _broken_lines(found)), (DUPLICATES, found.duplicate_lines())):
-        if lines:
-            write_atomically(out / name, "".join(f"{line}\n" for line in lines).encode())
-        else:
-            (out / name).unlink(missing_ok=True)
-    save_png(out / SHEET, draw(found.survey.shown, _title(found, data)))
-    write_json(out / RESULT, {"data": data, **found.to_json()})
-    names = ", ".join(sorted(path.name for path in out.iterdir()))
-    say(f"\n{'replaced the earlier inspection in' if replaced else 'wrote'} {out}: {names}")
-
-
-def _title(found: Findings, data: str) -> str:
-    options = found.survey.options
-    if not options.size:
-        return f"{len(found.survey.shown)} of the {len(found.survey.names):,} images of {data}"
-    size = " ".join(reading_arguments(ReadOptions(size=options.size)))
-    return f"some images of {data}: in a frame what {options.fit} keeps, beside it what {size} and each --fit make of them"
-
-
-def _broken_lines(found: Findings) -> list[str]:
-    return [f"{broken.where}: {broken.reason}" for broken in found.survey.broken]
-
-
-def _show(found: Findings, data: str) -> None:
+def _print_findings(found: Findings) -> None:
     seen = found.survey
-    say(
+    data = seen.name
+    print_line(
         f"{data}: {len(seen.names):,} images"
         + (f", and {len(seen.broken):,} that are broken" if seen.broken else "")
     )
     for note in seen.notes:
-        warn(f"{data}: {note}")
-    for line in most_of(_broken_lines(found)):
-        say(f"  broken: {line}")
-    _show_sizes(found)
-    say("")
+        print_warning(f"{data}: {note}")
+    for line in first_lines(found.broken_lines()):
+        print_line(f"  broken: {line}")
+    _print_sizes(found)
+    print_line("")
     total = len(seen.names)
     rows = [
         [mode, *_share(count, total), done or MADE.get(mode, "nothing")]
         for (mode, done), count in seen.modes.most_common()
     ]
-    table(["stored as", "images", "share", "what is done"], rows, texts=["what is done"])
+    print_table(["stored as", "images", "share", "what is done"], rows, texts=["what is done"])
     if seen.shape[0] == 3 and any(
         mode.startswith(("grey", "16-bit grey", "black")) for mode, _ in seen.modes
     ):
-        say("grey images become RGB, as others are coloured")
-    _show_labels(found)
-    _show_statistics(found)
-    _show_duplicates(found)
+        print_line("grey images become RGB, as others are coloured")
+    _print_labels(found)
+    _print_statistics(found)
+    _print_duplicates(found)
 
 
 def _share(count: int, total: int) -> tuple[str, str]:
     return f"{count:,}", f"{count / total:.1%}"
 
 
-def _show_sizes(found: Findings) -> None:
+def _print_sizes(found: Findings) -> None:
     seen = found.survey
     total = len(seen.names)
-    say("")
+    print_line("")
     rows = [
         [f"{h}x{w}", *_share(count, total)] for (h, w), count in seen.sizes.most_common(MOST_ROWS)
     ]
-    table(["height x width", "images", "share"], rows)
+    print_table(["height x width", "images", "share"], rows)
     if len(seen.sizes) == 1:
         return
     if len(seen.sizes) > MOST_ROWS:
-        say(f"and {len(seen.sizes) - MOST_ROWS:,} other sizes")
+        print_line(f"and {len(seen.sizes) - MOST_ROWS:,} other sizes")
     least, most = (pick(seen.sizes, key=lambda size: size[0] * size[1]) for pick in (min, max))
     for word, (height, width) in (("smallest", least), ("largest", most)):
-        say(f"{word}: {height}x{width}, {seen.examples[height, width]}")
+        print_line(f"{word}: {height}x{width}, {seen.examples[height, width]}")
     ratios = [width / height for height, width in seen.sizes.elements()]
     wide, high = sum(ratio > 1 for ratio in ratios), sum(ratio < 1 for ratio in ratios)
-    say(
-        f"width by height: {min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}; "
+    print_line(
+        f"width by height: {min(ratios):.2f} to {max(ratios):.2f}, median "
+        f"{statistics.median(ratios):.2f}; "
         f"{wide:,} wide, {high:,} high, {total - wide - high:,} square"
     )
-    say("")
+    print_line("")
     read = seen.options.height_and_width
     sizes = sorted({*((side, side) for side in COMPARED), *([read] if read else [])})
     headings = ["--size", "images it enlarges", "share", "area center-crop keeps", ""]
-    table(
+    print_table(
         headings,
         [[*_size_row(seen.sizes, size), "<- read so" if size == read else ""] for size in sizes],
         texts=[""],
@@ -182,10 +151,10 @@ def _size_row(sizes: Counter[Size], size: Size) -> list[str]:
     return [shown, *_share(enlarged(sizes, size), sizes.total()), f"{statistics.mean(kept):.0%}"]
 
 
-def _show_labels(found: Findings) -> None:
-    say("")
+def _print_labels(found: Findings) -> None:
+    print_line("")
     if not found.labels:
-        return say("no labels")
+        return print_line("no labels")
     names = (
         sorted(found.labels, key=lambda name: -found.labels[name])
         if len(found.labels) > MOST_CLASSES
@@ -200,48 +169,51 @@ def _show_labels(found: Findings) -> None:
     ]
     if left_out > 0:
         rows.insert(MOST_CLASSES // 2, [f"{left_out:,} between", "", ""])
-    table(["label", "images", ""], rows, texts=[""])
+    print_table(["label", "images", ""], rows, texts=[""])
     if remark := found.imbalance():
-        say(remark)
+        print_line(remark)
 
 
-def _show_statistics(found: Findings) -> None:
+def _print_statistics(found: Findings) -> None:
     seen = found.survey
     arguments = reading_arguments(seen.options)
     channels, height, width = seen.shape
-    say("")
-    say(
+    print_line("")
+    print_line(
         f"read as {channels} x {height} x {width}"
         + (f" ({' '.join(arguments)})" if arguments else "")
         + ", values in -1..1:"
     )
     names = CHANNELS.get(channels, tuple(f"channel {number}" for number in range(1, channels + 1)))
     values = zip(names, seen.histogram.means, seen.histogram.deviations, strict=True)
-    table(
+    print_table(
         ["channel", "mean", "standard deviation"],
         [[name, f"{mean:.4f}", f"{std:.4f}"] for name, mean, std in values],
     )
-    say(f"sigma_data: {seen.histogram.sigma_data:.4f} (standard deviation over all channels)")
+    print_line(
+        f"sigma_data: {seen.histogram.sigma_data:.4f} (standard deviation over all channels)"
+    )
 
 
-def _show_duplicates(found: Findings) -> None:
+def _print_duplicates(found: Findings) -> None:
     extra, mirrored = (
         sum(len(group) - 1 for group in found.copies),
         sum(pair.mirrored for pair in found.near),
     )
     near = len(found.near) - mirrored
-    say(
-        f"\nduplicates: {extra:,} with the pixels of another image, {near:,} nearly the same, {mirrored:,} mirrored"
+    print_line(
+        f"\nduplicates: {extra:,} with the pixels of another image, {near:,} nearly the same, "
+        f"{mirrored:,} mirrored"
     )
-    for line in most_of(found.duplicate_lines()):
-        say(f"  {line}")
+    for line in first_lines(found.duplicate_lines()):
+        print_line(f"  {line}")
 
 
-def _show_proposal(found: Findings, without_size: bool) -> None:
+def _print_proposal(found: Findings, without_size: bool) -> None:
     proposal, seen = found.proposal, found.survey
     preset = proposal.preset
-    own = preset.sigma_data is None
-    rows = [["preset", proposal.name], ["density of levels", preset.schedule]]
+    own = preset.diffusion.sigma_data is None
+    rows = [["preset", proposal.name], ["density of levels", preset.diffusion.schedule]]
     if without_size:
         size = " ".join(reading_arguments(ReadOptions(size=seen.options.size)))
         rows.insert(0, ["size", size or f"as it is, {seen.shape[1]}x{seen.shape[2]}"])
@@ -250,24 +222,27 @@ def _show_proposal(found: Findings, without_size: bool) -> None:
             "sigma_data",
             f"{seen.histogram.sigma_data:.4f}, as measured"
             if own
-            else f"{preset.sigma_data}, the preset's",
+            else f"{preset.diffusion.sigma_data}, the preset's",
         ]
     )
     rows.append(
-        ["boundaries of the preset", ", ".join(f"{boundary:.4g}" for boundary in preset.boundaries)]
+        [
+            "boundaries of the preset",
+            ", ".join(f"{boundary:.4g}" for boundary in preset.diffusion.boundaries),
+        ]
     )
     rows.append(["boundaries of these images", _boundaries(found)])
-    say("")
-    table(["proposed", ""], rows, texts=[""])
+    print_line("")
+    print_table(["proposed", ""], rows, texts=[""])
     if not isinstance(found.stages, Clustering):
-        say(f"No boundaries of their own: {found.stages}")
+        print_line(f"No boundaries of their own: {found.stages}")
     if len(seen.part) < len(seen.names):
-        say("A part has a first boundary that lies too high; cluster takes all images.")
+        print_line("A part has a first boundary that lies too high; cluster takes all images.")
     for remark in proposal.remarks:
-        say(remark)
-    say("\nnext:")
+        print_line(remark)
+    print_line("\nnext:")
     for command in found.commands:
-        say(command)
+        print_line(command)
 
 
 def _boundaries(found: Findings) -> str:
@@ -281,3 +256,10 @@ def _boundaries(found: Findings) -> str:
     times = ", ".join(f"{float(VP().to_clock(b)):.3f}" for b in stages.stages.boundaries)
     part = f"{len(found.survey.part):,} of {len(found.survey.names):,} images"
     return f"{', '.join(parts)}; t = {times} (closed form, {stages.pairs} pairs, {part})"
+
+
+COMMAND = subcommands(
+    {"inspect": Inspect(data=tyro.MISSING)},
+    {"inspect": cleandoc(Inspect.__doc__ or "")},
+    "Look at a data set.",
+)

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import PurePath
 
 from multistage_diffusion.data.options import ReadOptions
-from multistage_diffusion.inspection.propose import Proposal
+from multistage_diffusion.inspection.proposal import Proposal
 
 __all__ = ["name_of", "next_commands", "reading_arguments"]
 
@@ -18,7 +18,8 @@ def next_commands(source: str, options: ReadOptions, proposal: Proposal, stages:
         source: the data set.
         options: how it is read.
         proposal: the preset.
-        stages: whether the data set has stages of its own; without them those of the preset are taken.
+        stages: whether the data set has stages of its own; without them those of the preset are
+            taken.
     """
     run = f"runs/{name_of(source)}"
     file = f"{run}/stages.json"
@@ -37,7 +38,9 @@ def next_commands(source: str, options: ReadOptions, proposal: Proposal, stages:
 
 
 def name_of(source: str) -> str:
-    """A name for files made from a data set: the last part of its path, without its suffix and what a shell would read."""
+    """A name for files made from a data set: the last part of its path, without its suffix and what
+    a shell would read.
+    """
     path = PurePath(source)
     name = path.name if path.suffix.lower() in ("", ".d") else path.name.split(".")[0]
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"

@@ -1,0 +1,89 @@
+"""What a user names as a data set, and the files or the folder that the name stands for."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from multistage_diffusion.errors import BadInput
+
+__all__ = ["Location", "expand_braces", "locate"]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A name and what it stands for."""
+
+    given: str
+    """The name as the user gave it."""
+    paths: tuple[Path, ...] = ()
+    """The file or folder of that name, or the files that a pattern stands for; empty for none."""
+    is_pattern: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.given if self.is_pattern or not self.paths else str(self.paths[0])
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is one folder."""
+        return len(self.paths) == 1 and self.paths[0].is_dir()
+
+    def are_files(self, suffixes: tuple[str, ...]) -> bool:
+        """Whether it is a file, or several, whose names all end with one of ``suffixes``."""
+        if not self.paths or self.is_folder:
+            return False
+        return all(path.name.endswith(suffixes) for path in self.paths)
+
+
+def locate(source: Path | str) -> Location:
+    """The files that a name stands for, if it is a path or a pattern.
+
+    Args:
+        source: a path; a pattern with ``*``, ``?``, ``[]`` or ``{}``; or any other name.
+
+    Raises:
+        BadInput: if a file that a pattern stands for is missing.
+    """
+    given = str(source)
+    path = Path(source)
+    if path.exists():
+        return Location(given, (path,))
+    if re.search(r"[*?\[{]", given):
+        return Location(given, _files_of(given), is_pattern=True)
+    return Location(given)
+
+
+def _files_of(pattern: str) -> tuple[Path, ...]:
+    paths = [path for part in expand_braces(pattern) for path in _matches(Path(part))]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise BadInput(f"There is no file {missing[0]}, of {len(paths)} that {pattern} stands for.")
+    return tuple(paths)
+
+
+def _matches(pattern: Path) -> Sequence[Path]:
+    """The paths that ``*``, ``?`` and ``[]`` stand for, in order; the pattern itself if none."""
+    root = Path(pattern.anchor)
+    return sorted(root.glob(str(pattern.relative_to(root)))) or [pattern]
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """The texts that braces stand for: ``{000..004}`` for numbers, ``{a,b}`` for alternatives."""
+    braces = re.search(r"\{([^{}]*)\}", pattern)
+    if not braces:
+        return [pattern]
+    before = pattern[: braces.start()]
+    after = pattern[braces.end() :]
+    expanded = [expand_braces(before + text + after) for text in _alternatives(braces[1])]
+    return [text for texts in expanded for text in texts]
+
+
+def _alternatives(inside: str) -> list[str]:
+    """What the text between two braces stands for; numbers are as wide as the first one."""
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+    if not numbers:
+        return inside.split(",")
+    first, last = numbers.groups()
+    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]

@@ -1,0 +1,88 @@
+"""What is evaluated: generated images, and the real ones they are compared with."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multistage_diffusion.config import to_json
+from multistage_diffusion.cost import stage_costs, total_parameters
+from multistage_diffusion.data import load
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.model import Model
+from multistage_diffusion.sampling import (
+    SampleOptions,
+    evaluations_per_stage,
+    generate_batches,
+)
+
+__all__ = ["append_result", "describe_samples", "draw_images", "evenly_spaced", "read_images"]
+
+Batches = Iterable[tuple[Sequence[int], Tensor]]
+Shape = tuple[int, int, int]
+
+
+def read_images(folder: Path, count: int | None, real: Shape) -> Tensor:
+    """The first images of a folder, uint8 ``[count, C, H, W]``; all of them without a count.
+
+    Raises:
+        BadInput: if they are too few, or of another shape than the real ones.
+    """
+    images = load(folder)
+    _check_shapes(images.shape, real)
+    wanted = len(images) if count is None else count
+    if wanted > len(images):
+        raise BadInput(f"{folder} holds {len(images)} images, fewer than the {wanted} asked for.")
+    return images.pixels[:wanted]
+
+
+def draw_images(
+    model: Model,
+    options: SampleOptions,
+    count: int,
+    batch_size: int,
+    real: Shape,
+    progress: Callable[[Batches, int], Batches] = lambda batches, _: batches,
+) -> Tensor:
+    """Images drawn from a model, uint8 ``[count, C, H, W]``.
+
+    Raises:
+        BadInput: if they have another shape than the real ones.
+    """
+    _check_shapes(model.config.shape, real)
+    batches = generate_batches(model, options, range(count), batch_size)
+    return torch.cat([pixels for _, pixels in progress(batches, count)])
+
+
+def _check_shapes(generated: Shape, real: Shape) -> None:
+    if generated != real:
+        raise BadInput(
+            f"The generated images are {'x'.join(map(str, generated))} (channels, height, width), "
+            f"the real ones {'x'.join(map(str, real))}: give data of the same kind."
+        )
+
+
+def evenly_spaced(total: int, count: int | None) -> Tensor:
+    """Indices of at most ``count`` images, evenly spaced over all: int64."""
+    wanted = min(count or total, total)
+    return torch.linspace(0, total - 1, wanted, dtype=torch.float64).round().long()
+
+
+def describe_samples(model: Model, options: SampleOptions) -> dict[str, Any]:
+    """How images are drawn from a model and what that costs, as JSON."""
+    config = model.config
+    cost = {
+        "parameters": total_parameters(config),
+        "stages": [to_json(stage) for stage in stage_costs(config)],
+        "evaluations_per_stage": evaluations_per_stage(config, options),
+    }
+    return {"options": to_json(options), "trained_images": model.images, "cost": cost}
+
+
+def append_result(path: Path, result: dict[str, Any]) -> None:
+    """Adds a result to the list in a JSON file."""
+    earlier = read_json(path) if path.exists() else []
+    write_json(path, [*earlier, result])

@@ -1,0 +1,132 @@
+"""A folder of samples: 000000.png, 000001.png, ..., a note of what they are, and a grid beside it.
+
+The same request completes an interrupted one; another one is refused.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multistage_diffusion.config import to_json
+from multistage_diffusion.data.decoding import load_image
+from multistage_diffusion.data.png import grid_image, save_png, to_image
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.model import Model
+from multistage_diffusion.run import claim
+from multistage_diffusion.sampling.draw import SampleOptions, check_label, generate_batches
+
+__all__ = ["SampleFolder", "draw_samples"]
+
+Batches = Iterable[tuple[Sequence[int], Tensor]]
+NOTE = "samples.json"
+GRID_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class SampleFolder:
+    """The files of a folder of samples."""
+
+    path: Path
+
+    @property
+    def note(self) -> Path:
+        """What the samples are: model and settings."""
+        return self.path / NOTE
+
+    @property
+    def grid(self) -> Path:
+        """The first samples as one picture, beside the folder."""
+        return self.path.with_name(f"{self.path.name}.png")
+
+    def image(self, index: int) -> Path:
+        """The file of a sample."""
+        return self.path / f"{index:06d}.png"
+
+    def missing(self, count: int) -> list[int]:
+        """The indices of the first ``count`` samples that are not there."""
+        return [index for index in range(count) if not self.image(index).exists()]
+
+    def begin(self, identity: dict[str, Any]) -> None:
+        """Notes what the samples are, or checks that those there are the same.
+
+        Raises:
+            BadInput: if the folder holds other files.
+        """
+        if not self.note.exists():
+            for path in (self.path, self.grid):
+                claim(path, "was not made by this command")
+        elif read_json(self.note) != identity:
+            raise BadInput(
+                f"{self.path} holds images of another model or other settings; choose another "
+                "--out or remove it."
+            )
+        write_json(self.note, identity)
+
+    def write(self, indices: Sequence[int], pixels: Tensor) -> None:
+        """Writes samples, uint8 ``[n, C, H, W]``."""
+        for index, image in zip(indices, pixels, strict=True):
+            save_png(self.image(index), to_image(image))
+
+    def write_grid(self, count: int) -> None:
+        """Draws the grid of the first ``count`` samples, or of fewer."""
+        shown = range(min(count, GRID_IMAGES))
+        pixels = torch.stack([load_image(self.image(index)) for index in shown])
+        save_png(self.grid, grid_image(pixels, columns=10 if count >= GRID_IMAGES else 8))
+
+
+def draw_samples(
+    model: Model,
+    options: SampleOptions,
+    images: int,
+    batch_size: int,
+    out: Path,
+    progress: Callable[[Batches, int], Batches] = lambda batches, _: batches,
+) -> SampleFolder:
+    """Draws what is missing of a number of images in a folder, and their grid.
+
+    Args:
+        model: the model.
+        options: how images are drawn.
+        images: how many.
+        batch_size: how many at a time.
+        out: the folder.
+        progress: passes batches through and may show how far they have come; it is given the
+            number of images.
+
+    Raises:
+        BadInput: if the folder holds something else, or the request cannot be met.
+    """
+    _check(model, options, images, batch_size)
+    folder = SampleFolder(out)
+    folder.begin(_identity(model, options))
+    missing = folder.missing(images)
+    batches = generate_batches(model, options, missing, batch_size)
+    for indices, pixels in progress(batches, len(missing)):
+        folder.write(indices, pixels)
+    folder.write_grid(images)
+    return folder
+
+
+def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -> None:
+    if images < 1 or batch_size < 1:
+        raise BadInput(
+            f"Give at least 1 image and a batch size of at least 1, not {images} and {batch_size}."
+        )
+    channels = model.config.shape[0]
+    if channels not in (1, 3):
+        raise BadInput(
+            f"The images of this model have {channels} channels; PNG files are written for 1 "
+            "(grey) and 3 (colour)."
+        )
+    check_label(model, options)
+
+
+def _identity(model: Model, options: SampleOptions) -> dict[str, Any]:
+    """What decides about the samples, as JSON."""
+    config = {"model": to_json(model.config), **model.run}
+    return {"options": to_json(options), "trained_images": model.images, "config": config}

@@ -1,0 +1,92 @@
+"""What a solver is.
+
+A solver integrates the probability flow ODE ``dx/dsigma = (x - D(x; sigma)) / sigma``, or a
+stochastic equation with the same marginals, from a start ``x ~ N(0, sigma_0^2 I)`` over decreasing
+noise levels ``sigma_0 > sigma_1 > ... >= 0``, and returns x at the last one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+from torch import Tensor
+
+from multistage_diffusion.denoiser import Denoiser
+
+__all__ = ["Callback", "Noise", "Solver", "SolverEntry", "ignore", "steps"]
+
+Noise = Callable[[int], Tensor]
+"""Unit Gaussian noise like x, as a function of the index of the step."""
+Callback = Callable[[int, float, Tensor, Tensor], None]
+"""Called in each step with its index, its noise level, x at this level and the denoised image."""
+
+
+class Solver(Protocol):
+    """A function from noise to images."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        noise: Noise | None = None,
+        callback: Callback = ...,
+        restart_at: Sequence[float] = (),
+    ) -> Tensor:
+        """Solves from the first level to the last.
+
+        Args:
+            denoiser: any denoiser.
+            x: state at the first level, ``[B, C, H, W]``. State and coefficients keep its dtype.
+            sigmas: decreasing noise levels ``[steps + 1]``; the last one may be 0.
+            noise: noise of each step, for stochastic solvers; others ignore it.
+            callback: called once in each step.
+            restart_at: noise levels at which the denoiser jumps. A multistep solver drops its
+                history when a step begins below one of them and the step before began at or above
+                it; others ignore them.
+
+        Returns:
+            The state at the last level, like ``x``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SolverEntry:
+    """A solver as the command line offers it."""
+
+    name: str
+    function: Solver
+    order: int
+    """Order of convergence in the step size."""
+    about: str
+    """A few words for the help."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        *,
+        noise: Noise | None = None,
+        callback: Callback | None = None,
+        restart_at: Sequence[float] = (),
+    ) -> Tensor:
+        """Runs the solver; see ``Solver``."""
+        callback = ignore if callback is None else callback
+        return self.function(
+            denoiser, x, sigmas, noise=noise, callback=callback, restart_at=restart_at
+        )
+
+
+def ignore(step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+    """The callback that does nothing."""
+
+
+def steps(sigmas: Tensor) -> Iterator[tuple[int, float, float]]:
+    """Index, level and next level of each step."""
+    levels = sigmas.tolist()
+    for index, (sigma, target) in enumerate(pairwise(levels)):
+        yield index, sigma, target

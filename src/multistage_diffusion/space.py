@@ -1,0 +1,95 @@
+"""What stored values mean to a network: a space maps them to the values it works on, and back.
+
+In ``PIXELS``, files hold bytes 0 to 255 and networks see -1 to 1. In ``LATENTS``, files hold the
+output of an autoencoder as floating point, and networks see these values unchanged. Whatever
+depends on the difference asks the space of the images (``Images.space``), not their dtype.
+
+To add a space, derive a class from ``Space`` and let ``space_of`` or ``Images.space`` return it.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+__all__ = ["LATENTS", "PIXELS", "Space", "space_of", "to_pixels", "to_unit_range"]
+
+HALF_RANGE = 127.5
+
+
+class Space(ABC):
+    """A map from stored values to the values that networks work on, and its inverse."""
+
+    contents: ClassVar[str]
+    """What messages call the stored values, in the plural."""
+    unit: ClassVar[float]
+    """Length, in the range of the network, of the unit that clustering gives sigma and eta in."""
+    levels: ClassVar[int | None]
+    """Number of different values that can be stored, if few enough to count each, else None."""
+    stores_pixels: ClassVar[bool]
+    """Whether stored values are pixels, which can be resampled and shown."""
+    decodes_to_pixels: ClassVar[bool]
+    """Whether ``decode`` returns pixels, so that samples of a network are images."""
+
+    @abstractmethod
+    def encode(self, stored: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Stored values as those a network works on, in ``dtype``."""
+
+    @abstractmethod
+    def decode(self, values: Tensor) -> Tensor:
+        """Values of a network as they would be stored: the inverse of ``encode``."""
+
+
+@final
+class PixelSpace(Space):
+    """Bytes 0 to 255, which networks see as -1 to 1."""
+
+    contents = "images"
+    unit = 2.0  # the algorithm counts in the range [0, 1]
+    levels = 256
+    stores_pixels = True
+    decodes_to_pixels = True
+
+    def encode(self, stored: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return stored.to(dtype) / HALF_RANGE - 1
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Bytes, rounded and clipped."""
+        return ((values + 1) * HALF_RANGE).round().clamp(0, 255).to(torch.uint8)
+
+
+@final
+class LatentSpace(Space):
+    """Floating-point values without a natural range, which networks see unchanged."""
+
+    contents = "latents"
+    unit = 1.0
+    levels = None
+    stores_pixels = False
+    decodes_to_pixels = False
+
+    def encode(self, stored: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return stored.to(dtype)
+
+    def decode(self, values: Tensor) -> Tensor:
+        return values
+
+
+PIXELS = PixelSpace()
+LATENTS = LatentSpace()
+
+
+def space_of(dtype: torch.dtype) -> Space:
+    """The space of values that are stored in ``dtype``: floating point for latents."""
+    return LATENTS if dtype.is_floating_point else PIXELS
+
+
+def to_unit_range(stored: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Stored values in the range networks work in: bytes as -1 to 1, floating point unchanged."""
+    return space_of(stored.dtype).encode(stored, dtype)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Values -1 to 1 as uint8, rounded and clipped: the inverse of ``to_unit_range``."""
+    return PIXELS.decode(images)

@@ -1,0 +1,89 @@
+"""The optimizer of a run and its settings."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from multistage_diffusion.config import Settings, setting
+from multistage_diffusion.errors import BadInput
+
+__all__ = ["OptimizationConfig", "frozen_interval", "make_optimizer"]
+
+BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationConfig(Settings):
+    """How a gradient changes the weights. A part is the encoder, or one of several, or a
+    decoder.
+    """
+
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Adam, or Adam with decoupled weight decay."""
+    weight_decay: float = setting(0.0, at_least=0)
+    """Of adamw: weights shrink by this times the learning rate in each step."""
+    clip_norm: float = setting(0.0, at_least=0)
+    """Largest norm of the gradient; 0 for no limit."""
+    warmup_images: int = setting(10_000, at_least=0)
+    """Images over which the learning rate rises linearly at the start."""
+    learning_rates: tuple[float, ...] = setting((), above=0)
+    """A learning rate for each part (encoders, then decoders) instead of one for all."""
+    warmups: tuple[int, ...] = setting((), at_least=0)
+    """A warm-up for each part instead, from when it begins to learn."""
+    freeze: tuple[str, ...] = ()
+    """When each part keeps its weights: 50000 for the first 50,000 images, 20000:50000 for an
+    interval, 0 for never."""
+    learned_weight: bool = False
+    """Learn by how much to divide the loss at each noise level, so that all levels count equally
+    (EDM2); the report shows the curve."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for text in self.freeze:
+            frozen_interval(text)
+        if self.weight_decay and self.optimizer != "adamw":
+            raise BadInput("The setting weight_decay is for the optimizer adamw.")
+
+
+def frozen_interval(text: str) -> tuple[int, float]:
+    """The images from which and until which a part is frozen.
+
+    ``50000`` means ``0:50000``; ``20000:`` has no end.
+
+    Raises:
+        BadInput: if the text is not an interval.
+    """
+    try:
+        start, stop = ("0", text) if text.isdecimal() else text.split(":")
+        begin, end = int(start), int(stop) if stop else math.inf
+    except ValueError:
+        begin, end = 0, -1
+    if not 0 <= begin <= end:
+        raise BadInput(
+            "The setting freeze takes numbers of images such as 50000, 20000:50000 or 20000:, "
+            f"not {text!r}."
+        )
+    return begin, end
+
+
+def make_optimizer(
+    config: OptimizationConfig, parts: Iterable[nn.Module], learned: nn.Module | None
+) -> torch.optim.Optimizer:
+    """The optimizer of a run: a parameter group for each part, then one for the learned weight.
+
+    Args:
+        config: its settings. Learning rates are set before each step.
+        parts: encoders, then decoders.
+        learned: the learned loss weight, which does not decay, if there is one.
+    """
+    groups = [
+        {"params": list(part.parameters()), "weight_decay": config.weight_decay} for part in parts
+    ]
+    if learned is not None:
+        groups.append({"params": list(learned.parameters()), "weight_decay": 0.0})
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, betas=BETAS, fused=True)

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multistage_diffusion.data import Images, ReadOptions, load, to_unit_range
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.presets import PRESETS, configure_run
+from multistage_diffusion.space import LATENTS
+from multistage_diffusion.stages import Stages
+
+
+def test_digits_are_the_1797_of_scikit_learn(digits: Images) -> None:
+    from sklearn.datasets import load_digits
+
+    assert digits.shape == (1, 8, 8)
+    assert len(digits) == 1797
+    assert digits.classes == tuple("0123456789")
+    sixteenths = digits.pixels[:][:, 0].double().numpy() * 16 / 255
+    np.testing.assert_allclose(sixteenths, load_digits().images, atol=1 / 31)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_npz_round_trip(tmp_path: Path, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 6, channels), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", images=pixels, labels=np.array([0, 2, 1, 0, 2]))
+    images = load(tmp_path / "set.npz")
+    np.testing.assert_array_equal(images.pixels[:].permute(0, 2, 3, 1), pixels)
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 2, 1, 0, 2]
+    assert images.classes == ("0", "1", "2")
+
+
+def test_npz_without_channels_is_grey(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", images=np.zeros((5, 4, 6), dtype=np.uint8))
+    assert load(tmp_path / "set.npz").shape == (1, 4, 6)
+
+
+def test_latents_keep_their_values(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((6, 4, 2, 2)).astype(np.float16)
+    np.save(tmp_path / "latents.npy", values)
+    latents = load(tmp_path / "latents.npy")
+    assert latents.space is LATENTS
+    torch.testing.assert_close(to_unit_range(latents.pixels[:]), torch.from_numpy(values).float())
+    assert latents.standard_deviation == pytest.approx(values.astype(np.float64).std())
+    with pytest.raises(BadInput, match="latents"):
+        configure_run(PRESETS["small"], latents, Stages((1.0, 2.0)), "latents.npy")
+
+
+def test_arrays_are_resized_like_files(tmp_path: Path) -> None:
+    arrays = np.random.default_rng(0).integers(0, 256, (5, 9, 12, 3), dtype=np.uint8)
+    (tmp_path / "files").mkdir()
+    for index, array in enumerate(arrays):
+        Image.fromarray(array).save(tmp_path / "files" / f"{index}.png")
+    np.savez(tmp_path / "set.npz", images=arrays)
+    np.save(tmp_path / "set.npy", arrays)
+    options = ReadOptions(size=(6, 6))
+    expected = load(tmp_path / "files", options)
+    for name in ("set.npz", "set.npy"):
+        assert load(tmp_path / name, options).fingerprint == expected.fingerprint
+    np.save(tmp_path / "latents.npy", np.zeros((2, 4, 9, 9), np.float32))
+    with pytest.raises(BadInput, match="latents, which cannot be resized"):
+        load(tmp_path / "latents.npy", options)
+
+
+def test_each_channel_is_resized_separately(tmp_path: Path) -> None:
+    arrays = np.random.default_rng(0).integers(0, 256, (2, 12, 8, 5), dtype=np.uint8)
+    np.savez(tmp_path / "all.npz", images=arrays)
+    np.savez(tmp_path / "one.npz", images=arrays[..., 3])
+    options = ReadOptions(size=(6, 6), fit="resize")
+    every = load(tmp_path / "all.npz", options).pixels[:]
+    alone = load(tmp_path / "one.npz", options).pixels[:]
+    torch.testing.assert_close(every[:, 3:4], alone)
