@@ -18,6 +18,7 @@ import torch
 import tyro
 from study import STAGES, halved
 
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images, load
 from multistage_diffusion.denoiser import NetworkDenoiser, fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
@@ -53,7 +54,7 @@ def configuration(
     schedule: ScheduleName, images: Images, settings: Settings, seed: int
 ) -> RunConfig:
     """A run of the preset ``small`` under a density."""
-    preset = replace(PRESETS["small"], schedule=schedule)
+    preset = replace_settings(PRESETS["small"], schedule=schedule)
     model = preset_model(
         preset, STAGES, images.shape, sigma_data=round(images.standard_deviation, 4)
     )
@@ -70,19 +71,19 @@ class Run:
         self.config, self.images, self.levels = config, images, Levels.of(config)
         seed_globally(config.training.seed, Stream.WEIGHTS)
         denoiser = set_compute_dtype(build_denoiser(config.model), torch.bfloat16)
-        self.state, self.rates = State.begin(denoiser, config.training), Rates(config)
-        recipes = [
-            replace(config.training, ema_clock=clock, ema_half_life=life)
+        self.state, self.rates = State.initial(denoiser, config.training), Rates(config)
+        options = [
+            replace_settings(config.training.averaging, ema_clock=clock, ema_half_life=life)
             for life, clock in product(HALF_LIVES, CLOCKS)
         ]
-        self.averages = [Averages(denoiser, recipe) for recipe in recipes]
+        self.averages = [Averages(denoiser, option) for option in options]
 
     def step(self) -> None:
         """A batch, and its weights into every average."""
-        state, recipe = self.state, self.config.training
+        state, batch_size = self.state, self.config.training.batch_size
         denoiser = state.denoiser
         draws = draw(self.config, self.images, self.levels, state.images)
-        samples = draws.read(0, recipe.batch_size, self.images, False, CPU)
+        samples = draws.read(0, batch_size, self.images, False, CPU)
         batch = draws.place(samples, CPU, fastest_memory_format(denoiser))
         self.rates.apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)

@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from multistage_diffusion.training.batches.prefetch import MOST_AHEAD, Feed
 from PIL import Image
 
 from multistage_diffusion.data import Images, ReadOptions, load
@@ -37,6 +36,7 @@ from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.training.batches.levels import Levels
+from multistage_diffusion.training.batches.reader import MOST_AHEAD, BatchReader
 from multistage_diffusion.training.config import DataInfo, RunConfig
 from multistage_diffusion.training.state import State
 
@@ -107,13 +107,13 @@ def decoding(source: str, count: int, threads: int) -> float:
 
 
 def configuration(images: Images, network: NetworkConfig | None, batch: int) -> RunConfig:
-    """The preset ``small`` on these images, or another network by its recipe."""
+    """The preset ``small`` on these images, or another network."""
     preset = PRESETS["small"]
     preset = preset if network is None else replace(preset, network=network)
     model = preset_model(preset, choose_stages(preset, None), images.shape)
-    recipe = replace(preset.training, images=1 << 40, batch_size=batch)
+    training = replace(preset.training, images=1 << 40, batch_size=batch)
     return RunConfig(
-        model=model, training=recipe, data=DataInfo(path="", fingerprint="", images=len(images))
+        model=model, training=training, data=DataInfo(path="", fingerprint="", images=len(images))
     )
 
 
@@ -123,10 +123,10 @@ class Steps:
     def __init__(self, config: RunConfig, images: Images, ahead: int) -> None:
         denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), torch.bfloat16)
         self.state, self.layout = (
-            State.begin(denoiser, config.training),
+            State.initial(denoiser, config.training),
             fastest_memory_format(denoiser),
         )
-        self.feed = Feed(
+        self.feed = BatchReader(
             config, images, Levels.of(config), [(0, config.training.batch_size)], DEVICE, ahead
         )
         self.batch = config.training.batch_size
@@ -163,7 +163,9 @@ def steps(config: RunConfig, images: Images, seconds: float) -> Iterator[tuple[i
 
 def alone(config: RunConfig, images: Images, ahead: int, seconds: float) -> float:
     """Images a second that are read and whose noise is drawn, with nothing else to do."""
-    feed = Feed(config, images, Levels.of(config), [(0, config.training.batch_size)], DEVICE, ahead)
+    feed = BatchReader(
+        config, images, Levels.of(config), [(0, config.training.batch_size)], DEVICE, ahead
+    )
     start, batches = time.perf_counter(), 0
     while time.perf_counter() < start + seconds:
         feed(batches * config.training.batch_size)
@@ -172,11 +174,11 @@ def alone(config: RunConfig, images: Images, ahead: int, seconds: float) -> floa
 
 
 def paused(config: RunConfig, images: Images, ahead: int, speed: float, seconds: float) -> float:
-    """Share of the time that steps wait on a device of so many images a second, which leaves the
-    processor free.
+    """Share of the time that steps wait on a device of a given speed, which leaves the CPU
+    free.
     """
     batch, waited, start = config.training.batch_size, list[float](), time.perf_counter()
-    feed = Feed(config, images, Levels.of(config), [(0, batch)], DEVICE, ahead)
+    feed = BatchReader(config, images, Levels.of(config), [(0, batch)], DEVICE, ahead)
     while time.perf_counter() < start + seconds:
         waited.append(timed(partial(feed, len(waited) * batch)))
         time.sleep(batch / speed)

@@ -11,7 +11,7 @@ layouts of memory where the library does not choose one; the better one counts. 
 in Markdown.
 
 The peak memory of a step is measured in a process for each network (``--only``): on a GPU what
-torch allocated at most; on a processor, under Linux, the greatest resident memory of the process
+torch allocated at most; on the CPU, under Linux, the greatest resident memory of the process
 less the resident memory before the network was built.
 """
 
@@ -42,7 +42,7 @@ from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.schedule import SCHEDULES
 
 OURS = "multistage-diffusion, unified twin"
-LAYOUTS = {"by pixel": torch.channels_last, "by channel": torch.contiguous_format}
+LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 INSTALL = (
     "pip install diffusers einops && pip install --no-deps denoising-diffusion-pytorch ema-pytorch"
 )
@@ -167,8 +167,9 @@ def predict(network: nn.Module, x: Tensor, time: Tensor) -> Tensor:
 
 
 class ForeignSteps:
-    """A network of another library and the steps of its training, as in ``Steps`` but for the plain
-    loss on the noise.
+    """A network of another library and the steps of its training, as in ``Steps``.
+
+    Its loss is the plain one on the noise.
     """
 
     def __init__(
@@ -274,7 +275,7 @@ def alternating(works: Sequence[Step], repeats: int) -> list[float]:
 def resident(which: str) -> int:
     """Bytes of this process in memory under Linux, ``VmRSS`` now or ``VmHWM`` at most.
 
-    ``getrusage`` would not do: its greatest value goes on from that of the parent process.
+    ``getrusage`` would not do: its largest value continues from that of the parent process.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{which}:"))

@@ -18,18 +18,19 @@ import matplotlib as mpl
 import torch
 import tyro
 
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data import Images, load
 from multistage_diffusion.interop import warm_start
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.preconditioning import PreconditioningName
 from multistage_diffusion.presets import PRESETS, preset_model
+from multistage_diffusion.run import Run
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import train
 from multistage_diffusion.training.batches.levels import stage_shares
-from multistage_diffusion.training.checkpoints import checkpoints
-from multistage_diffusion.training.config import DataInfo, RunConfig, TrainingConfig
+from multistage_diffusion.training.config import DataInfo, RunConfig, TrainingConfig, run_config
 from multistage_diffusion.training.monitoring.probe import Probe
 
 mpl.use("svg")
@@ -94,7 +95,7 @@ def configuration(
     recipe: Recipe, images: Images, settings: Settings, seed: int, part: float = 1.0
 ) -> RunConfig:
     """A run that spends part of the budget."""
-    preset = replace(PRESETS["small"], preconditioning=settings.preconditioning)
+    preset = replace_settings(PRESETS["small"], preconditioning=settings.preconditioning)
     several = len(recipe.widths) > 1
     preset = replace(preset, network=replace(preset.network, decoder_widths=recipe.widths))
     model = preset_model(
@@ -104,14 +105,14 @@ def configuration(
         sigma_data=round(images.standard_deviation, 4),
     )
     shared = () if several else STAGES.boundaries
-    training = replace(
+    training = replace_settings(
         preset.training,
         seed=seed,
         shares=recipe.shares,
         batches=recipe.batches,
         share_boundaries=shared,
     )
-    training = replace(training, learning_rates=recipe.rates)
+    training = replace_settings(training, learning_rates=recipe.rates)
     data = DataInfo(path="", fingerprint=images.fingerprint, images=len(images))
     config = RunConfig(
         model=model, training=training, data=data, init="warm" if recipe.warm else ""
@@ -123,7 +124,7 @@ def configuration(
 
 def _with_length(training: TrainingConfig, images: int) -> TrainingConfig:
     interval = images // POINTS
-    return replace(
+    return replace_settings(
         training, images=images, record_images=interval, checkpoint_images=interval, keep_every=1
     )
 
@@ -145,10 +146,10 @@ def run(recipe: Recipe, images: Images, settings: Settings, seed: int, out: Path
         for _ in train(unified, images, first):
             pass
         base = load_model(first / "model.safetensors")
-        denoiser, model = warm_start(base.denoiser, base.config.model, STAGES, recipe.widths)
+        denoiser, model = warm_start(base.denoiser, base.config, STAGES, recipe.widths)
         part, init = (
             1 - recipe.warm,
-            Model(denoiser, replace(base.config, model=model), base.images),
+            Model(denoiser, model, base.images, base.run),
         )
     for record in train(
         configuration(recipe, images, settings, seed, part), images, out, init=init
@@ -159,11 +160,11 @@ def run(recipe: Recipe, images: Images, settings: Settings, seed: int, out: Path
 
 def measure(out: Path, probe: Probe, spent: float) -> Iterator[tuple[float, list[float]]]:
     """MACs and held-out loss of each stage, for each checkpoint of a run."""
-    for checkpoint in checkpoints(out):
+    for checkpoint in Run(out).checkpoints():
         model = load_model(checkpoint / "model.safetensors")
         model.denoiser.dtype = torch.bfloat16
         yield (
-            spent + model.images * macs(model.config),
+            spent + model.images * macs(run_config(model)),
             probe.network_loss(model.denoiser, torch.device("cpu")),
         )
 

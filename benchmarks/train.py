@@ -15,10 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import tyro
 
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import stage_costs, unified
 from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
@@ -89,7 +91,7 @@ class Steps:
 
     def __init__(self, config: RunConfig, dtype: torch.dtype, compiled: bool = False) -> None:
         denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), dtype)
-        self.state, self.shape = State.begin(denoiser, config.training), config.model.shape
+        self.state, self.shape = State.initial(denoiser, config.training), config.model.shape
         if compiled:
             compile_parts(denoiser.network)
 
@@ -109,7 +111,7 @@ class Steps:
 def levels(config: RunConfig, shares: Sequence[float], batch: int, seed: int = 0) -> torch.Tensor:
     """Levels of a batch in which stages have these shares."""
     chosen = tuple(share or 1e-12 for share in shares)
-    drawn = Levels.of(replace(config, training=replace(config.training, shares=chosen)))
+    drawn = Levels.of(replace(config, training=replace_settings(config.training, shares=chosen)))
     return drawn.draw(batch, torch.Generator().manual_seed(seed))
 
 
@@ -138,9 +140,7 @@ class Table:
         """
         if DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        times = [
-            median(lambda sigma=sigma: steps(sigma), self.settings.repeats) for sigma in batches
-        ]  # type: ignore[misc]
+        times = [median(partial(steps, sigma), self.settings.repeats) for sigma in batches]
         seconds, batch = statistics.mean(times), len(batches[0])
         memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if DEVICE.type == "cuda" else ""
         rate = macs * batch / seconds
