@@ -20,7 +20,7 @@ from study import STAGES, halved
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images, load
-from multistage_diffusion.denoiser import NetworkDenoiser, fastest_layout, lay_out
+from multistage_diffusion.denoiser import NetworkDenoiser, fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, preset_model
 from multistage_diffusion.schedule import SCHEDULES, ScheduleName
@@ -70,7 +70,7 @@ class Run:
     def __init__(self, config: RunConfig, images: Images) -> None:
         self.config, self.images, self.levels = config, images, Levels.of(config)
         seed_globally(config.training.seed, Stream.WEIGHTS)
-        denoiser = lay_out(build_denoiser(config.model), torch.bfloat16)
+        denoiser = set_compute_dtype(build_denoiser(config.model), torch.bfloat16)
         self.state, self.rates = State.initial(denoiser, config.training), Rates(config)
         options = [
             replace_settings(config.training.averaging, ema_clock=clock, ema_half_life=life)
@@ -84,7 +84,7 @@ class Run:
         denoiser = state.denoiser
         draws = draw(self.config, self.images, self.levels, state.images)
         samples = draws.read(0, batch_size, self.images, False, CPU)
-        batch = draws.place(samples, CPU, fastest_layout(denoiser))
+        batch = draws.place(samples, CPU, fastest_memory_format(denoiser))
         self.rates.apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)
         denoiser.loss(batch.y, batch.sigma, batch.noise).mean().backward()

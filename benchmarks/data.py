@@ -31,7 +31,7 @@ from multistage_diffusion.data.decoding import decode
 from multistage_diffusion.data.parallel import cores, in_order
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.data.sources.load import list_images
-from multistage_diffusion.denoiser import fastest_layout, lay_out
+from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
@@ -121,8 +121,11 @@ class Steps:
     """A run without its records and checkpoints."""
 
     def __init__(self, config: RunConfig, images: Images, ahead: int) -> None:
-        denoiser = lay_out(build_denoiser(config.model).to(DEVICE), torch.bfloat16)
-        self.state, self.layout = State.initial(denoiser, config.training), fastest_layout(denoiser)
+        denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), torch.bfloat16)
+        self.state, self.layout = (
+            State.initial(denoiser, config.training),
+            fastest_memory_format(denoiser),
+        )
         self.feed = BatchReader(
             config, images, Levels.of(config), [(0, config.training.batch_size)], DEVICE, ahead
         )

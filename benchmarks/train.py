@@ -22,7 +22,7 @@ import tyro
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import stage_costs, unified
-from multistage_diffusion.denoiser import fastest_layout, lay_out
+from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.schedule import SCHEDULES
@@ -90,13 +90,13 @@ class Steps:
     """A network and the steps of its training."""
 
     def __init__(self, config: RunConfig, dtype: torch.dtype, compiled: bool = False) -> None:
-        denoiser = lay_out(build_denoiser(config.model).to(DEVICE), dtype)
+        denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), dtype)
         self.state, self.shape = State.initial(denoiser, config.training), config.model.shape
         if compiled:
             compile_parts(denoiser.network)
 
     def __call__(self, sigma: torch.Tensor) -> None:
-        layout = fastest_layout(self.state.denoiser)
+        layout = fastest_memory_format(self.state.denoiser)
         y, noise = (
             torch.randn(len(sigma), *self.shape, device=DEVICE).to(memory_format=layout)
             for _ in range(2)

@@ -120,5 +120,5 @@ def test_runs_without_snapshots_or_with_too_few_or_damaged_ones_are_refused(
     (path,) = Run(tmp_path / "few").snapshots()
     path.write_bytes(path.read_bytes()[:-9])
     assert_refused(
-        ema(tmp_path / "few", *arguments[1:]), "remove it; the others are of use without it", out
+        ema(tmp_path / "few", *arguments[1:]), "remove it; the other snapshots do not need it", out
     )
