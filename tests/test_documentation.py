@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README and the documentation show works as it stands there."""
 
 import os
 import re
@@ -16,7 +16,9 @@ from tests.conftest import TINY
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-TEXTS = [README, *(file.read_text() for file in sorted((ROOT / "docs").glob("*.md")))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
+TEXTS = [README, *(file.read_text() for file in DOCS)]
 COMMANDS = [
     line for text in TEXTS for line in text.splitlines() if re.match(r"multistage (?!-)", line)
 ]
@@ -31,17 +33,54 @@ def test_there_are_commands_to_try() -> None:
     assert len(COMMANDS) >= 5
 
 
-def test_the_python_examples_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_readme_is_short() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"^\[\w+\]: (\S+)", text, re.M)
+    local = [target for target in targets if not target.startswith("http")]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_page_is_found_from_the_index(page: Path) -> None:
+    assert page.name == "index.md" or f"({page.name})" in (ROOT / "docs" / "index.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_has_at_most_100_columns(page: Path) -> None:
+    """Tables and what stands between fences may be wider."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    wide = [line for line in text.splitlines() if len(line) > 100 and not line.startswith("|")]
+    assert wide == []
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (ROOT / "README.md", {"pixels": 16}),
+        (ROOT / "docs" / "python.md", {"pixels": 16, "training_images": 4}),
+    ],
+    ids=["README", "python"],
+)
+def test_the_python_examples_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, page: Path, expected: dict[str, int]
+) -> None:
     monkeypatch.chdir(tmp_path)
     short = replace_settings(presets.PRESETS["digits"].training, images=256, record_images=128)
     monkeypatch.setitem(
         presets.PRESETS, "digits", replace(presets.PRESETS["digits"], network=TINY, training=short)
     )
     names: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(block, names)  # noqa: S102
-    for name, count in (("pixels", 16), ("training_images", 4)):
-        assert getattr(names[name], "shape", None) == (count, 1, 8, 8)
+    shapes = {name: getattr(names[name], "shape", None) for name in expected}
+    assert shapes == {name: (count, 1, 8, 8) for name, count in expected.items()}
 
 
 @pytest.mark.parametrize(
