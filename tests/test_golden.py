@@ -1,12 +1,8 @@
-"""Equality with the authors' networks and samplers: every file of the directory ``GOLDEN_DIR``.
+"""Equality with the authors' networks and samplers.
 
-Without the variable, ``../shared/golden`` beside the checkout. Each file holds a state dict, single
-evaluations and whole trajectories; its metadata says which network it is of.
+Networks need the golden files, see ``tests/golden/files.py``. Solvers are also tested without
+them, on recorded outputs of the networks.
 """
-
-import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,52 +10,41 @@ from safetensors import safe_open
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.denoiser import NetworkDenoiser
-from multistage_diffusion.interop import release_model, translate
-from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.networks.embedding import NO_LABEL
-from multistage_diffusion.sampling.dpm import dpm_multistep, dpm_singlestep, singlestep_orders
-from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
-from multistage_diffusion.sampling.ode import heun
 from multistage_diffusion.schedule import SCHEDULES
+from tests.golden.files import (
+    FILES,
+    FOLDER,
+    Golden,
+    assert_close,
+    column,
+    group,
+    read_all,
+    read_golden,
+)
+from tests.golden.make import trajectory_names
+from tests.golden.trajectories import FILE, Replay, solve
 
-FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parents[1].parent / "shared" / "golden"))
-FILES = sorted(FOLDER.glob("*.safetensors"))
-TOLERANCE = 1e-4
-Golden = tuple[NetworkDenoiser, ModelConfig, dict[str, Tensor]]
 PARAMS = [pytest.param(file, id=file.stem) for file in FILES]
 MISSING = pytest.param(
     None, id="none", marks=pytest.mark.skip(reason=f"no golden files in {FOLDER}; set GOLDEN_DIR")
+)
+TRAJECTORIES = (
+    "heun18",
+    "dpmsolver.multistep2",
+    "dpmsolver.singlestep3",
+    "dpmsolver++.multistep2",
+    "dpmsolver++.singlestep3",
 )
 
 
 @pytest.fixture(scope="module", params=PARAMS or [MISSING])
 def golden(request: pytest.FixtureRequest) -> Golden:
-    with safe_open(request.param, "pt") as file:
-        sizes = json.loads(file.metadata()["config"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
-    config = release_model(sizes)
-    denoiser = build_denoiser(config).eval()
-    state = {
-        name.removeprefix("state."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("state.")
-    }
-    denoiser.network.load_state_dict(translate(sizes["family"], config, state))
-    return denoiser, config, tensors
-
-
-def group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors ``name.*``."""
-    return {
-        key.removeprefix(f"{name}."): tensor
-        for key, tensor in tensors.items()
-        if key.startswith(f"{name}.")
-    }
+    return read_golden(request.param)
 
 
 def conditions(case: dict[str, Tensor]) -> Conditions:
-    """What a case gives beside image and level, whatever its names; one-hot labels as numbers."""
+    """The conditions of a case, whatever their names; one-hot labels as numbers."""
     found = {}
     for name, tensor in case.items():
         if "augment" in name:
@@ -67,20 +52,14 @@ def conditions(case: dict[str, Tensor]) -> Conditions:
         elif "context" in name:
             found["context"] = tensor
         elif "label" in name or name == "y":
-            one_hot = tensor.ndim == 2
-            found["labels"] = (
-                torch.where(tensor.any(1), tensor.argmax(1), NO_LABEL) if one_hot else tensor.long()
-            )
+            found["labels"] = class_numbers(tensor)
     return Conditions(**found)
 
 
-def assert_close(found: Tensor, expected: Tensor) -> None:
-    assert found.shape == expected.shape
-    assert float((found - expected).abs().max() / expected.abs().max()) < TOLERANCE
-
-
-def column(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
+def class_numbers(labels: Tensor) -> Tensor:
+    if labels.ndim == 1:
+        return labels.long()
+    return torch.where(labels.any(1), labels.argmax(1), NO_LABEL)
 
 
 @torch.no_grad()
@@ -91,43 +70,35 @@ def test_single_evaluations(golden: Golden) -> None:
     for name in names:
         case = group(tensors, name)
         if "sigma" in case:
-            assert_close(
-                denoiser(case["x"], case["sigma"].double(), conditions(case)), case["denoised"]
-            )
+            denoised = denoiser(case["x"], case["sigma"].double(), conditions(case))
+            assert_close(denoised, case["denoised"])
         else:
             sigma = SCHEDULES[config.schedule].from_clock(case["t"].double())
-            x = case["x"].double() * column(
-                (1 + sigma**2).sqrt()
-            )  # ours is y + sigma n, theirs is scaled to unit variance
-            assert_close((x - denoiser(x, sigma, conditions(case))) / column(sigma), case["eps"])
+            scale = (1 + sigma**2).sqrt()  # ours is y + sigma n, theirs has unit variance
+            x = case["x"].double() * column(scale)
+            denoised = denoiser(x, sigma, conditions(case))
+            assert_close((x - denoised) / column(sigma), case["eps"])
 
 
 @torch.no_grad()
 def test_trajectories(golden: Golden) -> None:
     denoiser, config, tensors = golden
-    for name in sorted({name.rsplit(".", 1)[0] for name in tensors if name.endswith(".latents")}):
+    for name in trajectory_names(tensors):
         case = group(tensors, name)
-        start, given = case["latents"].double(), conditions(case)
+        given = conditions(case)
 
         def bound(x: Tensor, sigma: Tensor | float, given: Conditions = given) -> Tensor:
             return denoiser(x, sigma, given)
 
-        if name == "heun18":
-            assert_close(heun(bound, 80 * start, karras_grid(18, 0.002, 80)), case["images"])
-            continue
-        high, low = (float(SCHEDULES[config.schedule].from_clock(t)) for t in (1.0, 1e-3))
-        x = start * (1 + high**2) ** 0.5
-        family, kind = name.split(".")
-        if kind == "singlestep3":
-            orders = singlestep_orders(20)
-            x = dpm_singlestep(
-                bound,
-                x,
-                log_snr_grid(len(orders) + 1, low, high)[:-1],
-                orders=orders,
-                data="++" in family,
-            )
-        else:
-            assert kind == "multistep2"
-            x = dpm_multistep(bound, x, log_snr_grid(21, low, high)[:-1], data="++" in family)
-        assert_close(x / (1 + low**2) ** 0.5, case["images"])
+        assert_close(solve(name, config.schedule, bound, case["latents"]), case["images"])
+
+
+@pytest.mark.parametrize("name", TRAJECTORIES)
+def test_solvers_repeat_recorded_trajectories(name: str) -> None:
+    """Each call has its recorded level and state; the end is the authors'."""
+    with safe_open(FILE, "pt") as file:
+        schedule = file.metadata()[name]
+    case = group(read_all(FILE), name)
+    replay = Replay(case["sigma"], case["x"], case["denoised"])
+    assert_close(solve(name, schedule, replay, case["latents"]), case["images"])
+    assert replay.calls == len(case["sigma"])

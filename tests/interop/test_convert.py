@@ -18,8 +18,8 @@ from multistage_diffusion.model import load_model
 from multistage_diffusion.presets import PRESETS, Preset
 from multistage_diffusion.presets.preset import DiffusionConfig
 from multistage_diffusion.schedule import SCHEDULES
+from tests.golden.files import FOLDER, assert_close, column, group, read_all
 from tests.interop.releases.test_pickles import Attack, persistent, persistent_module
-from tests.test_golden import FOLDER, assert_close, column, group
 
 
 def tree(state: dict[str, Tensor]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_the_release_is_converted(
         pytest.skip(f"{file} is not there; set GOLDEN_DIR")
     with safe_open(file, "pt") as golden:
         config = release_model(json.loads(golden.metadata()["config"]))
-        tensors = {name: golden.get_tensor(name) for name in golden.keys()}  # noqa: SIM118  (a handle, not a dict)
+    tensors = read_all(file)
     persistent_module(monkeypatch)
     preset = Preset(
         diffusion=DiffusionConfig(

@@ -1,7 +1,7 @@
-"""Weights of other programs, and of a unified network for a multi-stage one."""
+"""Weights of other programs, and multi-stage networks made from unified ones."""
 
-from multistage_diffusion.interop.releases.reader import read_release
-from multistage_diffusion.interop.releases.translate import (
+from multistage_diffusion.interop.releases import (
+    read_release,
     release_classes,
     release_model,
     translate,

@@ -1,8 +1,8 @@
-"""From a unified network to a multi-stage one, so that training does not begin anew.
+"""From a unified network to a multi-stage one, so that training does not begin from scratch.
 
-The encoder is kept. Every decoder is made of the unified one: of the same width, it is the same; a
-narrower one gets the first channels; in a wider one the additional channels are fresh and are not
-listened to at first.
+The encoder is kept. Every decoder is made from the unified one. Of the same width, it is the same;
+a narrower one gets the first channels; a wider one gets additional random channels, and zero
+weights read them at first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,16 @@ __all__ = ["warm_start"]
 def warm_start(
     unified: NetworkDenoiser, config: ModelConfig, stages: Stages, widths: Sequence[int]
 ) -> tuple[NetworkDenoiser, ModelConfig]:
-    """A multi-stage network that begins where a unified one is.
+    """A multi-stage network with the weights of a unified one.
 
     Args:
         unified: the trained network.
         config: its configuration.
         stages: the stages of the new one.
         widths: the width of each of its decoders.
+
+    Returns:
+        The new denoiser, in evaluation mode, and its configuration.
 
     Raises:
         BadInput: if the first network is not unified, or stages and widths differ in number.
@@ -40,55 +43,65 @@ def warm_start(
         )
     if len(stages) != len(widths):
         raise BadInput(f"{len(stages)} stages need as many decoder widths, not {len(widths)}.")
-    made = replace(
-        config,
-        boundaries=stages.boundaries,
-        network=replace(config.network, decoder_widths=tuple(widths)),
-    )
-    denoiser = build_denoiser(made)
+    network = replace(config.network, decoder_widths=tuple(widths))
+    staged = replace(config, boundaries=stages.boundaries, network=network)
+    denoiser = build_denoiser(staged)
     denoiser.network.encoders.load_state_dict(unified.network.encoders.state_dict())
     encoder: Any = unified.network.encoders[0]
     for decoder in denoiser.network.decoders:
-        _fill(decoder, unified.network.decoders[0], encoder.skip_channels)
-    return denoiser.eval(), made
+        _copy_decoder(decoder, unified.network.decoders[0], encoder.skip_channels)
+    return denoiser.eval(), staged
 
 
 @torch.no_grad()
-def _fill(decoder: Any, source: Any, skips: Sequence[int]) -> None:
-    """Puts the weights of ``source`` into a decoder, wherever both have a layer."""
+def _copy_decoder(decoder: Any, source: Any, skip_channels: Sequence[int]) -> None:
+    """Copies the weights of another decoder, for all parameters that both have."""
     given = source.state_dict()
-    kept = dict(_kept_inputs(decoder, skips))
+    from_encoder = dict(_encoder_inputs(decoder, skip_channels))
     for name, tensor in decoder.state_dict().items():
         if name in given:
-            block = ".".join(name.split(".")[:2])
-            layer = name.removeprefix(f"{block}.").split(".")[0]
-            halves = 2 if layer == "affine" and decoder.blocks[0].adaptive else 1  # scale and shift
+            block, layer = _block_and_layer(name)
+            reads_inputs = layer == "norm0" or (layer in ("conv0", "skip") and tensor.ndim > 1)
+            kept = from_encoder.get(block, 0) if reads_inputs else 0
+            halves = 2 if layer == "affine" and decoder.blocks[0].adaptive else 1  # scale, shift
             for part, origin in zip(tensor.chunk(halves), given[name].chunk(halves), strict=True):
-                reads = layer == "norm0" or (layer in ("conv0", "skip") and tensor.ndim > 1)
-                _copy(part, origin, kept.get(block, 0) if reads else 0)
+                _copy(part, origin, kept)
 
 
-def _kept_inputs(decoder: Any, skips: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """How many of a block's inputs, the last ones, come from the encoder."""
-    left = list(skips)
+def _block_and_layer(name: str) -> tuple[str, str]:
+    """``blocks.3.conv0.weight`` is of ``blocks.3`` and ``conv0``."""
+    block = ".".join(name.split(".")[:2])
+    layer = name.removeprefix(f"{block}.").split(".")[0]
+    return block, layer
+
+
+def _encoder_inputs(decoder: Any, skip_channels: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """How many inputs of each block, its last ones, come from the encoder."""
+    left = list(skip_channels)
     for index, block in enumerate(decoder.blocks):
         if block.how != "up":
             yield f"blocks.{index}", left.pop()
 
 
 def _copy(tensor: Tensor, given: Tensor, kept: int) -> None:
-    """Copies what fits: outputs and inputs from the first on, and the last ``kept`` inputs as they
-    are.
+    """Copies the channels that both tensors have.
 
-    Additional inputs are not listened to; additional outputs stay as they are.
+    These are outputs and inputs from the first on, and the last ``kept`` inputs. The weights that
+    read additional inputs become zero; additional outputs stay as they are.
+
+    Args:
+        tensor: a weight, ``[outputs, inputs, ...]``, or a bias, ``[outputs]``, which is changed.
+        given: the same of another width.
+        kept: how many inputs (of a vector: entries), the last ones, do not depend on the width.
     """
     inputs = 1 if tensor.ndim > 1 else 0
-    fresh = min(tensor.shape[0], given.shape[0])
-    rows = slice(None) if inputs == 0 else slice(fresh)
-    own, theirs = tensor.shape[inputs] - kept, given.shape[inputs] - kept
+    shared = min(len(tensor), len(given))
+    place = tensor[:shared] if inputs else tensor
+    origin = given[:shared] if inputs else given
+    own = tensor.shape[inputs] - kept
+    theirs = given.shape[inputs] - kept
     both = min(own, theirs)
-    place, origin = tensor[rows], given[rows]
-    if inputs == 1:
+    if inputs:
         place[:, both:own] = 0
     place.narrow(inputs, 0, both).copy_(origin.narrow(inputs, 0, both))
     if kept:

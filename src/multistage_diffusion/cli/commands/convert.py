@@ -1,6 +1,4 @@
-"""``multistage convert``: weights of other programs, and a unified network as the beginning of a
-multi-stage one.
-"""
+"""``multistage convert``: weights of other programs, and warm starts of multi-stage networks."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +8,7 @@ import tyro
 
 from multistage_diffusion.cli.terminal import print_line
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.interop import read_release, translate, warm_start
-from multistage_diffusion.interop.releases.translate import release_classes
+from multistage_diffusion.interop import read_release, release_classes, translate, warm_start
 from multistage_diffusion.model import Model, build_denoiser, load_model, save_model
 from multistage_diffusion.presets import PRESETS, Preset, choose_stages, preset_model
 from multistage_diffusion.run import claim, find_model
@@ -35,9 +32,9 @@ class Convert:
     out: Path
     """The model file to write, .safetensors."""
     preset: str | None = None
-    """The network a foreign checkpoint is of: the name of a preset."""
+    """The preset with the network of another program's checkpoint."""
     decoder_widths: tuple[int, ...] = ()
-    """Make a multi-stage network of a unified one, with these decoders."""
+    """Make a multi-stage network from a unified one, with decoders of these widths."""
     stages: Path | None = None
     """The stages of these decoders: a stages file. Without one, those of the preset's multi-stage
     twin."""
@@ -90,9 +87,8 @@ def _foreign(source: Path, preset: Preset) -> Model:
     config = preset_model(preset, stages, classes=release_classes(state))
     denoiser = build_denoiser(config)
     denoiser.network.load_state_dict(translate(base, config, state))
-    run = RunConfig(
-        model=config, training=preset.training, data=DataInfo(path="", fingerprint="", images=0)
-    )
+    unknown = DataInfo(path="", fingerprint="", images=0)
+    run = RunConfig(model=config, training=preset.training, data=unknown)
     return Model(denoiser.eval(), config, 0, provenance(run))
 
 

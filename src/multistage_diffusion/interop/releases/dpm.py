@@ -1,5 +1,7 @@
-"""NCSN++ as score_sde and DPM-Solver use it (Song et al. 2021; Lu et al. 2022), and its multi-stage
-version.
+"""NCSN++ as in score_sde and DPM-Solver, and its multi-stage version.
+
+Sources: Song et al. 2021; Lu et al. 2022. The release numbers the modules of an encoder and of each
+decoder in the order of their use.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,13 +9,19 @@ from itertools import count
 from typing import Any
 
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.interop.releases.rules import Rule, dense, moved, renamed, stacked
+from multistage_diffusion.interop.releases.rules import (
+    Rule,
+    dense_rules,
+    layer_rules,
+    module_rules,
+    separate_qkv_rules,
+)
 from multistage_diffusion.model import ModelConfig
-from multistage_diffusion.networks import StagedUNet
-from multistage_diffusion.networks.config import NetworkConfig, Pyramid
+from multistage_diffusion.networks import NetworkConfig, StagedUNet
+from multistage_diffusion.networks.config import Pyramid
 from multistage_diffusion.schedule import VP
 
-__all__ = ["model", "rules"]
+__all__ = ["model_config", "rules"]
 
 BLOCK = {
     "norm0": "GroupNorm_0",
@@ -30,44 +38,15 @@ PYRAMIDS: dict[str, Pyramid] = {
 }
 
 
-def model(sizes: Mapping[str, Any]) -> ModelConfig:
+def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
     """The model that the sizes of a release describe.
 
-    The release compares ``999 t``, which is what its network is told, with ``1000`` times its
-    boundaries.
+    The release compares ``999 t``, which its network receives, with ``1000`` times its boundaries.
 
     Raises:
         BadInput: for a residual pyramid whose filter the release cannot run or pads on one side
             only.
     """
-    fir, inward, outward = (
-        sizes.get("fir", True),
-        sizes.get("progressive_input", "residual"),
-        sizes.get("progressive", "none"),
-    )
-    if inward == "residual" and not fir:
-        raise BadInput(
-            "A residual input pyramid without the filter pads on one side only; that is not "
-            "supported."
-        )
-    if outward == "residual" and fir:
-        raise BadInput(
-            "A residual output pyramid with the filter does not run in score_sde; there are no "
-            "weights of it."
-        )
-    network = NetworkConfig(
-        encoder_widths=(sizes["encoder_channels"],),
-        decoder_widths=tuple(sizes["decoder_channels"]),
-        channel_mult=tuple(sizes["channel_mult"]),
-        blocks=sizes["num_blocks"],
-        attention_resolutions=tuple(sizes["attn_resolutions"]),
-        groups=sizes.get("groups", 16),
-        bottom="encoder",
-        resample_filter=tuple(sizes.get("fir_kernel", (1, 3, 3, 1))) if fir else (1, 1),
-        input_pyramid=PYRAMIDS[inward],
-        output_pyramid=PYRAMIDS[outward],
-        residual_scale=sizes.get("skip_rescale", True),
-    )
     upper = [float(interval[1]) for interval in sizes["stage_intervals_t"][:-1]]
     return ModelConfig(
         shape=(sizes["channels"], sizes["img_resolution"], sizes["img_resolution"]),
@@ -76,71 +55,103 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
         schedule="vp",
         preconditioning="vp",
         sigma_data=0.5,
-        network=network,
+        network=_network_config(sizes),
+    )
+
+
+def _network_config(sizes: Mapping[str, Any]) -> NetworkConfig:
+    filtered = sizes.get("fir", True)
+    inward = sizes.get("progressive_input", "residual")
+    outward = sizes.get("progressive", "none")
+    if inward == "residual" and not filtered:
+        raise BadInput(
+            "A residual input pyramid without the filter pads on one side only; "
+            "that is not supported."
+        )
+    if outward == "residual" and filtered:
+        raise BadInput(
+            "A residual output pyramid with the filter does not run in score_sde; "
+            "there are no weights of it."
+        )
+    return NetworkConfig(
+        encoder_widths=(sizes["encoder_channels"],),
+        decoder_widths=tuple(sizes["decoder_channels"]),
+        channel_mult=tuple(sizes["channel_mult"]),
+        blocks=sizes["num_blocks"],
+        attention_resolutions=tuple(sizes["attn_resolutions"]),
+        groups=sizes.get("groups", 16),
+        bottom="encoder",
+        resample_filter=tuple(sizes.get("fir_kernel", (1, 3, 3, 1))) if filtered else (1, 1),
+        input_pyramid=PYRAMIDS[inward],
+        output_pyramid=PYRAMIDS[outward],
+        residual_scale=sizes.get("skip_rescale", True),
     )
 
 
 def rules(network: StagedUNet, _: Sequence[int], __: frozenset[str]) -> Iterator[Rule]:
-    """How our tensors are made of the release's, whose modules are numbered in the order of their
-    use.
+    """How our tensors are made from the release's.
 
     Args:
-        network: ours.
+        network: ours; neither image shape nor the release's names are needed.
     """
-    yield from _encoder(network.encoders[0])
+    yield from _encoder_rules(network.encoders[0])
     for stage, decoder in enumerate(network.decoders):
-        yield from _decoder(f"decoders.{stage}", f"de_modules.{stage}", decoder)
+        yield from _decoder_rules(f"decoders.{stage}", f"de_modules.{stage}", decoder)
 
 
-def _encoder(encoder: Any) -> Iterator[Rule]:
-    number, steps, ours, theirs = count(), count(), "encoders.0", "en_modules"
+def _encoder_rules(encoder: Any) -> Iterator[Rule]:
+    ours = "encoders.0"
+    theirs = "en_modules"
+    number = count()
+    steps = count()
     for layer in ("embedding.layer0", "embedding.layer1", "stem"):
-        yield from moved(f"{ours}.{layer}", f"{theirs}.{next(number)}")
+        yield from layer_rules(f"{ours}.{layer}", f"{theirs}.{next(number)}")
     for index, block in enumerate(encoder.blocks):
-        yield from _block(f"{ours}.blocks.{index}", theirs, number, block)
+        yield from _block_rules(f"{ours}.blocks.{index}", theirs, number, block)
         if block.how == "down" and len(encoder.pyramid):
             step = next(steps)
-            layer, other = (
-                ("down.conv", "Conv2d_0") if encoder.pyramid[step].residual else ("join", "Conv")
-            )
-            yield from moved(f"{ours}.pyramid.{step}.{layer}", f"{theirs}.{next(number)}.{other}")
+            residual = encoder.pyramid[step].residual
+            layer, other = ("down.conv", "Conv2d_0") if residual else ("join", "Conv")
+            place = f"{theirs}.{next(number)}"
+            yield from layer_rules(f"{ours}.pyramid.{step}.{layer}", f"{place}.{other}")
     for index, block in enumerate(encoder.bottom):
-        yield from _block(f"{ours}.bottom.{index}", theirs, number, block)
+        yield from _block_rules(f"{ours}.bottom.{index}", theirs, number, block)
 
 
-def _decoder(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
-    number, steps = count(), count()
+def _decoder_rules(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
+    number = count()
+    steps = count()
     for index, block in enumerate(decoder.blocks):
-        yield from _block(f"{ours}.blocks.{index}", theirs, number, block)
+        yield from _block_rules(f"{ours}.blocks.{index}", theirs, number, block)
         if len(decoder.pyramid) and decoder.ends_level(index):
-            yield from _output_step(f"{ours}.pyramid", theirs, next(steps), number, decoder)
+            yield from _output_step_rules(ours, theirs, next(steps), number, decoder)
     for layer in ("norm", "out"):
-        yield from moved(f"{ours}.{layer}", f"{theirs}.{next(number)}")
+        yield from layer_rules(f"{ours}.{layer}", f"{theirs}.{next(number)}")
 
 
-def _output_step(
+def _output_step_rules(
     ours: str, theirs: str, step: int, number: Iterator[int], decoder: Any
 ) -> Iterator[Rule]:
     if decoder.adds_pyramid:
-        layers = ["norm", "out"] if step < len(decoder.pyramid) - 1 else []
+        last = step == len(decoder.pyramid) - 1
+        layers = [] if last else ["norm", "out"]
     else:
         layers = ["up.conv"] if step else ["norm", "up"]
     for layer in layers:
-        yield from moved(
-            f"{ours}.{step}.{layer}",
-            f"{theirs}.{next(number)}{'.Conv_0' if layer == 'up.conv' else ''}",
-        )
+        place = f"{theirs}.{next(number)}"
+        other = f"{place}.Conv_0" if layer == "up.conv" else place
+        yield from layer_rules(f"{ours}.pyramid.{step}.{layer}", other)
 
 
-def _block(ours: str, theirs: str, number: Iterator[int], block: Any) -> Iterator[Rule]:
+def _block_rules(ours: str, theirs: str, number: Iterator[int], block: Any) -> Iterator[Rule]:
+    """A block and its attention, which the release numbers as a module of its own."""
     place = f"{theirs}.{next(number)}"
-    yield from renamed(ours, place, BLOCK)
-    if any(True for _ in block.skip.parameters()):
-        yield from moved(f"{ours}.skip", f"{place}.Conv_2")
+    yield from module_rules(ours, place, BLOCK)
+    if list(block.skip.parameters()):
+        yield from layer_rules(f"{ours}.skip", f"{place}.Conv_2")
     if block.attention is not None:
         place = f"{theirs}.{next(number)}"
-        yield from moved(f"{ours}.attention.norm", f"{place}.GroupNorm_0")
-        yield from stacked(
-            f"{ours}.attention.qkv", (f"{place}.NIN_0", f"{place}.NIN_1", f"{place}.NIN_2")
-        )
-        yield from dense(f"{ours}.attention.proj", f"{place}.NIN_3")
+        qkv = (f"{place}.NIN_0", f"{place}.NIN_1", f"{place}.NIN_2")
+        yield from layer_rules(f"{ours}.attention.norm", f"{place}.GroupNorm_0")
+        yield from separate_qkv_rules(f"{ours}.attention.qkv", qkv)
+        yield from dense_rules(f"{ours}.attention.proj", f"{place}.NIN_3")

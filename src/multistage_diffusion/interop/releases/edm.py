@@ -1,23 +1,37 @@
 """EDM's networks (Karras et al. 2022) and their multi-stage version."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from multistage_diffusion.interop.releases.rules import Rule, moved
+from multistage_diffusion.interop.releases.rules import Rule, layer_rules, module_rules
 from multistage_diffusion.model import ModelConfig
-from multistage_diffusion.networks import StagedUNet
-from multistage_diffusion.networks.config import NetworkConfig, Pyramid
+from multistage_diffusion.networks import NetworkConfig, StagedUNet
+from multistage_diffusion.networks.config import Pyramid
 
-__all__ = ["model", "rules"]
+__all__ = ["model_config", "rules"]
 
 LAYERS = ("norm0", "conv0", "affine", "norm1", "conv1", "skip")
+ATTENTION = {"norm": "norm2", "qkv": "qkv", "proj": "proj"}
 PYRAMIDS: dict[str, Pyramid] = {"standard": "none", "skip": "skip", "residual": "residual"}
 
 
-def model(sizes: Mapping[str, Any]) -> ModelConfig:
+def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
     """The model that the sizes of a release describe."""
-    network = NetworkConfig(
+    upper = [float(interval[1]) for interval in sizes["stage_intervals_sigma"]]
+    return ModelConfig(
+        shape=(sizes["channels"], sizes["img_resolution"], sizes["img_resolution"]),
+        classes=sizes.get("label_dim", 0),
+        boundaries=tuple(sigma for sigma in upper if math.isfinite(sigma)),
+        schedule="edm",
+        preconditioning="edm",
+        sigma_data=sizes.get("sigma_data", 0.5),
+        network=_network_config(sizes),
+    )
+
+
+def _network_config(sizes: Mapping[str, Any]) -> NetworkConfig:
+    return NetworkConfig(
         encoder_widths=(sizes["encoder_channels"],),
         decoder_widths=tuple(sizes["decoder_channels"]),
         channel_mult=tuple(sizes["channel_mult"]),
@@ -31,105 +45,99 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
         output_pyramid=PYRAMIDS[sizes.get("decoder_type", "standard")],
         resample_filter=tuple(sizes.get("resample_filter", (1, 1))),
     )
-    return ModelConfig(
-        shape=(sizes["channels"], sizes["img_resolution"], sizes["img_resolution"]),
-        classes=sizes.get("label_dim", 0),
-        boundaries=tuple(
-            float(upper)
-            for _, upper in sizes["stage_intervals_sigma"]
-            if math.isfinite(float(upper))
-        ),
-        schedule="edm",
-        preconditioning="edm",
-        sigma_data=sizes.get("sigma_data", 0.5),
-        network=network,
-    )
 
 
 def rules(network: StagedUNet, shape: Sequence[int], names: frozenset[str]) -> Iterator[Rule]:
-    """How our tensors are made of the release's.
+    """How our tensors are made from the release's.
 
     Args:
         network: ours.
         shape: channels, height, width of an image.
-        names: what the release's tensors are called.
+        names: the names of the release's tensors.
     """
     encoder: Any = network.encoders[0]
-    size, root = shape[1], "model." if any(n.startswith("model.") for n in names) else ""
-    ours = "encoders.0"
-    if encoder.embedding.kind == "fourier":
-        yield Rule(f"{ours}.embedding.frequencies", (f"{root}map_noise.freqs",))
-    for layer in ("label", "augment", "layer0", "layer1"):
-        if getattr(encoder.embedding, layer) is not None:
-            bias = getattr(encoder.embedding, layer).bias is not None
-            yield from moved(f"{ours}.embedding.{layer}", f"{root}map_{layer}", bias)
-    yield from moved(f"{ours}.stem", f"{root}enc.{size}x{size}_conv")
-    level = index = 0
-    for number, block in enumerate(encoder.blocks):
-        if block.how == "down":
-            level, index = level + 1, 0
-            if len(encoder.pyramid):
-                yield from _pyramid_rules(
-                    f"{ours}.pyramid.{level - 1}",
-                    f"{root}enc.{_at(size, level)}",
-                    encoder.pyramid[level - 1],
-                )
-        name = f"{_at(size, level)}_{'down' if block.how == 'down' else f'block{index}'}"
-        index += block.how != "down"
-        yield from _block(f"{ours}.blocks.{number}", f"{root}enc.{name}", block)
+    size = shape[1]
+    root = "model." if any(name.startswith("model.") for name in names) else ""
+    yield from _embedding_rules(encoder.embedding, root)
+    yield from _encoder_rules(encoder, f"{root}enc", size)
+    staged = len(network.decoders) > 1 or any(".decs." in name for name in names)
+    adm = any(name.endswith("out_conv.weight") for name in names)
     for stage, decoder in enumerate(network.decoders):
-        theirs = (
-            f"{root}dec."
-            if len(network.decoders) == 1 and not any(".decs." in n for n in names)
-            else f"{root}decs.{stage}."
-        )
-        yield from _decoder(f"decoders.{stage}", theirs, decoder, size, level, names)
+        ours = f"decoders.{stage}"
+        theirs = f"{root}decs.{stage}" if staged else f"{root}dec"
+        yield from _decoder_rules(ours, theirs, decoder, size)
+        if adm:
+            out = f"{root}decs.{stage}.out" if staged else f"{root}out"
+        else:
+            out = f"{theirs}.{_at(size, 0)}_aux"
+        yield from layer_rules(f"{ours}.norm", f"{out}_norm")
+        yield from layer_rules(f"{ours}.out", f"{out}_conv")
+
+
+def _embedding_rules(embedding: Any, root: str) -> Iterator[Rule]:
+    ours = "encoders.0.embedding"
+    if embedding.kind == "fourier":
+        yield Rule(f"{ours}.frequencies", (f"{root}map_noise.freqs",))
+    for name in ("label", "augment", "layer0", "layer1"):
+        layer = getattr(embedding, name)
+        if layer is not None:
+            yield from layer_rules(f"{ours}.{name}", f"{root}map_{name}", layer.bias is not None)
+
+
+def _encoder_rules(encoder: Any, theirs: str, size: int) -> Iterator[Rule]:
+    ours = "encoders.0"
+    yield from layer_rules(f"{ours}.stem", f"{theirs}.{_at(size, 0)}_conv")
+    for index, step in enumerate(encoder.pyramid):
+        place = f"{theirs}.{_at(size, index + 1)}"
+        yield from _input_step_rules(f"{ours}.pyramid.{index}", place, step)
+    names = _block_names(encoder.blocks, size, level=0)
+    for index, (block, name) in enumerate(zip(encoder.blocks, names, strict=True)):
+        yield from _block_rules(f"{ours}.blocks.{index}", f"{theirs}.{name}", block)
+
+
+def _decoder_rules(ours: str, theirs: str, decoder: Any, size: int) -> Iterator[Rule]:
+    """All layers of a decoder except those of its output."""
+    deepest = sum(block.how == "up" for block in decoder.blocks)
+    for index, block in enumerate(decoder.bottom):
+        name = f"{_at(size, deepest)}_in{index}"
+        yield from _block_rules(f"{ours}.bottom.{index}", f"{theirs}.{name}", block)
+    names = _block_names(decoder.blocks, size, deepest)
+    for index, (block, name) in enumerate(zip(decoder.blocks, names, strict=True)):
+        yield from _block_rules(f"{ours}.blocks.{index}", f"{theirs}.{name}", block)
+    for step in range(len(decoder.pyramid) - 1):
+        place = f"{theirs}.{_at(size, deepest - step)}_aux"
+        yield from layer_rules(f"{ours}.pyramid.{step}.norm", f"{place}_norm")
+        yield from layer_rules(f"{ours}.pyramid.{step}.out", f"{place}_conv")
 
 
 def _at(size: int, level: int) -> str:
+    """How names begin at a level."""
     return f"{size >> level}x{size >> level}"
 
 
-def _decoder(
-    ours: str, theirs: str, decoder: Any, size: int, level: int, names: frozenset[str]
-) -> Iterator[Rule]:
-    for number, block in enumerate(decoder.bottom):
-        yield from _block(
-            f"{ours}.bottom.{number}", f"{theirs}{_at(size, level)}_in{number}", block
-        )
-    index, deepest = 0, level
-    for number, block in enumerate(decoder.blocks):
-        if block.how == "up":
-            level, index = level - 1, 0
-        name = f"{_at(size, level)}_{'up' if block.how == 'up' else f'block{index}'}"
-        index += block.how != "up"
-        yield from _block(f"{ours}.blocks.{number}", f"{theirs}{name}", block)
-    for step in range(len(decoder.pyramid) - 1):
-        for layer, other in (("norm", "aux_norm"), ("out", "aux_conv")):
-            yield from moved(
-                f"{ours}.pyramid.{step}.{layer}", f"{theirs}{_at(size, deepest - step)}_{other}"
-            )
-    adm = any(name.endswith("out_conv.weight") for name in names)
-    for layer, other in (("norm", "norm"), ("out", "conv")):
-        yield from moved(
-            f"{ours}.{layer}",
-            f"{theirs.removesuffix('dec.')}out_{other}"
-            if adm
-            else f"{theirs}{_at(size, 0)}_aux_{other}",
-        )
+def _block_names(blocks: Iterable[Any], size: int, level: int) -> Iterator[str]:
+    """EDM's names of consecutive blocks, the first of them at a level."""
+    index = 0
+    for block in blocks:
+        if block.how == "none":
+            yield f"{_at(size, level)}_block{index}"
+            index += 1
+        else:
+            level += 1 if block.how == "down" else -1
+            index = 0
+            yield f"{_at(size, level)}_{block.how}"
 
 
-def _block(ours: str, theirs: str, block: Any) -> Iterator[Rule]:
+def _block_rules(ours: str, theirs: str, block: Any) -> Iterator[Rule]:
     for layer in LAYERS:
-        if any(True for _ in getattr(block, layer).parameters()):
-            yield from moved(f"{ours}.{layer}", f"{theirs}.{layer}")
+        if list(getattr(block, layer).parameters()):
+            yield from layer_rules(f"{ours}.{layer}", f"{theirs}.{layer}")
     if block.attention is not None:
-        for layer, other in (("norm", "norm2"), ("qkv", "qkv"), ("proj", "proj")):
-            yield from moved(f"{ours}.attention.{layer}", f"{theirs}.{other}")
+        yield from module_rules(f"{ours}.attention", theirs, ATTENTION)
 
 
-def _pyramid_rules(ours: str, theirs: str, step: Any) -> Iterator[Rule]:
+def _input_step_rules(ours: str, theirs: str, step: Any) -> Iterator[Rule]:
     if step.residual:
-        yield from moved(f"{ours}.down.conv", f"{theirs}_aux_residual")
+        yield from layer_rules(f"{ours}.down.conv", f"{theirs}_aux_residual")
     else:
-        yield from moved(f"{ours}.join", f"{theirs}_aux_skip")
+        yield from layer_rules(f"{ours}.join", f"{theirs}_aux_skip")

@@ -3,15 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from multistage_diffusion.interop.releases.rules import Rule, grouped_heads, moved, renamed
+from multistage_diffusion.interop.releases.rules import (
+    Rule,
+    grouped_qkv_rules,
+    layer_rules,
+    module_rules,
+)
 from multistage_diffusion.model import ModelConfig
-from multistage_diffusion.networks import StagedUNet
+from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.networks.attention import SpatialTransformer
-from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.schedule import DDPM
 
-__all__ = ["model", "rules"]
+__all__ = ["model_config", "rules"]
 
+EMBEDDING = {"embedding.layer0": "0", "embedding.layer1": "2"}
 BLOCK = {
     "norm0": "in_layers.0",
     "conv0": "in_layers.2",
@@ -19,20 +24,42 @@ BLOCK = {
     "norm1": "out_layers.0",
     "conv1": "out_layers.3",
 }
-ATTENTIONS = {"self_attention": "attn1", "cross_attention": "attn2"}
-NORMS = {
+TRANSFORMER = {"norm": "norm", "proj_in": "proj_in", "proj": "proj_out"}
+TRANSFORMER_LAYER = {
     "norm0": "norm1",
     "norm1": "norm2",
     "norm2": "norm3",
     "gate": "ff.net.0.proj",
     "out": "ff.net.2",
 }
+ATTENTIONS = {"self_attention": "attn1", "cross_attention": "attn2"}
+PROJECTIONS = {"query": "to_q", "key": "to_k", "value": "to_v"}
+OUTPUT = {"norm": "0", "out": "2"}
 
 
-def model(sizes: Mapping[str, Any]) -> ModelConfig:
-    """The model that the sizes of a release describe; boundaries lie half way between two steps."""
+def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
+    """The model that the sizes of a release describe; boundaries are half way between two steps."""
+    schedule = DDPM(
+        sizes.get("linear_start", 0.0015),
+        sizes.get("linear_end", 0.0195),
+        sizes.get("num_timesteps", 1000),
+    )
+    steps = [step - 0.5 for step in sizes["stage_upper_timesteps"][:-1]]
     size = sizes["latent_resolution"]
-    network = NetworkConfig(
+    return ModelConfig(
+        shape=(sizes["channels"], size, size),
+        classes=sizes.get("num_classes") or sizes.get("label_dim") or 0,
+        boundaries=tuple(float(schedule.from_clock(step)) for step in steps),
+        schedule="ddpm",
+        preconditioning="ddpm",
+        sigma_data=0.5,
+        network=_network_config(sizes),
+    )
+
+
+def _network_config(sizes: Mapping[str, Any]) -> NetworkConfig:
+    size = sizes["latent_resolution"]
+    return NetworkConfig(
         encoder_widths=(sizes["encoder_channels"],),
         decoder_widths=tuple(sizes["decoder_channels"]),
         channel_mult=tuple(sizes["channel_mult"]),
@@ -53,90 +80,81 @@ def model(sizes: Mapping[str, Any]) -> ModelConfig:
         context_channels=sizes.get("context_dim") or 0,
         transformer_depth=sizes.get("transformer_depth") or 1,
     )
-    schedule = DDPM(
-        sizes.get("linear_start", 0.0015),
-        sizes.get("linear_end", 0.0195),
-        sizes.get("num_timesteps", 1000),
-    )
-    return ModelConfig(
-        shape=(sizes["channels"], size, size),
-        classes=sizes.get("num_classes") or sizes.get("label_dim") or 0,
-        boundaries=tuple(
-            float(schedule.from_clock(step - 0.5)) for step in sizes["stage_upper_timesteps"][:-1]
-        ),
-        schedule="ddpm",
-        preconditioning="ddpm",
-        sigma_data=0.5,
-        network=network,
-    )
 
 
 def rules(network: StagedUNet, _: Sequence[int], names: frozenset[str]) -> Iterator[Rule]:
-    """How our tensors are made of the release's.
+    """How our tensors are made from the release's.
 
     Args:
-        network: ours.
-        names: what the release's tensors are called.
+        network: ours; the image shape is not needed.
+        names: the names of the release's tensors.
     """
-    encoder: Any = network.encoders[0]
-    ours = "encoders.0"
-    yield from renamed(ours, "time_embed", {"embedding.layer0": "0", "embedding.layer1": "2"})
-    if encoder.embedding.label is not None:
-        yield Rule(f"{ours}.embedding.label.weight", ("label_emb.weight",), lambda table: table.T)
-    yield from moved(f"{ours}.stem", "input_blocks.0.0")
-    for index, block in enumerate(encoder.blocks):
-        yield from _block(f"{ours}.blocks.{index}", f"input_blocks.{index + 1}", block)
-    for index, block in enumerate(encoder.bottom):
-        yield from _block(f"{ours}.bottom.{index}", "middle_block", block, first=2 * index)
+    yield from _encoder_rules(network.encoders[0])
     unified = any(name.startswith("output_blocks.") for name in names)
     for stage, decoder in enumerate(network.decoders):
-        place, out = (
-            ("output_blocks", "out") if unified else (f"de_modules.{stage}", f"outs.{stage}")
+        ours = f"decoders.{stage}"
+        yield from _decoder_rules(
+            ours, "output_blocks" if unified else f"de_modules.{stage}", decoder
         )
-        yield from _decoder(f"decoders.{stage}", place, decoder)
-        yield from renamed(f"decoders.{stage}", out, {"norm": "0", "out": "2"})
+        yield from module_rules(ours, "out" if unified else f"outs.{stage}", OUTPUT)
 
 
-def _decoder(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
-    number, after = -1, 0
+def _encoder_rules(encoder: Any) -> Iterator[Rule]:
+    ours = "encoders.0"
+    yield from module_rules(ours, "time_embed", EMBEDDING)
+    if encoder.embedding.label is not None:
+        yield Rule(f"{ours}.embedding.label.weight", ("label_emb.weight",), lambda table: table.T)
+    yield from layer_rules(f"{ours}.stem", "input_blocks.0.0")
+    for index, block in enumerate(encoder.blocks):
+        yield from _block_rules(f"{ours}.blocks.{index}", f"input_blocks.{index + 1}", block)
+    for index, block in enumerate(encoder.bottom):
+        yield from _block_rules(f"{ours}.bottom.{index}", "middle_block", block, first=2 * index)
+
+
+def _decoder_rules(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
+    """The blocks of a decoder; the release counts an up-sampling to the block before it."""
+    number = -1
+    following = 0
     for index, block in enumerate(decoder.blocks):
         if block.how == "up":
-            yield from moved(f"{ours}.blocks.{index}.conv", f"{theirs}.{number}.{after}.conv")
+            place = f"{theirs}.{number}.{following}"
+            yield from layer_rules(f"{ours}.blocks.{index}.conv", f"{place}.conv")
         else:
-            number, after = number + 1, 1 if block.attention is None else 2
-            yield from _block(f"{ours}.blocks.{index}", f"{theirs}.{number}", block)
+            number += 1
+            following = 1 if block.attention is None else 2
+            yield from _block_rules(f"{ours}.blocks.{index}", f"{theirs}.{number}", block)
 
 
-def _block(ours: str, theirs: str, block: Any, first: int = 0) -> Iterator[Rule]:
+def _block_rules(ours: str, theirs: str, block: Any, first: int = 0) -> Iterator[Rule]:
+    """A block, whose layers the release numbers from ``first`` on."""
     if block.how == "down":
-        yield from moved(f"{ours}.conv", f"{theirs}.0.op")
+        yield from layer_rules(f"{ours}.conv", f"{theirs}.0.op")
         return
-    yield from renamed(ours, f"{theirs}.{first}", BLOCK)
-    if any(True for _ in block.skip.parameters()):
-        yield from moved(f"{ours}.skip", f"{theirs}.{first}.skip_connection")
+    yield from module_rules(ours, f"{theirs}.{first}", BLOCK)
+    if list(block.skip.parameters()):
+        yield from layer_rules(f"{ours}.skip", f"{theirs}.{first}.skip_connection")
     if isinstance(block.attention, SpatialTransformer):
-        yield from _transformer(f"{ours}.attention", f"{theirs}.{first + 1}", block.attention)
+        yield from _transformer_rules(f"{ours}.attention", f"{theirs}.{first + 1}", block.attention)
     elif block.attention is not None:
-        yield from moved(f"{ours}.attention.norm", f"{theirs}.{first + 1}.norm")
-        yield from grouped_heads(
-            f"{ours}.attention.qkv", f"{theirs}.{first + 1}.qkv", block.attention.heads
-        )
-        yield Rule(
-            f"{ours}.attention.proj.weight",
-            (f"{theirs}.{first + 1}.proj_out.weight",),
-            lambda w: w[..., None],
-        )
-        yield Rule(f"{ours}.attention.proj.bias", (f"{theirs}.{first + 1}.proj_out.bias",))
+        yield from _attention_rules(f"{ours}.attention", f"{theirs}.{first + 1}", block.attention)
 
 
-def _transformer(ours: str, theirs: str, transformer: SpatialTransformer) -> Iterator[Rule]:
-    yield from renamed(ours, theirs, {"norm": "norm", "proj_in": "proj_in", "proj": "proj_out"})
+def _attention_rules(ours: str, theirs: str, attention: Any) -> Iterator[Rule]:
+    yield from layer_rules(f"{ours}.norm", f"{theirs}.norm")
+    yield from grouped_qkv_rules(f"{ours}.qkv", f"{theirs}.qkv", attention.heads)
+    yield Rule(f"{ours}.proj.weight", (f"{theirs}.proj_out.weight",), lambda w: w[..., None])
+    yield Rule(f"{ours}.proj.bias", (f"{theirs}.proj_out.bias",))
+
+
+def _transformer_rules(ours: str, theirs: str, transformer: SpatialTransformer) -> Iterator[Rule]:
+    yield from module_rules(ours, theirs, TRANSFORMER)
     for index in range(len(transformer.layers)):
-        mine, other = f"{ours}.layers.{index}", f"{theirs}.transformer_blocks.{index}"
-        yield from renamed(mine, other, NORMS)
+        layer = f"{ours}.layers.{index}"
+        other = f"{theirs}.transformer_blocks.{index}"
+        yield from module_rules(layer, other, TRANSFORMER_LAYER)
         for attention, name in ATTENTIONS.items():
-            for layer, letter in (("query", "q"), ("key", "k"), ("value", "v")):
-                yield from moved(
-                    f"{mine}.{attention}.{layer}", f"{other}.{name}.to_{letter}", bias=False
+            for projection, letter in PROJECTIONS.items():
+                yield from layer_rules(
+                    f"{layer}.{attention}.{projection}", f"{other}.{name}.{letter}", bias=False
                 )
-            yield from moved(f"{mine}.{attention}.out", f"{other}.{name}.to_out.0")
+            yield from layer_rules(f"{layer}.{attention}.out", f"{other}.{name}.to_out.0")

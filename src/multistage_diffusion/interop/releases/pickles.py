@@ -22,6 +22,7 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["Record", "read_pickle"]
 
 SCALARS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i", "b1": "?"}
+"""numpy's codes of scalar types, with those of ``struct``."""
 
 
 class Record:
@@ -36,11 +37,8 @@ class Record:
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
         """The parameters and buffers of a module and the modules in it, by name."""
-        found = {}
-        for kind in ("_parameters", "_buffers"):
-            for name, tensor in self.fields.get(kind, {}).items():
-                if isinstance(tensor, Tensor):
-                    found[prefix + name] = tensor
+        own = {**self.fields.get("_parameters", {}), **self.fields.get("_buffers", {})}
+        found = {prefix + name: value for name, value in own.items() if isinstance(value, Tensor)}
         for name, module in self.fields.get("_modules", {}).items():
             if isinstance(module, Record):
                 found.update(module.tensors(f"{prefix}{name}."))
@@ -48,11 +46,21 @@ class Record:
 
 
 class PlainDict(dict[str, Any]):
-    """A dictionary that was of another kind."""
+    """A dictionary in place of another kind of dictionary."""
 
 
-def _persistent(meta: Mapping[str, Any]) -> Record:
-    """A module with its source code: the code is dropped."""
+class ScalarType:
+    """The type of a numpy scalar."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code = SCALARS.get(code, "")
+
+    def __setstate__(self, _: Any) -> None:
+        """Ignores the byte order: all machines that trained such models are little-endian."""
+
+
+def _record(meta: Mapping[str, Any]) -> Record:
+    """A module that comes with its source code; the code is dropped."""
     record = Record()
     record.__setstate__(meta.get("state"))
     return record
@@ -66,17 +74,7 @@ def _parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
 
-class NumberType:
-    """The type of a numpy scalar."""
-
-    def __init__(self, code: str, *_: Any) -> None:
-        self.code = SCALARS.get(code, "")
-
-    def __setstate__(self, _: Any) -> None:
-        """Byte order is little on all machines that trained such models."""
-
-
-def _scalar(kind: NumberType, content: bytes) -> Any:
+def _scalar(kind: ScalarType, content: bytes) -> Any:
     return struct.unpack(f"<{kind.code}", content)[0]
 
 
@@ -85,7 +83,7 @@ def _encoded(text: str, _: str) -> bytes:
     return text.encode("latin1")
 
 
-KNOWN: dict[str, Callable[..., Any]] = {
+ALLOWED: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
     "__builtin__.set": set,
@@ -94,52 +92,59 @@ KNOWN: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.storage._load_from_bytes": _storage,
-    "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
+    "torch_utils.persistence._reconstruct_persistent_obj": _record,
     "torch.nn.modules.container.ModuleDict": Record,
     "torch.nn.modules.container.ModuleList": Record,
     "dnnlib.util.EasyDict": PlainDict,
-    "numpy.dtype": NumberType,
+    "numpy.dtype": ScalarType,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
 }
+"""What a pickle may name, and what is called in its place."""
 
 
-class _Reader(pickle.Unpickler):
+class _Unpickler(pickle.Unpickler):
+    """An unpickler that calls nothing but what is allowed."""
+
     def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in KNOWN:
-            raise BadInput(
-                f"It asks for {module}.{name}, which is neither a tensor nor a plain container."
-            )
-        return KNOWN[f"{module}.{name}"]
+        if f"{module}.{name}" not in ALLOWED:
+            raise _refusal(f"{module}.{name}")
+        return ALLOWED[f"{module}.{name}"]
 
     def persistent_load(self, _: Any) -> Any:
         raise BadInput("It refers to objects outside of itself.")
 
 
+def _refusal(name: str) -> BadInput:
+    return BadInput(f"It asks for {name}, which is neither a tensor nor a plain container.")
+
+
 def read_pickle(path: Path) -> Any:
-    """What a pickle or a file of ``torch.save`` holds.
+    """The content of a pickle or of a file from ``torch.save``.
 
     Raises:
-        BadInput: if the file cannot be read, or names anything but tensors and plain containers;
-            says what.
+        BadInput: if the file cannot be read, or if it names anything except tensors and plain
+            containers; the message says what.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BadInput(f"Cannot read {path}: {error.strerror}.") from error
     try:
-        return _torch_file(content) if _is_torch_file(content) else _Reader(BytesIO(content)).load()
+        if _is_torch_file(content):
+            return _load_torch_file(content)
+        return _Unpickler(BytesIO(content)).load()
     except BadInput as error:
         raise BadInput(f"{path} is refused. {error}") from error
     except Exception as error:  # a damaged pickle can fail in any way
-        raise BadInput(
-            f"Cannot read {path}: it is damaged or no checkpoint ({type(error).__name__})."
-        ) from error
+        kind = type(error).__name__
+        raise BadInput(f"Cannot read {path}: it is damaged or no checkpoint ({kind}).") from error
 
 
 def _is_torch_file(content: bytes) -> bool:
-    """Whether ``torch.save`` wrote it: an archive, or in older versions a pickle of a number that
-    stands for that.
+    """Whether ``torch.save`` wrote it.
+
+    It writes a zip archive; older versions wrote a pickle that begins with a magic number.
     """
     if content.startswith(b"PK"):
         return True
@@ -147,12 +152,9 @@ def _is_torch_file(content: bytes) -> bool:
     return content.startswith(magic)
 
 
-def _torch_file(content: bytes) -> Any:
+def _load_torch_file(content: bytes) -> Any:
     try:
         return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
-        wanted = named.group(1) if named else "something"
-        raise BadInput(
-            f"It asks for {wanted}, which is neither a tensor nor a plain container."
-        ) from error
+        raise _refusal(named.group(1) if named else "something") from error

@@ -1,5 +1,6 @@
-"""The weights in the checkpoints of the three bases and of the paper's release: averaged ones where
-there are any.
+"""The weights in checkpoints of the paper's release and of its three bases.
+
+Where a checkpoint holds averaged weights, these are read.
 """
 
 from collections.abc import Mapping
@@ -34,37 +35,31 @@ def read_release(path: Path) -> tuple[str, dict[str, Tensor]]:
         if isinstance(content.get("model"), Mapping):
             return "dpm-solver", _score_sde(content)
     raise BadInput(
-        f"{path} holds no checkpoint of EDM (ema), score_sde (model) or latent diffusion "
-        "(state_dict)."
+        f"{path} holds no checkpoint of EDM (ema), score_sde (model) "
+        "or latent diffusion (state_dict)."
     )
 
 
 def _latent_diffusion(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Averaged weights are stored without the dots of their names."""
+    """The network's weights; the names of averaged ones have no dots."""
     prefix = "model.diffusion_model."
-    weights = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in state.items()
-        if name.startswith(prefix)
-    }
-    averaged = {
-        name: state.get(f"model_ema.diffusion_model{name.replace('.', '')}") for name in weights
-    }
-    return {
-        name: tensor if (found := averaged[name]) is None else found
-        for name, tensor in weights.items()
-    }
+    names = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
+    weights = {}
+    for name in names:
+        averaged = state.get(f"model_ema.diffusion_model{name.replace('.', '')}")
+        weights[name] = state[prefix + name] if averaged is None else averaged
+    return weights
 
 
 def _score_sde(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Averaged weights are a list in the order of the parameters."""
+    """The network's weights; averaged ones are a list in the order of the parameters."""
     weights = {name.removeprefix("module."): tensor for name, tensor in content["model"].items()}
-    shadow = (content.get("ema") or {}).get("shadow_params")
-    parameters = [name for name in weights if name != "sigmas"]
-    if shadow is None:
+    averaged = (content.get("ema") or {}).get("shadow_params")
+    if averaged is None:
         return weights
-    if len(shadow) != len(parameters):
+    parameters = [name for name in weights if name != "sigmas"]
+    if len(averaged) != len(parameters):
         raise BadInput(
-            f"The checkpoint has {len(shadow)} averaged tensors for {len(parameters)} parameters."
+            f"The checkpoint has {len(averaged)} averaged tensors for {len(parameters)} parameters."
         )
-    return dict(zip(parameters, shadow, strict=True))
+    return dict(zip(parameters, averaged, strict=True))

@@ -4,7 +4,7 @@ A base is ``edm`` (EDM and its multi-stage version), ``dpm-solver`` (score_sde's
 (latent diffusion).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,17 +12,21 @@ from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.releases import dpm, edm, ldm
+from multistage_diffusion.interop.releases.rules import Rule
 from multistage_diffusion.model import ModelConfig, build_denoiser
 
 __all__ = ["release_classes", "release_model", "translate"]
 
 BASES = {"edm": edm, "dpm-solver": dpm, "ldm": ldm}
 CLASS_INPUTS = ("model.map_label.weight", "map_label.weight")
-BUFFERS = ("resample_filter", "sigmas")  # constants that our networks make themselves
+CONSTANTS = ("resample_filter", "sigmas")  # buffers that our networks make themselves
 
 
 def release_model(sizes: Mapping[str, Any]) -> ModelConfig:
-    """The model that the sizes of a release describe, ``sizes["family"]`` being its base.
+    """The model that the sizes of a release describe.
+
+    Args:
+        sizes: the sizes by the release's names; ``sizes["family"]`` is the base.
 
     Raises:
         BadInput: if the base is unknown.
@@ -30,7 +34,7 @@ def release_model(sizes: Mapping[str, Any]) -> ModelConfig:
     base = sizes.get("family")
     if base not in BASES:
         raise BadInput(f"There is no base {base!r}; there are {', '.join(BASES)}.")
-    return BASES[base].model(sizes)
+    return BASES[base].model_config(sizes)
 
 
 def release_classes(state: Mapping[str, Tensor]) -> int:
@@ -49,36 +53,44 @@ def translate(base: str, config: ModelConfig, state: Mapping[str, Tensor]) -> di
         config: the model they are for.
         state: the release's state dict.
 
+    Returns:
+        The state dict of our network, float32.
+
     Raises:
         BadInput: if a tensor is missing, left over, or of another shape; names the first one.
     """
     with torch.device("meta"):
         network = build_denoiser(config).network
     rules = list(BASES[base].rules(network, config.shape, frozenset(state)))
-    missing = next((name for rule in rules for name in rule.theirs if name not in state), None)
+    _check_names(rules, state)
+    translated = {}
+    for rule in rules:
+        tensor = rule.make(*(state[name] for name in rule.theirs))
+        translated[rule.ours] = tensor.float().contiguous()
+    _check_shapes(rules, translated, network.state_dict())
+    return translated
+
+
+def _check_names(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> None:
+    used = [name for rule in rules for name in rule.theirs]
+    missing = next((name for name in used if name not in state), None)
     if missing is not None:
         raise BadInput(f"The checkpoint lacks {missing}; is it of another network?")
-    used = {name for rule in rules for name in rule.theirs}
-    extra = next((name for name in state if name not in used and not name.endswith(BUFFERS)), None)
-    if extra is not None:
+    known = set(used)
+    extra = [name for name in state if name not in known and not name.endswith(CONSTANTS)]
+    if extra:
         raise BadInput(
-            f"The checkpoint has {extra}, which the network does not; is it of another network?"
+            f"The checkpoint has {extra[0]}, which the network does not; is it of another network?"
         )
-    made = {
-        rule.ours: rule.make(*(state[name] for name in rule.theirs)).float().contiguous()
-        for rule in rules
-    }
-    _check_shapes(made, network.state_dict(), {rule.ours: rule.theirs[0] for rule in rules})
-    return made
 
 
 def _check_shapes(
-    made: Mapping[str, Tensor], wanted: Mapping[str, Tensor], origin: Mapping[str, str]
+    rules: Sequence[Rule], translated: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> None:
-    assert made.keys() == wanted.keys(), made.keys() ^ wanted.keys()
-    for name, tensor in made.items():
-        if tensor.shape != wanted[name].shape:
-            found, right = list(tensor.shape), list(wanted[name].shape)
-            raise BadInput(
-                f"{origin[name]} of the checkpoint is {found} where the network has {right}."
-            )
+    assert translated.keys() == expected.keys(), translated.keys() ^ expected.keys()
+    for rule in rules:
+        found = list(translated[rule.ours].shape)
+        needed = list(expected[rule.ours].shape)
+        if found != needed:
+            name = rule.theirs[0]
+            raise BadInput(f"{name} of the checkpoint is {found} where the network has {needed}.")
