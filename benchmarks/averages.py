@@ -20,7 +20,7 @@ from study import STAGES, halved, mean_and_spread
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images, load
-from multistage_diffusion.denoiser import fastest_layout, lay_out
+from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, preset_model
 from multistage_diffusion.schedule import SCHEDULES, ScheduleName
@@ -72,7 +72,7 @@ class AveragedRun:
         self.levels = Levels.of(config)
         self.rates = Rates(config)
         seed_globally(config.training.seed, Stream.WEIGHTS)
-        denoiser = lay_out(build_denoiser(config.model), torch.bfloat16)
+        denoiser = set_compute_dtype(build_denoiser(config.model), torch.bfloat16)
         self.state = State.initial(denoiser, config.training)
         averaging = config.training.averaging
         self.averages = [
@@ -102,7 +102,7 @@ class AveragedRun:
     def _next_batch(self) -> Batch:
         draws = draw(self.config, self.images, self.levels, self.state.images)
         samples = draws.read(0, self.config.training.batch_size, self.images, False, CPU)
-        return draws.place(samples, CPU, fastest_layout(self.state.denoiser))
+        return draws.place(samples, CPU, fastest_memory_format(self.state.denoiser))
 
     def _update_weights(self, batch: Batch) -> None:
         state = self.state

@@ -29,7 +29,7 @@ from multistage_diffusion.data.decoding import decode
 from multistage_diffusion.data.parallel import cores, in_order
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.data.sources.load import list_images
-from multistage_diffusion.denoiser import fastest_layout, lay_out
+from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
@@ -135,9 +135,9 @@ class Steps:
     """A run without its records and checkpoints."""
 
     def __init__(self, config: RunConfig, images: Images, ahead: int) -> None:
-        denoiser = lay_out(build_denoiser(config.model).to(DEVICE), torch.bfloat16)
+        denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), torch.bfloat16)
         self.state = State.initial(denoiser, config.training)
-        self.memory_format = fastest_layout(denoiser)
+        self.memory_format = fastest_memory_format(denoiser)
         self.reader = batch_reader(config, images, ahead)
         self.counts = [config.training.batch_size, 0, 0]
 

@@ -22,7 +22,7 @@ from machine import DEVICE, device_name, median_seconds, seconds_of
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import stage_costs, unified
-from multistage_diffusion.denoiser import fastest_layout, lay_out
+from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.schedule import SCHEDULES
@@ -77,10 +77,10 @@ class Steps:
     """A network and the steps of its training."""
 
     def __init__(self, config: RunConfig, dtype: torch.dtype, compiled: bool = False) -> None:
-        denoiser = lay_out(build_denoiser(config.model).to(DEVICE), dtype)
+        denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), dtype)
         self.state = State.initial(denoiser, config.training)
         self.shape = config.model.shape
-        self.memory_format = fastest_layout(denoiser)
+        self.memory_format = fastest_memory_format(denoiser)
         if compiled:
             compile_parts(denoiser.network)
 

@@ -96,7 +96,7 @@ def test_a_mixed_batch_has_the_gradient_of_its_single_stage_parts(
 
 @pytest.mark.parametrize("name", PRECONDITIONINGS)
 def test_little_noise_leaves_the_image_alone(name: str, model_config: ModelConfig) -> None:
-    denoiser = build_denoiser(replace(model_config, preconditioning=name)).eval()  # type: ignore[arg-type]
+    denoiser = build_denoiser(replace(model_config, preconditioning=name)).eval()
     x = torch.randn(2, 1, 8, 8)
     torch.testing.assert_close(denoiser(x, 1e-5), x, rtol=0, atol=1e-3)
 

@@ -17,40 +17,42 @@ from torch import Tensor, nn
 
 from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.networks.unet import StagedUNet
-from multistage_diffusion.preconditioning import Preconditioning, to_device_of, weighted_error
+from multistage_diffusion.networks import StagedUNet
+from multistage_diffusion.preconditioning import Preconditioning, matched, weighted_error
 from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.stages import Stages
 
-__all__ = ["NARROW", "Denoiser", "NetworkDenoiser", "fastest_layout", "lay_out"]
+__all__ = ["Denoiser", "NetworkDenoiser", "fastest_memory_format", "set_compute_dtype"]
+
+VECTOR_CHANNELS = 16  # bf16 channels that torch's CPU kernel of a group normalisation reads at once
 
 
 class Denoiser(Protocol):
-    """Anything that estimates the clean image: a network, the closed form, guidance around
-    either.
-    """
+    """Anything that estimates the clean image: a network, the closed form, guidance."""
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """``x`` is ``[B, C, H, W]``, ``sigma`` ``[B]`` or a scalar; returns an estimate of ``E[y |
-        x]`` like ``x``.
+        """Denoises.
+
+        Args:
+            x: noisy images, ``[B, C, H, W]``.
+            sigma: noise levels, ``[B]`` or a scalar.
+
+        Returns:
+            An estimate of ``E[y | x]`` with the shape, dtype and device of ``x``.
         """
         ...
-
-
-NARROW = 16  # channels of a group that torch reads at once
 
 
 class NetworkDenoiser(nn.Module):
     """A network as a denoiser that routes each sample to its own stage.
 
-    The only place where dtypes are cast.
+    It is the only place where dtypes are cast.
 
     Args:
         network: the raw network.
         preconditioning: its coefficients.
         stages: which decoder serves which noise level.
-        dtype: number format of the network's matrix products and convolutions; weights stay as they
-            are.
+        dtype: dtype of the network's matrix products and convolutions; weights keep theirs.
 
     Raises:
         BadInput: if the network has another number of decoders than there are stages.
@@ -66,8 +68,8 @@ class NetworkDenoiser(nn.Module):
         super().__init__()
         if len(network.decoders) != len(stages):
             raise BadInput(
-                f"{len(stages)} stages need {len(stages)} decoders, the network has "
-                f"{len(network.decoders)}."
+                f"{len(stages)} stages need {len(stages)} decoders, "
+                f"the network has {len(network.decoders)}."
             )
         self.network = network
         self.preconditioning = preconditioning
@@ -85,10 +87,13 @@ class NetworkDenoiser(nn.Module):
         """Denoises.
 
         Args:
-            x: noisy images ``[B, C, H, W]``, any floating dtype; the result has the same.
+            x: noisy images, ``[B, C, H, W]``, any floating dtype.
             sigma: noise levels, ``[B]`` or a scalar.
-            conditions: labels, augmentation and context, as far as the network has them.
+            conditions: labels and context of the B samples.
             force_stages: stages whose decoders are evaluated even without samples (sharding).
+
+        Returns:
+            An estimate of ``E[y | x]`` with the shape, dtype and device of ``x``.
         """
         level = as_float64(sigma).expand(len(x))
         stage = self.stages.index(level)
@@ -96,14 +101,8 @@ class NetworkDenoiser(nn.Module):
         if max(counts) == len(x):  # one stage: nothing to sort
             return self._denoise(x, level, counts, conditions, force_stages)
         order = stage.argsort(stable=True)
-        here = to_device_of(order, x)
-        routed = self._denoise(
-            x[here],
-            level[order],
-            counts,
-            conditions.at(here),
-            force_stages,
-        )
+        here = order.to(x.device, non_blocking=x.is_cuda)
+        routed = self._denoise(x[here], level[order], counts, conditions.at(here), force_stages)
         return torch.empty_like(routed).index_copy(0, here, routed)
 
     def loss(
@@ -115,16 +114,19 @@ class NetworkDenoiser(nn.Module):
         *,
         force_stages: Collection[int] = (),
     ) -> Tensor:
-        """The weighted denoising loss of each sample, averaged over its pixels: ``[B]``.
+        """The weighted denoising loss of each sample, averaged over its pixels.
 
         Args:
-            y: clean images ``[B, C, H, W]``.
-            sigma: noise levels ``[B]``.
+            y: clean images, ``[B, C, H, W]``.
+            sigma: noise levels, ``[B]``.
             noise: unit Gaussian noise, the shape of ``y``.
-            conditions: labels, augmentation and context, as far as the network has them.
+            conditions: labels and context of the B samples.
             force_stages: stages whose decoders are evaluated even without samples (sharding).
+
+        Returns:
+            The losses, ``[B]``.
         """
-        noisy = y + _like(sigma, y) * noise
+        noisy = y + _column(sigma, y) * noise
         denoised = self(noisy, sigma, conditions, force_stages=force_stages)
         return weighted_error(denoised, y, sigma, self.preconditioning)
 
@@ -136,46 +138,47 @@ class NetworkDenoiser(nn.Module):
         conditions: Conditions,
         force_stages: Collection[int],
     ) -> Tensor:
+        """Denoises a batch that is sorted by stage."""
         p = self.preconditioning
         image = x.to(torch.float32)
-        c_noise = to_device_of(p.c_noise(level).to(torch.float32), x)
+        c_noise = matched(p.c_noise(level), image)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            raw = self.network(
-                _like(p.c_in(level), image) * image, c_noise, counts, conditions, force_stages
-            )
-        skip, out = _like(p.c_skip(level), x), _like(p.c_out(level), x)
-        return skip * x + out * raw.to(x.dtype)
+            scaled = _column(p.c_in(level), image) * image
+            raw = self.network(scaled, c_noise, counts, conditions, force_stages=force_stages)
+        c_skip = _column(p.c_skip(level), x)
+        c_out = _column(p.c_out(level), x)
+        return c_skip * x + c_out * raw.to(x.dtype)
 
 
-def _like(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A coefficient per sample, ready to multiply images of the device and dtype of ``x``."""
-    return to_device_of(coefficient.to(x.dtype), x)[:, None, None, None]
+def _column(values: Tensor, images: Tensor) -> Tensor:
+    """Values of each sample, ``[B, 1, 1, 1]``, ready to multiply images."""
+    return matched(values, images)[:, None, None, None]
 
 
-def fastest_layout(denoiser: NetworkDenoiser) -> torch.memory_format:
-    """How images and weights should lie in memory: by pixel (channels-last), but for narrow
-    networks in bf16 on a processor.
+def fastest_memory_format(denoiser: NetworkDenoiser) -> torch.memory_format:
+    """The memory format of images and weights in which the network runs fastest.
 
-    Torch's group normalisation of bf16 images by pixel takes ten times as long on a processor where
-    groups have few channels.
+    That is channels-last, except for narrow networks in bf16 on the CPU: where groups have few
+    channels, torch's group normalisation of channels-last bf16 images takes ten times as long.
     """
-    widths = [
-        norm.num_channels // norm.num_groups
-        for norm in denoiser.modules()
-        if isinstance(norm, nn.GroupNorm)
-    ]
-    on_processor = next(denoiser.parameters()).device.type == "cpu"
-    slow = on_processor and denoiser.dtype == torch.bfloat16 and max(widths) < NARROW
+    norms = [module for module in denoiser.modules() if isinstance(module, nn.GroupNorm)]
+    widest = max(norm.num_channels // norm.num_groups for norm in norms)
+    on_cpu = next(denoiser.parameters()).device.type == "cpu"
+    slow = on_cpu and denoiser.dtype == torch.bfloat16 and widest < VECTOR_CHANNELS
     return torch.contiguous_format if slow else torch.channels_last
 
 
-def lay_out(denoiser: NetworkDenoiser, dtype: torch.dtype) -> NetworkDenoiser:
-    """Sets the number format and lays out the weights of convolutions as is fastest in it; their
-    values stay.
+def set_compute_dtype(denoiser: NetworkDenoiser, dtype: torch.dtype) -> NetworkDenoiser:
+    """Sets the dtype of computations and stores weights in the memory format fastest in it.
+
+    The values and the dtype of the weights do not change.
+
+    Returns:
+        The denoiser itself.
     """
     denoiser.dtype = dtype
-    layout = fastest_layout(denoiser)
+    memory_format = fastest_memory_format(denoiser)
     for parameter in denoiser.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
+        if parameter.ndim == 4:  # a convolution
+            parameter.data = parameter.data.contiguous(memory_format=memory_format)
     return denoiser

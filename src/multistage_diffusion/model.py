@@ -1,6 +1,4 @@
-"""Model files: one safetensors file with weights and, in its metadata, the whole configuration as
-JSON.
-"""
+"""Model files: weights and, in the metadata, the whole configuration as JSON, in one file."""
 
 import math
 from collections.abc import Mapping
@@ -13,8 +11,7 @@ from torch import Tensor
 from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.networks.config import NetworkConfig
-from multistage_diffusion.networks.unet import StagedUNet
+from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.preconditioning import PRECONDITIONINGS, PreconditioningName
 from multistage_diffusion.schedule import ScheduleName
 from multistage_diffusion.stages import Stages
@@ -25,7 +22,7 @@ __all__ = ["Model", "ModelConfig", "build_denoiser", "load_model", "save_model"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """All that is needed to build a denoiser and give it weights."""
+    """What a denoiser is built from."""
 
     shape: tuple[int, int, int]
     """Channels, height, width of an image."""
@@ -34,20 +31,23 @@ class ModelConfig:
     boundaries: tuple[float, ...]
     """Noise levels sigma between the stages."""
     schedule: ScheduleName
+    """The density of the noise levels in training."""
     preconditioning: PreconditioningName
+    """What the network predicts, and the weight of its loss."""
     sigma_data: float
+    """Standard deviation of the data."""
     network: NetworkConfig
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_data < math.inf:
             raise BadInput(
-                f"The setting sigma_data must be positive, not {self.sigma_data}: do the images "
-                "differ at all?"
+                f"The setting sigma_data must be positive, not {self.sigma_data}: "
+                "do the images differ at all?"
             )
 
 
 def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
-    """A denoiser with fresh weights, drawn from torch's global generator.
+    """A denoiser with new random weights, drawn from torch's global generator.
 
     Raises:
         BadInput: if the configuration contradicts itself.
@@ -80,12 +80,13 @@ def save_model(
 
     Args:
         path: the file.
-        weights: ``state_dict`` of the network.
-        config: the model.
+        weights: the state dict of the network.
+        config: what the model is built from.
         images: images seen in training.
         run: the rest of the run's configuration as JSON.
     """
-    save_tensors(path, weights, {"config": {"model": to_json(config), **run}, "images": images})
+    metadata = {"config": {"model": to_json(config), **run}, "images": images}
+    save_tensors(path, weights, metadata)
 
 
 def load_model(path: Path) -> Model:
@@ -97,10 +98,12 @@ def load_model(path: Path) -> Model:
     """
     tensors, metadata = read_tensors(path)
     run: Any = metadata.get("config")
-    config = from_json(ModelConfig, run.pop("model", None) if isinstance(run, dict) else None)
+    model = run.pop("model", None) if isinstance(run, dict) else None
+    config = from_json(ModelConfig, model)
     denoiser = build_denoiser(config)
     try:
         denoiser.network.load_state_dict(tensors)
     except RuntimeError as error:
         raise BadInput(f"The weights in {path} do not fit its configuration.") from error
-    return Model(denoiser.eval(), config, int(str(metadata["images"])), run)
+    images = int(str(metadata["images"]))
+    return Model(denoiser.eval(), config, images, run)

@@ -5,11 +5,14 @@ A preconditioning wraps the raw network F (Karras et al. 2022, eq. 7):
     D(x; sigma) = c_skip(sigma) x + c_out(sigma) F(c_in(sigma) x; c_noise(sigma)),
 
 and weights the loss ``weight(sigma) |D(y + sigma n; sigma) - y|^2``.
+
+To add one, write a function of the data's standard deviation and enter it in ``PRECONDITIONINGS``;
+configurations and the command line take their choices from there.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -23,31 +26,32 @@ __all__ = [
     "PreconditioningName",
     "edm_preconditioning",
     "eps_preconditioning",
-    "to_device_of",
+    "matched",
     "weighted_error",
 ]
-
-
-PreconditioningName = Literal["edm", "vp", "ddpm"]
-
 
 Coefficient = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """The coefficients of D as functions of sigma, elementwise in float64."""
+    """The coefficients of D as functions of sigma, elementwise, in float64 on the CPU."""
 
     c_skip: Coefficient
     c_out: Coefficient
     c_in: Coefficient
     c_noise: Coefficient
     weight: Coefficient
+    """Weight of the squared error in the loss."""
 
 
 def edm_preconditioning(sigma_data: float) -> Preconditioning:
-    """EDM's: input, target and weighted loss have unit variance at every level (Karras et al. 2022,
-    table 1).
+    """EDM's: input, target and weighted loss have unit variance at every level.
+
+    Source: Karras et al. 2022, table 1.
+
+    Args:
+        sigma_data: standard deviation of the data.
     """
     var = sigma_data**2
     return Preconditioning(
@@ -60,11 +64,10 @@ def edm_preconditioning(sigma_data: float) -> Preconditioning:
 
 
 def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
-    """Noise prediction with the plain loss on the noise, as in DDPM, score_sde and latent
-    diffusion.
+    """Noise prediction with the plain loss on the noise: DDPM, score_sde and latent diffusion.
 
     Args:
-        schedule: the schedule whose own clock the network is told.
+        schedule: the schedule whose own clock the network receives.
         scale: factor on that clock.
     """
     return Preconditioning(
@@ -83,18 +86,35 @@ PRECONDITIONINGS: dict[str, Callable[[float], Preconditioning]] = {
 }
 """The preconditionings by name, as functions of the data's standard deviation."""
 
+if TYPE_CHECKING:
+    PreconditioningName = str
+else:  # read at run time, where settings are parsed and checked
+    PreconditioningName = Literal[tuple(PRECONDITIONINGS)]
+
 
 def weighted_error(
     denoised: Tensor, y: Tensor, sigma: Tensor, preconditioning: Preconditioning
 ) -> Tensor:
-    """``weight(sigma)`` times the mean square over pixels of ``denoised - y``: ``[B]``."""
-    weight = to_device_of(preconditioning.weight(as_float64(sigma)).to(y.dtype), y)
+    """The weighted denoising loss of each sample, averaged over its pixels.
+
+    Args:
+        denoised: estimates of the clean images, ``[B, C, H, W]``.
+        y: clean images, ``[B, C, H, W]``.
+        sigma: noise levels, ``[B]``.
+        preconditioning: whose weight is used.
+
+    Returns:
+        ``weight(sigma) mean((denoised - y)^2)``, ``[B]``, with the dtype and device of ``y``.
+    """
+    weight = matched(preconditioning.weight(as_float64(sigma)), y)
     return weight * (denoised - y).square().flatten(1).mean(1)
 
 
-def to_device_of(value: Tensor, x: Tensor) -> Tensor:
-    """A few numbers per sample on the device of ``x``.
+def matched(values: Tensor, images: Tensor) -> Tensor:
+    """Values of each sample, ``[B]``, with the dtype and on the device of the images.
 
-    A GPU is not waited for; it takes a copy of its own.
+    Converted before they are copied, since some accelerators have no float64. The copy to a GPU is
+    not waited for.
     """
-    return value.to(x.device, non_blocking=x.is_cuda)
+    converted = values.to(images.dtype)
+    return converted.to(images.device, non_blocking=images.is_cuda)

@@ -15,15 +15,21 @@ from multistage_diffusion.files import write_atomically
 
 __all__ = ["FORMAT", "read_metadata", "read_tensors", "save_tensors"]
 
-
 FORMAT = "multistage-diffusion/1"
+"""Written to the metadata of every file, and required of every file that is read."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
-    """Writes tensors and JSON metadata to one safetensors file, atomically."""
+    """Writes tensors and metadata to one file, atomically.
+
+    Args:
+        path: the file.
+        tensors: the tensors by name.
+        metadata: values that ``json`` can write, by name.
+    """
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    text = {"format": FORMAT, **{key: json.dumps(value) for key, value in metadata.items()}}
-    write_atomically(path, save(contiguous, text))
+    text = {key: json.dumps(value) for key, value in metadata.items()}
+    write_atomically(path, save(contiguous, {"format": FORMAT, **text}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -32,42 +38,42 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     Raises:
         BadInput: if the file is missing, truncated or of another format.
     """
-    with _opened(path) as (file, metadata):
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  (a handle, not a dict)
+    with _open(path) as (file, metadata):
+        names = list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, metadata
 
 
 def read_metadata(path: Path) -> dict[str, object]:
-    """The metadata alone.
+    """The metadata of a file from ``save_tensors``, without reading its tensors.
 
     Raises:
-        BadInput: as ``read_tensors``.
+        BadInput: if the file is missing, truncated or of another format.
     """
-    with _opened(path) as (_, metadata):
+    with _open(path) as (_, metadata):
         return metadata
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, object]]]:
+def _open(path: Path) -> Iterator[tuple[Any, dict[str, object]]]:
+    """A handle of the file, from which tensors can be read, and its metadata."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.pop("format", None) != FORMAT:
                 raise BadInput(
-                    f"{path} was not written by this program: its metadata lacks the format "
-                    f"{FORMAT!r}."
+                    f"{path} was not written by this program: "
+                    f"its metadata lacks the format {FORMAT!r}."
                 )
             yield file, {key: json.loads(value) for key, value in metadata.items()}
     except (SafetensorError, OSError) as error:
-        raise BadInput(
-            f"Cannot read {path}: {error}. If it is damaged, {_advice(path)}."
-        ) from error
+        advice = _advice(path)
+        raise BadInput(f"Cannot read {path}: {error}. If it is damaged, {advice}.") from error
 
 
 def _advice(path: Path) -> str:
+    """What to do about a damaged file; where it is stored says what it is."""
     if path.parent.parent.name == "checkpoints":
-        return "remove its folder to continue from the one before"
-    return (
-        "remove it; the others are of use without it"
-        if path.parent.name == "averages"
-        else "make it again"
-    )
+        return "remove its folder to continue from the checkpoint before it"
+    if path.parent.name == "averages":
+        return "remove it; the other snapshots do not need it"
+    return "make it again"

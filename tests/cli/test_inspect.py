@@ -39,10 +39,10 @@ def test_broken_files_are_listed_and_the_code_says_so(run: Run, mixed: Path, her
         "photos/cat/cut.png",
         "photos/dog/text.jpg",
     ]
-    told = json.loads((out / "inspection.json").read_text())
-    assert told["images"] == 14
-    assert f"{told['sigma_data']:.4f}" in printed
-    assert told["commands"] == [
+    found = json.loads((out / "inspection.json").read_text())
+    assert found["images"] == 14
+    assert f"{found['sigma_data']:.4f}" in printed
+    assert found["commands"] == [
         line for line in printed.splitlines() if line.startswith("multistage ")
     ]
     assert run("data", "inspect", "photos", "--skip-broken")[0] == 0

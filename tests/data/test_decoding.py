@@ -99,7 +99,7 @@ def test_other_modes_are_refused(tmp_path: Path) -> None:
         load_image(tmp_path / "float.tif")
 
 
-def test_what_was_done_is_said_and_counted(tmp_path: Path) -> None:
+def test_conversions_are_reported_and_counted(tmp_path: Path) -> None:
     for index in range(3):
         Image.fromarray(np.full((2, 2), 257 * index, np.uint16)).save(tmp_path / f"{index}.png")
     Image.fromarray(np.zeros((2, 2, 4), np.uint8)).save(tmp_path / "clear.png")

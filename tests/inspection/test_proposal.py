@@ -117,7 +117,7 @@ def test_boundaries_are_those_of_clustering_or_a_reason(few_digits: Images) -> N
     assert isinstance(closed_form(flat), str)
 
 
-def test_small_sets_are_told_so_and_large_ones_of_the_papers_network() -> None:
+def test_remarks_on_small_sets_and_on_sets_for_the_papers_network() -> None:
     few, many, large = (
         propose((3, 32, 32), n, False, side).remarks
         for n, side in ((500, 32), (50_000, 32), (500, 512))

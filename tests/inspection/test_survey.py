@@ -91,10 +91,10 @@ def test_copies_and_near_duplicates_are_found_and_nothing_else(mixed: Path) -> N
 
 def test_sources_of_the_same_images_give_the_same_findings(mixed: Path) -> None:
     def facts(source: Path, column: str | None = None) -> dict[str, object]:
-        told = inspected(source, replace(READ, label_column=column)).to_json()
+        found = inspected(source, replace(READ, label_column=column)).to_json()
         for name in ("broken", "copies", "near_duplicates", "commands"):  # these name the source
-            told[name] = len(told[name])
-        return {name: value for name, value in told.items() if name not in ("source", "read_as")}
+            found[name] = len(found[name])
+        return {name: value for name, value in found.items() if name not in ("source", "read_as")}
 
     folder = facts(mixed)
     assert (folder["broken"], folder["copies"], folder["near_duplicates"]) == (2, 1, 3)

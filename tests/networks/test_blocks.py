@@ -73,7 +73,7 @@ def test_a_pyramid_convolution_is_filter_and_convolution_away_from_the_edge(
             )
         else:  # the filter at full size, then a convolution that keeps every second place
             full = F.conv2d(
-                x, layer.resampling._kernel(x), padding=layer.resampling.pad + 1, groups=3
+                x, layer.resampling._weight(x), padding=layer.resampling.pad + 1, groups=3
             )
             torch.testing.assert_close(
                 found, F.conv2d(full, layer.conv.weight, layer.conv.bias, stride=2)

@@ -102,7 +102,7 @@ def test_a_run_in_progress_can_be_looked_at(few_digits: Images, tmp_path: Path) 
         )
 
 
-def test_steps_left_out_are_said(few_digits: Images, tmp_path: Path) -> None:
+def test_skipped_steps_are_reported(few_digits: Images, tmp_path: Path) -> None:
     values = few_digits.pixels[:].float() / 127.5 - 1
     values[7] = torch.nan
     bad = Images(values)

@@ -134,9 +134,7 @@ def test_in_training_the_curve_comes_near_the_losses(few_digits: Images, tmp_pat
     assert written["images"] == 2400
 
 
-def test_the_report_shows_the_curve_while_the_run_goes_on(
-    few_digits: Images, tmp_path: Path
-) -> None:
+def test_the_report_shows_the_curve_during_the_run(few_digits: Images, tmp_path: Path) -> None:
     config = run_on(few_digits, learned_weight=True)
     running = train(config, few_digits, tmp_path)
     next(running)

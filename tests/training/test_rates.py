@@ -270,7 +270,7 @@ def test_rates_that_make_no_sense_are_refused(given: dict[str, tuple[float, ...]
         replace_settings(TrainingConfig(), **given)
 
 
-def test_how_high_the_rates_are_is_said_of_each_part_if_they_differ(few_digits: Images) -> None:
+def test_rates_are_printed_by_part_if_they_differ(few_digits: Images) -> None:
     assert str(Rates(run_on(few_digits))) == "0.01"
     assert (
         str(Rates(run_on(few_digits, learning_rates=(1e-4, 1e-3, 1e-3, 2e-3))))

@@ -32,7 +32,7 @@ def cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_is_taken(
+def test_a_truncated_checkpoint_is_renamed_and_the_one_before_is_loaded(
     few_digits: Images, tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = run_on(few_digits, images=40)
@@ -73,7 +73,7 @@ def test_checkpoints_that_are_kept(
     assert not list(tmp_path.glob("checkpoints/.*"))
 
 
-def test_what_is_kept_may_change_when_a_run_goes_on(few_digits: Images, tmp_path: Path) -> None:
+def test_what_is_kept_may_change_when_a_run_is_resumed(few_digits: Images, tmp_path: Path) -> None:
     list(train(run_on(few_digits, images=32), few_digits, tmp_path))
     list(train(run_on(few_digits, images=64, keep_last=1), few_digits, tmp_path))
     assert [int(path.name) for path in Run(tmp_path).checkpoints()] == [64]

@@ -13,8 +13,10 @@ __all__ = ["Attention", "SpatialTransformer"]
 
 
 def _heads(channels: int, config: NetworkConfig) -> int:
-    """So many heads, or as many of ``head_channels`` channels as there is room for; their number
-    divides ``channels``.
+    """The number of heads.
+
+    That is ``config.heads``, or as many of ``config.head_channels`` channels as there is room for;
+    less, if that does not divide ``channels``.
     """
     most = max(1, channels // config.head_channels) if config.head_channels else config.heads
     return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
@@ -34,22 +36,19 @@ class Attention(nn.Module):
         self.proj = conv(channels, channels, 1, gain=1e-5)
 
     def forward(self, x: Tensor, _: Tensor | None = None) -> Tensor:
+        """``x`` is ``[B, C, H, W]``; a context is not used."""
         b, c, h, w = x.shape
-        q, k, v = (
-            self.qkv(self.norm(x))
-            .view(b, self.heads, c // self.heads, 3, h * w)
-            .transpose(2, 4)
-            .unbind(3)
-        )
+        qkv = self.qkv(self.norm(x)).view(b, self.heads, c // self.heads, 3, h * w)
+        q, k, v = qkv.transpose(2, 4).unbind(3)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(2, 3).reshape(b, c, h, w))
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer layers over the positions of ``[B, C, H, W]`` with attention to a context
-    (Rombach et al. 2022, section 3.3).
+    """Transformer layers over the positions of ``[B, C, H, W]`` with attention to a context.
 
-    A residual branch without its skip. Where no context is given, the attention to it is left out.
+    A residual branch without its skip. Without a context, the attention to it is left out.
+    Source: Rombach et al. 2022, section 3.3.
     """
 
     def __init__(self, channels: int, config: NetworkConfig) -> None:
@@ -65,6 +64,7 @@ class SpatialTransformer(nn.Module):
         self.proj = conv(channels, channels, 1, gain=1e-5)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``x`` is ``[B, C, H, W]``, ``context`` ``[B, tokens, context_channels]``."""
         tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
         for layer in self.layers:
             tokens = layer(tokens, context)
@@ -72,19 +72,23 @@ class SpatialTransformer(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, attention to the context, and a gated feed-forward layer, each behind a layer
-    normalisation.
+    """Self-attention, attention to a context, and a gated feed-forward layer.
+
+    Each has a layer normalisation in front and a skip around it.
     """
 
     def __init__(self, channels: int, heads: int, context_channels: int) -> None:
         super().__init__()
-        self.norm0, self.norm1, self.norm2 = (nn.LayerNorm(channels) for _ in range(3))
+        self.norm0 = nn.LayerNorm(channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels)
         self.self_attention = TokenAttention(channels, channels, heads)
         self.cross_attention = TokenAttention(channels, context_channels, heads)
         self.gate = linear(channels, 8 * channels)
         self.out = linear(4 * channels, channels)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """``x`` is ``[B, T, C]``, ``context`` ``[B, S, context_channels]``."""
         h = self.norm0(x)
         x = x + self.self_attention(h, h)
         if context is not None:
@@ -105,9 +109,13 @@ class TokenAttention(nn.Module):
         self.out = linear(channels, channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        q, k, v = (self._split(t) for t in (self.query(x), self.key(context), self.value(context)))
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape))
+        """``x`` is ``[B, T, C]``, ``context`` ``[B, S, C']``; returns ``[B, T, C]``."""
+        q = self._split(self.query(x))
+        k = self._split(self.key(context))
+        v = self._split(self.value(context))
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return self.out(attended.transpose(1, 2).reshape(x.shape))
 
     def _split(self, tokens: Tensor) -> Tensor:
-        """Heads apart: ``[B, heads, T, C / heads]``."""
+        """``[B, T, C]`` by head: ``[B, heads, T, C / heads]``."""
         return torch.unflatten(tokens, 2, (self.heads, -1)).transpose(1, 2)

@@ -1,8 +1,8 @@
 """Building blocks of the U-Nets of three bases, one set for all.
 
-The DDPM++ and NCSN++ blocks as EDM and DPM-Solver use them (Karras et al. 2022, table 7; Song et
-al. 2021, appendix H), the ADM block (Dhariwal & Nichol 2021), and those of latent diffusion
-(Rombach et al. 2022) are settings of the same modules; a ``NetworkConfig`` says which.
+The same modules serve as the DDPM++ and NCSN++ blocks of EDM and DPM-Solver (Karras et al. 2022,
+table 7; Song et al. 2021, appendix H), as the ADM block (Dhariwal & Nichol 2021), and as those of
+latent diffusion (Rombach et al. 2022); a ``NetworkConfig`` chooses.
 """
 
 import math
@@ -16,56 +16,69 @@ from multistage_diffusion.networks.attention import Attention, SpatialTransforme
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.layers import Dropout, conv, group_norm, linear
 
-__all__ = ["PyramidConv", "Resample", "Resampling", "ResamplingConv", "ResidualBlock"]
+__all__ = [
+    "PyramidConv",
+    "Resample",
+    "Resampling",
+    "ResamplingConv",
+    "ResidualBlock",
+    "bottom_blocks",
+    "resampling_block",
+    "residual_scale",
+]
 
 Resample = Literal["none", "down", "up"]
 
 
 class Resampling(nn.Module):
-    """Halves or doubles height and width with a separable filter; ``(1, 1)`` is the mean of 2x2 and
-    the nearest neighbour.
+    """Halves or doubles height and width with a separable filter.
+
+    Args:
+        how: down or up; ``none`` keeps the size and does not filter.
+        taps: the filter in one direction, of even length. ``(1, 1)`` is the mean of 2x2 pixels
+            downwards and the nearest neighbour upwards.
     """
 
     def __init__(self, how: Resample, taps: tuple[int, ...]) -> None:
         super().__init__()
-        self.how, self.box, self.pad = how, tuple(taps) == (1, 1), (len(taps) - 1) // 2
+        self.how = how
+        self.box = tuple(taps) == (1, 1)
+        self.pad = (len(taps) - 1) // 2
         line = torch.tensor(taps, dtype=torch.float32) / sum(taps)
+        kernel = torch.outer(line, line)[None, None]
         self.kernel: Tensor
-        self.register_buffer("kernel", torch.outer(line, line)[None, None], persistent=False)
+        self.register_buffer("kernel", kernel, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to half or twice the height and width."""
         if self.how == "none":
             return x
+        if self.box and self.how == "down":
+            return F.avg_pool2d(x, 2)
         if self.box:
-            return (
-                F.avg_pool2d(x, 2)
-                if self.how == "down"
-                else F.interpolate(x, scale_factor=2, mode="nearest")
-            )
+            return F.interpolate(x, scale_factor=2, mode="nearest")
         return self.down(x, self.pad) if self.how == "down" else self.up(x, self.pad)
 
     def down(self, x: Tensor, padding: int) -> Tensor:
         """Filters and keeps every second row and column."""
-        return F.conv2d(x, self._kernel(x), stride=2, padding=padding, groups=x.shape[1])
+        return F.conv2d(x, self._weight(x), stride=2, padding=padding, groups=x.shape[1])
 
     def blur(self, x: Tensor, padding: int) -> Tensor:
-        """Filters and keeps all."""
-        return F.conv2d(x, self._kernel(x), padding=padding, groups=x.shape[1])
+        """Filters and keeps all rows and columns."""
+        return F.conv2d(x, self._weight(x), padding=padding, groups=x.shape[1])
 
     def up(self, x: Tensor, padding: int) -> Tensor:
         """Puts zeros between rows and columns and filters."""
-        return F.conv_transpose2d(
-            x, 4 * self._kernel(x), stride=2, padding=padding, groups=x.shape[1]
-        )
+        weight = 4 * self._weight(x)
+        return F.conv_transpose2d(x, weight, stride=2, padding=padding, groups=x.shape[1])
 
-    def _kernel(self, x: Tensor) -> Tensor:
+    def _weight(self, x: Tensor) -> Tensor:
+        """The filter for each channel separately, ``[C, 1, taps, taps]``."""
         return self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
 
 
 class PyramidConv(nn.Module):
-    """A 3x3 convolution and a filtered resampling with a single padding, between levels of a
-    pyramid.
-    """
+    """A 3x3 convolution and a filtered resampling with a single padding, between pyramid levels."""
 
     def __init__(self, inputs: int, outputs: int, how: Resample, taps: tuple[int, ...]) -> None:
         super().__init__()
@@ -73,20 +86,28 @@ class PyramidConv(nn.Module):
         self.resampling = Resampling(how, taps)
 
     def forward(self, x: Tensor) -> Tensor:
-        filtered, pad, weight = self.resampling, self.resampling.pad, self.conv.weight
-        if (
-            filtered.how == "down"
-        ):  # the filter at full size, with room for the convolution at its edges
-            h = F.conv2d(filtered.blur(x, pad + 1), weight, stride=2)
-        else:
-            h = F.conv2d(filtered.up(x, max(pad - 1, 0)), weight, padding=max(1 - pad, 0))
-        assert self.conv.bias is not None
-        return h + self.conv.bias[:, None, None]
+        """``[B, inputs, H, W]`` to ``outputs`` channels, half or twice the height and width."""
+        bias = self.conv.bias
+        assert bias is not None
+        h = self._down(x) if self.resampling.how == "down" else self._up(x)
+        return h + bias[:, None, None]
+
+    def _down(self, x: Tensor) -> Tensor:
+        """Filters at full size, one pixel wider than the image, then convolves with stride 2."""
+        blurred = self.resampling.blur(x, self.resampling.pad + 1)
+        return F.conv2d(blurred, self.conv.weight, stride=2)
+
+    def _up(self, x: Tensor) -> Tensor:
+        """Doubles the size, then convolves; the padding of a wide filter serves both."""
+        pad = self.resampling.pad
+        doubled = self.resampling.up(x, max(pad - 1, 0))
+        return F.conv2d(doubled, self.conv.weight, padding=max(1 - pad, 0))
 
 
 class ResamplingConv(nn.Module):
-    """Latent diffusion's resampling: a convolution of stride 2, or the nearest neighbour and a
-    convolution.
+    """Latent diffusion's resampling.
+
+    Downwards a convolution of stride 2, upwards the nearest neighbour and a convolution.
     """
 
     def __init__(self, channels: int, how: Resample) -> None:
@@ -95,6 +116,7 @@ class ResamplingConv(nn.Module):
         self.conv = conv(channels, channels, 3)
 
     def forward(self, x: Tensor, _: Tensor, __: Tensor | None = None) -> Tensor:
+        """``x`` is ``[B, C, H, W]``; embedding and context are not used."""
         if self.how == "up":
             return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return F.conv2d(x, self.conv.weight, self.conv.bias, stride=2, padding=1)
@@ -109,7 +131,7 @@ class ResidualBlock(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        embedding: channels of the embedding of noise level and label.
+        embedding: channels of the embedding of noise level and labels.
         config: the style.
         attention: whether attention follows.
         how: resampling inside the first convolution and the skip.
@@ -126,7 +148,7 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.how = how
-        self.scale = math.sqrt(0.5) if config.residual_scale else 1.0
+        self.scale = residual_scale(config)
         self.adaptive = config.adaptive_scale
         self.resampling = Resampling(how, config.resample_filter)
         self.norm0 = group_norm(inputs, config)
@@ -141,16 +163,47 @@ class ResidualBlock(nn.Module):
         self.attention = kind(outputs, config) if attention else None
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None = None) -> Tensor:
-        """``x`` is ``[B, inputs, H, W]``, ``emb`` ``[B, embedding]``, ``context`` ``[B, tokens,
-        C]``.
+        """Applies the block.
+
+        Args:
+            x: features, ``[B, inputs, H, W]``.
+            emb: embedding of noise level and labels, ``[B, embedding]``.
+            context: ``[B, tokens, context_channels]``.
+
+        Returns:
+            ``[B, outputs, H', W']``, resampled if the block resamples.
         """
         h = self.conv0(self.resampling(F.silu(self.norm0(x))))
-        h = self.conv1(self.dropout(F.silu(self._modulated(h, self.affine(emb)[:, :, None, None]))))
+        affine = self.affine(emb)[:, :, None, None]
+        h = self.conv1(self.dropout(F.silu(self._modulated(h, affine))))
         h = (h + self.skip(self.resampling(x))) * self.scale
         return h if self.attention is None else (h + self.attention(h, context)) * self.scale
 
     def _modulated(self, h: Tensor, affine: Tensor) -> Tensor:
+        """The second normalisation, with the embedding in front of it or as its affine map."""
         if not self.adaptive:
             return self.norm1(h + affine)
         scale, shift = affine.chunk(2, dim=1)
         return torch.addcmul(shift, self.norm1(h), scale + 1)
+
+
+def residual_scale(config: NetworkConfig) -> float:
+    """Factor on the sum of two branches."""
+    return math.sqrt(0.5) if config.residual_scale else 1.0
+
+
+def bottom_blocks(channels: int, embedding: int, config: NetworkConfig) -> nn.ModuleList:
+    """The two blocks at the lowest resolution, the first of them with attention."""
+    return nn.ModuleList(
+        ResidualBlock(channels, channels, embedding, config, attention)
+        for attention in (True, False)
+    )
+
+
+def resampling_block(
+    channels: int, embedding: int, config: NetworkConfig, how: Resample
+) -> ResidualBlock | ResamplingConv:
+    """The block between two levels."""
+    if config.resampling == "conv":
+        return ResamplingConv(channels, how)
+    return ResidualBlock(channels, channels, embedding, config, how=how)

@@ -7,7 +7,6 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = ["NetworkConfig", "Pyramid"]
 
-
 Pyramid = Literal["none", "skip", "residual"]
 
 
@@ -15,7 +14,7 @@ Pyramid = Literal["none", "skip", "residual"]
 class NetworkConfig:
     """A U-Net of encoders and decoders.
 
-    One of each: unified. One encoder, several decoders: multistage. Pairs: separate.
+    One of each: unified. One encoder, several decoders: multistage. Pairs of them: separate.
     """
 
     encoder_widths: tuple[int, ...] = (32,)
@@ -38,10 +37,8 @@ class NetworkConfig:
     norm_eps: float = 1e-6
     """Added to the variance in a group normalisation."""
     bottom: Literal["encoder", "decoder"] = "decoder"
-    """Who has the two blocks at the lowest resolution:
-
-    DPM-Solver and latent diffusion share them, EDM does not.
-    """
+    """Where the two blocks at the lowest resolution belong: in DPM-Solver and latent diffusion to
+    the encoder, which all stages share, in EDM to each decoder."""
     decoder_attention: Literal["last", "each", "first-decoder"] = "last"
     """Which blocks of a decoder's level have attention: the last one, each, or each of the first
     decoder (the paper's LDM)."""
@@ -73,30 +70,31 @@ class NetworkConfig:
     label_dropout: float = 0.0
     """Share of the training images whose class is hidden, for classifier-free guidance."""
     augment_channels: int = 0
-    """Labels of the augmentation pipe: 9 if there is one."""
+    """Channels of the augmentation labels: 9 for EDM's augmentation, 0 for none."""
     context_channels: int = 0
-    """Channels of a context that is attended to, such as text; 0 for none."""
+    """Channels of a context that is attended to, for example text; 0 for none."""
     transformer_depth: int = 1
     """Transformer layers where there is a context."""
 
     def __post_init__(self) -> None:
-        counts = {
-            "encoder_widths": self.encoder_widths,
-            "decoder_widths": self.decoder_widths,
-            "channel_mult": self.channel_mult,
-        }
-        for name, values in {**counts, "blocks": (self.blocks,), "groups": (self.groups,)}.items():
-            if not values or min(values) < 1:
-                raise BadInput(
-                    f"The setting {name} needs numbers of at least 1, not {list(values)}."
-                )
-        for name, value in (("dropout", self.dropout), ("label_dropout", self.label_dropout)):
-            if not 0 <= value < 1:
-                raise BadInput(
-                    f"The setting {name} must be at least 0 and less than 1, not {value}."
-                )
+        for name in ("encoder_widths", "decoder_widths", "channel_mult"):
+            _check_counts(name, getattr(self, name))
+        _check_counts("blocks", (self.blocks,))
+        _check_counts("groups", (self.groups,))
+        _check_probability("dropout", self.dropout)
+        _check_probability("label_dropout", self.label_dropout)
         if len(self.resample_filter) % 2 or sum(self.resample_filter) == 0:
             raise BadInput(
-                "The setting resample_filter needs an even number of taps, not "
-                f"{list(self.resample_filter)}."
+                "The setting resample_filter needs an even number of taps, "
+                f"not {list(self.resample_filter)}."
             )
+
+
+def _check_counts(name: str, values: tuple[int, ...]) -> None:
+    if not values or min(values) < 1:
+        raise BadInput(f"The setting {name} needs numbers of at least 1, not {list(values)}.")
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise BadInput(f"The setting {name} must be at least 0 and less than 1, not {value}.")

@@ -1,6 +1,4 @@
-"""The embedding of noise level, class label and augmentation that all blocks of a network
-receive.
-"""
+"""The embedding of noise level, class and augmentation that all blocks of a network receive."""
 
 import math
 
@@ -14,11 +12,13 @@ from multistage_diffusion.networks.layers import linear
 __all__ = ["NO_LABEL", "Embedding"]
 
 NO_LABEL = -1
-FOURIER_SCALE = 16.0
+FOURIER_SCALE = 16.0  # standard deviation of random frequencies
 
 
 class Embedding(nn.Module):
-    """Waves of the noise label, with label and augmentation, through two linear layers.
+    """Waves of the noise label, with class and augmentation labels, through two linear layers.
+
+    The waves are
 
     - ``positional``: sines and cosines with frequencies from 1 to 1/10000 (DDPM++);
     - ``fourier``: sines and cosines with random frequencies (NCSN++);
@@ -34,36 +34,36 @@ class Embedding(nn.Module):
     def __init__(self, width: int, classes: int, config: NetworkConfig) -> None:
         super().__init__()
         self.channels = width * config.embedding_mult
-        self.kind, self.classes, self.label_dropout = (
-            config.embedding,
-            classes,
-            config.label_dropout,
-        )
+        self.kind = config.embedding
+        self.classes = classes
+        self.label_dropout = config.label_dropout
         self.before = config.label_embedding == "before"
         self.frequencies: Tensor
-        self.register_buffer(
-            "frequencies", self._frequencies(), persistent=config.embedding == "fourier"
-        )
+        random = config.embedding == "fourier"
+        self.register_buffer("frequencies", self._frequencies(), persistent=random)
         self.label: nn.Linear | None = None
-        if classes:
-            self.label = (
-                linear(classes, self.channels)
-                if self.before
-                else linear(classes, 4 * width, bias=False)
-            )
-        self.augment = (
-            linear(config.augment_channels, self.channels, bias=False)
-            if config.augment_channels
-            else None
-        )
+        if classes and self.before:
+            self.label = linear(classes, self.channels)
+        elif classes:
+            self.label = linear(classes, 4 * width, bias=False)
+        self.augment: nn.Linear | None = None
+        if config.augment_channels:
+            self.augment = linear(config.augment_channels, self.channels, bias=False)
         self.layer0 = linear(self.channels, 4 * width)
         self.layer1 = linear(4 * width, 4 * width)
 
     def forward(
         self, c_noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
     ) -> Tensor:
-        """``c_noise`` and ``labels`` are ``[B]``, ``augment`` ``[B, augment_channels]``; returns
-        ``[B, 4 * width]``.
+        """Embeds.
+
+        Args:
+            c_noise: noise labels, ``[B]``.
+            labels: classes, int64 ``[B]``.
+            augment: labels of the augmentation, ``[B, augment_channels]``.
+
+        Returns:
+            ``[B, 4 * width]``.
         """
         emb = self._waves(c_noise)
         if self.label is not None and self.before:
@@ -83,23 +83,22 @@ class Embedding(nn.Module):
         return (1 / 10000) ** (torch.arange(half) / last)
 
     def _waves(self, c_noise: Tensor) -> Tensor:
-        angles = torch.outer(
-            c_noise, self.frequencies * (2 * math.pi if self.kind == "fourier" else 1.0)
-        )
-        waves = (
-            [angles.cos(), angles.sin()]
-            if self.kind == "sinusoidal"
-            else [angles.sin(), angles.cos()]
-        )
+        turn = 2 * math.pi if self.kind == "fourier" else 1.0
+        angles = torch.outer(c_noise, self.frequencies * turn)
+        waves = [angles.sin(), angles.cos()]
+        if self.kind == "sinusoidal":
+            waves.reverse()
         return torch.cat(waves, dim=1)[:, : self.channels]  # an odd width lacks the last one
 
     def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
-        """Labels as ``[B, classes]``; rows of zeros for none, and for some of them in training, if
-        so configured.
+        """Labels as ``[B, classes]``, with rows of zeros for no class.
+
+        In training, some of them are hidden if the configuration says so.
         """
         if labels is None:
             return like.new_zeros(len(like), self.classes)
         if self.training and self.label_dropout:
-            dropped = torch.rand(labels.shape, device=labels.device) < self.label_dropout
-            labels = torch.where(dropped, NO_LABEL, labels)
-        return F.one_hot(labels.clamp(min=0), self.classes).to(like.dtype) * (labels >= 0)[:, None]
+            hidden = torch.rand(labels.shape, device=labels.device) < self.label_dropout
+            labels = torch.where(hidden, NO_LABEL, labels)
+        rows = F.one_hot(labels.clamp(min=0), self.classes).to(like.dtype)
+        return rows * (labels >= 0)[:, None]

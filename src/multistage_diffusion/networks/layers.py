@@ -13,25 +13,24 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Torch's, but on a processor it always computes the gradient of its input, needed or not
-    (below a frozen encoder).
+    """Torch's group normalisation, with the gradient of its input always computed on the CPU.
 
-    Without it, the gradient of the weights ends the process where images lie by pixel (torch 2.13).
+    The gradient is not needed below a frozen encoder, but if it is left out there, that of the
+    weights ends the process for channels-last images (torch 2.13).
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
-        constant = (
-            torch.is_grad_enabled() and not input.requires_grad and input.device.type == "cpu"
-        )
-        if constant and not torch.compiler.is_compiling():
-            input = input.detach().requires_grad_()  # noqa: A001
+        """``[B, C, H, W]``, normalised."""
+        constant = torch.is_grad_enabled() and not input.requires_grad
+        if constant and input.device.type == "cpu" and not torch.compiler.is_compiling():
+            return super().forward(input.detach().requires_grad_())
         return super().forward(input)
 
 
 def group_norm(channels: int, config: NetworkConfig) -> nn.GroupNorm:
     """Group normalisation with the most groups that divide ``channels``.
 
-    There are at most ``config.groups`` groups, of ``config.group_channels`` channels or more if
+    There are at most ``config.groups`` groups, of at least ``config.group_channels`` channels if
     possible.
     """
     limit = max(1, min(config.groups, channels // config.group_channels))
@@ -57,11 +56,10 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
 
 
 class Dropout(nn.Module):
-    """Zeroes entries at random in training and scales the others, with 16 random bits for each
-    entry.
+    """Zeroes entries at random in training and scales the others, with 16 random bits per entry.
 
-    Torch's own draws one number for each entry, one after another on a CPU, which takes a seventh
-    of a training step there.
+    Torch's own dropout draws one number per entry, one after another on the CPU, which takes a
+    seventh of a training step there.
 
     Args:
         probability: of a zero, at least 0 and less than 1; rounded to a multiple of ``1 / 65536``.
@@ -72,14 +70,18 @@ class Dropout(nn.Module):
         self.zeros = round(probability * 65536)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` in evaluation; in training, a tensor like it with zeros."""
         if not (self.training and self.zeros):
             return x
         if torch.compiler.is_compiling():  # compilers draw fast, and know torch's own
             return nn.functional.dropout(x, self.zeros / 65536)
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(
-            -(2**63), None
-        )
-        draws = bits.view(torch.int16)[: x.numel()].as_strided(
-            x.shape, torch.empty_like(x).stride()
-        )
-        return x * (draws >= self.zeros - 32768).to(x.dtype).mul_(65536 / (65536 - self.zeros))
+        kept = _random_int16(x) >= self.zeros - 32768
+        return x * kept.to(x.dtype).mul_(65536 / (65536 - self.zeros))
+
+
+def _random_int16(like: Tensor) -> Tensor:
+    """Uniform int16 numbers with shape, strides and device of a tensor, drawn four at a time."""
+    words = -(-like.numel() // 4)
+    bits = torch.empty(words, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    draws = bits.view(torch.int16)[: like.numel()]
+    return draws.as_strided(like.shape, torch.empty_like(like).stride())

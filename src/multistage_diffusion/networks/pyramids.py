@@ -1,27 +1,24 @@
-"""Pyramids of NCSN++: the image enters every level of the encoder, or the output grows through
-every level of the decoder (Song et al. 2021, appendix H; Karras et al. 2020, "StyleGAN2", figure
-7).
+"""Pyramids of NCSN++.
+
+The image enters every level of the encoder (input pyramid), or the output grows through every level
+of the decoder (output pyramid). Sources: Song et al. 2021, appendix H; Karras et al. 2020,
+"StyleGAN2", figure 7.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from multistage_diffusion.networks.blocks import PyramidConv, Resampling
+from multistage_diffusion.networks.blocks import PyramidConv, Resampling, residual_scale
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.layers import conv, group_norm
 
 __all__ = ["InputStep", "output_steps"]
 
 
-def _scale(config: NetworkConfig) -> float:
-    return math.sqrt(0.5) if config.residual_scale else 1.0
-
-
 class InputStep(nn.Module):
-    """Joins the input pyramid with the features after a down-sampling; both go on.
+    """Joins the input pyramid with the features after a down-sampling.
 
     Args:
         inputs: channels of the pyramid.
@@ -31,30 +28,30 @@ class InputStep(nn.Module):
 
     def __init__(self, inputs: int, channels: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.residual, self.scale, taps = (
-            config.input_pyramid == "residual",
-            _scale(config),
-            config.resample_filter,
-        )
-        self.down = (
-            PyramidConv(inputs, channels, "down", taps)
-            if self.residual
-            else Resampling("down", taps)
-        )
-        self.join = nn.Identity() if self.residual else conv(inputs, channels, 1)
+        self.residual = config.input_pyramid == "residual"
+        self.scale = residual_scale(config)
+        self.down: PyramidConv | Resampling
+        self.join: nn.Module
+        if self.residual:
+            self.down = PyramidConv(inputs, channels, "down", config.resample_filter)
+            self.join = nn.Identity()
+        else:
+            self.down = Resampling("down", config.resample_filter)
+            self.join = conv(inputs, channels, 1)
 
     def forward(self, h: Tensor, pyramid: Tensor) -> tuple[Tensor, Tensor]:
-        pyramid = self.down(pyramid)
+        """Features and pyramid after the step; the pyramid has the size above that of ``h``."""
+        smaller = self.down(pyramid)
         if not self.residual:
-            return h + self.join(pyramid), pyramid
-        joined = (h + pyramid) * self.scale
+            return h + self.join(smaller), smaller
+        joined = (h + smaller) * self.scale
         return joined, joined
 
 
 def output_steps(
     image_channels: int, channels: Sequence[int], config: NetworkConfig
 ) -> nn.ModuleList:
-    """The steps of an output pyramid, lowest level first; none without one.
+    """The steps of an output pyramid, lowest resolution first; none without one.
 
     Args:
         image_channels: channels of the image.
@@ -63,20 +60,26 @@ def output_steps(
     """
     upward = list(reversed(channels))
     if config.output_pyramid == "skip":
-        own = [*upward[:-1], 0]
+        own = [*upward[:-1], 0]  # the decoder itself makes the image of the last level
         return nn.ModuleList(
-            SkipStep(image_channels, channels, level, config) for level, channels in enumerate(own)
+            SkipStep(image_channels, width, level, config) for level, width in enumerate(own)
         )
     if config.output_pyramid == "residual":
         below = [0, *upward[:-1]]
-        return nn.ModuleList(
-            ResidualStep(b, own, config) for b, own in zip(below, upward, strict=True)
-        )
+        pairs = zip(below, upward, strict=True)
+        return nn.ModuleList(ResidualStep(lower, width, config) for lower, width in pairs)
     return nn.ModuleList()
 
 
 class SkipStep(nn.Module):
-    """Adds a level's image to what came from below; the last level's image is the decoder's own."""
+    """Adds the image of a level to the image from below.
+
+    Args:
+        image_channels: channels of the image.
+        channels: channels of the features; 0 where the decoder itself makes the image.
+        level: the level, from 0 at the lowest resolution.
+        config: the style.
+    """
 
     def __init__(
         self, image_channels: int, channels: int, level: int, config: NetworkConfig
@@ -87,6 +90,7 @@ class SkipStep(nn.Module):
         self.out = conv(channels, image_channels, 3, gain=1e-5) if channels else None
 
     def forward(self, h: Tensor, pyramid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The features as they are, and the image so far at their size."""
         below = None if pyramid is None else self.up(pyramid)
         if self.norm is None or self.out is None:
             return h, below
@@ -95,22 +99,28 @@ class SkipStep(nn.Module):
 
 
 class ResidualStep(nn.Module):
-    """Joins the features with a pyramid of features from below; both go on.
+    """Joins the features with a pyramid of features; the lowest level begins the pyramid.
 
-    The lowest level begins the pyramid.
+    Args:
+        below: channels of the pyramid; 0 at the lowest level.
+        channels: channels of the features.
+        config: the style.
     """
 
     def __init__(self, below: int, channels: int, config: NetworkConfig) -> None:
         super().__init__()
-        self.scale = _scale(config)
-        self.norm = nn.Identity() if below else group_norm(channels, config)
-        self.up = (
-            PyramidConv(below, channels, "up", config.resample_filter)
-            if below
-            else conv(channels, channels, 3)
-        )
+        self.scale = residual_scale(config)
+        self.norm: nn.Module
+        self.up: nn.Module
+        if below:
+            self.norm = nn.Identity()
+            self.up = PyramidConv(below, channels, "up", config.resample_filter)
+        else:
+            self.norm = group_norm(channels, config)
+            self.up = conv(channels, channels, 3)
 
     def forward(self, h: Tensor, pyramid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Features and pyramid after the step."""
         if pyramid is None:
             return h, self.up(F.silu(self.norm(h)))
         joined = (h + self.up(pyramid)) * self.scale

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.denoiser import fastest_layout, lay_out
+from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
@@ -47,12 +47,14 @@ def measure_speed(
         device: where to compute.
         seconds: about how long each of the measurements may take, a few for each stage.
     """
-    denoiser = lay_out(build_denoiser(config.model).to(device), dtype_of(config.training.precision))
+    denoiser = set_compute_dtype(
+        build_denoiser(config.model).to(device), dtype_of(config.training.precision)
+    )
     state = State.initial(denoiser, config.training)
     training, sampling = [], []
     for stage in range(len(denoiser.stages)):
         batches = [
-            _batch(config, stage, size, device, fastest_layout(denoiser))
+            _batch(config, stage, size, device, fastest_memory_format(denoiser))
             for size in (1, config.training.batch_size)
         ]
         training.append(

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.networks.unet import Features, StagedUNet
+from multistage_diffusion.networks import StagedUNet
+from multistage_diffusion.networks.encoder import Features
 
 __all__ = ["compile_parts"]
 
@@ -27,7 +29,7 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
     """A function of tensors that is compiled with a dynamic first dimension."""
     compiled = torch.compile(forward, dynamic=False)  # except for the dimensions marked below
 
-    def call(*inputs: Tensor | Features | None) -> Any:
+    def call(*inputs: Tensor | Features | Conditions) -> Any:
         tensors = list(_tensors(inputs))
         if len(tensors[0]) < 2:
             return forward(*inputs)
@@ -44,10 +46,12 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _tensors(inputs: tuple[Tensor | Features | None, ...]) -> Iterator[Tensor]:
+def _tensors(inputs: tuple[Tensor | Features | Conditions, ...]) -> Iterator[Tensor]:
     for value in inputs:
         if isinstance(value, Features):
             fields = (value.deepest, *value.skips, value.embedding, value.context)
             yield from (tensor for tensor in fields if tensor is not None)
-        elif value is not None:
+        elif isinstance(value, Conditions):
+            yield from value.tensors()
+        else:
             yield value

@@ -8,7 +8,7 @@ import torch
 from multistage_diffusion import distributed
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.denoiser import lay_out
+from multistage_diffusion.denoiser import set_compute_dtype
 from multistage_diffusion.files import write_json
 from multistage_diffusion.model import Model, build_denoiser, load_model, save_model
 from multistage_diffusion.run import Run
@@ -163,7 +163,7 @@ def _initial_state(config: RunConfig, device: torch.device, init: Model | None) 
     denoiser = build_denoiser(config.model).to(device)
     if init is not None:
         load_initial_weights(denoiser, config, init)
-    return State.initial(lay_out(denoiser, dtype_of(training.precision)), training)
+    return State.initial(set_compute_dtype(denoiser, dtype_of(training.precision)), training)
 
 
 def _resume(run: Run, state: State, config: RunConfig) -> None:

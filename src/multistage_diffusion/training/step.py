@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from multistage_diffusion import distributed
 from multistage_diffusion.cost import training_macs
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.denoiser import fastest_layout
+from multistage_diffusion.denoiser import fastest_memory_format
 from multistage_diffusion.errors import Diverged
 from multistage_diffusion.training.batches.batch import Batch, Draws, Samples, micro_batches
 from multistage_diffusion.training.batches.levels import Levels
@@ -48,7 +48,7 @@ class TrainingStep:
         self.levels = Levels.of(config)
         self.rates = Rates(config)
         self.micro_batches = _micro_batches(config)
-        self.memory_format = fastest_layout(state.denoiser)
+        self.memory_format = fastest_memory_format(state.denoiser)
         self.sharded = config.training.execution.shard and distributed.world_size() > 1
         self.failed = FailedSteps(device)
         self.reducer = GradientReducer(parameter for _, parameter in state.named_parameters())

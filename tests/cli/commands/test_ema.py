@@ -117,5 +117,5 @@ def test_too_few_or_damaged_snapshots_are_refused(
     assert_nothing_written(ema(*arguments), message, out)
     (path,) = run.snapshots()
     path.write_bytes(path.read_bytes()[:-9])
-    message = "remove it; the others are of use without it"
+    message = "remove it; the other snapshots do not need it"
     assert_nothing_written(ema(*arguments), message, out)

@@ -72,7 +72,7 @@ def test_only_so_many_batches_are_read_ahead(few_digits: Images) -> None:
 def test_a_run_has_the_same_weights_whether_it_reads_ahead_or_not(
     few_digits: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one sitting or several, from memory or from a file."""
+    """In one session or several, from memory or from a file."""
     config = run_on(few_digits, images=24, accumulate=2)
     for name, ahead in (("none", 0), ("two", 2)):
         monkeypatch.setattr(reader, "MOST_AHEAD", ahead)
@@ -84,12 +84,12 @@ def test_a_run_has_the_same_weights_whether_it_reads_ahead_or_not(
             train(
                 config,
                 mapped(few_digits, tmp_path),
-                tmp_path / "sittings",
+                tmp_path / "sessions",
                 lambda stop=stop: next(stop),  # type: ignore[misc]
             )
         )
     assert_same_weights(tmp_path / "none", tmp_path / "two")
-    assert_same_weights(tmp_path / "none", tmp_path / "sittings")
+    assert_same_weights(tmp_path / "none", tmp_path / "sessions")
     assert_same_weights(tmp_path / "none", tmp_path / "memory")
 
 

@@ -120,7 +120,7 @@ def test_two_processes_train_like_one(
 
 
 @pytest.mark.parametrize("how", [pytest.param([], marks=pytest.mark.slow), ["--shard"]], ids=str)
-def test_a_run_of_two_processes_goes_on_in_one_and_the_other_way(
+def test_a_run_continues_with_another_world_size(
     tmp_path: Path, start: list[str], how: list[str]
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -180,7 +180,7 @@ def test_accelerate_launch_trains_like_one_process(tmp_path: Path, start: list[s
     assert_close(one, two)
 
 
-def test_after_a_killed_process_torchrun_goes_on_from_the_last_checkpoint(
+def test_after_a_killed_process_torchrun_continues_from_the_last_checkpoint(
     tmp_path: Path, start: list[str]
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"

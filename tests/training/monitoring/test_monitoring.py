@@ -41,7 +41,7 @@ def test_a_split_without_images_is_refused(few_digits: Images, share: float) -> 
         split(few_digits, share, 0)
 
 
-def test_images_set_aside_are_never_trained_on(few_digits: Images, tmp_path: Path) -> None:
+def test_held_out_images_are_never_trained_on(few_digits: Images, tmp_path: Path) -> None:
     """They are spread_non_finiteed here: one step with any of them would be left out."""
     numbered = Images(torch.arange(50, dtype=torch.uint8)[:, None, None, None])
     _, aside = split(numbered, 0.2, run_on(few_digits).training.seed)
@@ -55,7 +55,7 @@ def test_images_set_aside_are_never_trained_on(few_digits: Images, tmp_path: Pat
     assert all(loss != loss for loss in records[-1].held_out_loss)
 
 
-def test_the_held_out_loss_is_that_of_images_set_aside(few_digits: Images, tmp_path: Path) -> None:
+def test_the_held_out_loss_is_that_of_held_out_images(few_digits: Images, tmp_path: Path) -> None:
     """A network that learns 40 digits by heart gets worse on the others."""
     config = run_on(
         few_digits, images=4000, held_out=0.2, record_images=2000, checkpoint_images=4000
@@ -90,7 +90,7 @@ def record(images: int, probe: Sequence[float], held: Sequence[float]) -> Record
     )
 
 
-def test_overfitting_is_said_of_the_stage_that_does() -> None:
+def test_overfitting_is_reported_for_its_stage() -> None:
     start, better, worse = (
         record(10, [1.0, 1.0], [1.0, 1.0]),
         record(20, [0.5, 0.5], [0.6, 0.6]),
@@ -113,7 +113,9 @@ def test_overfitting_is_not_said_of_chance_or_of_a_run_that_gets_worse(
     assert overfitting([]) == []
 
 
-def test_multiply_accumulates_are_counted_over_sittings(few_digits: Images, tmp_path: Path) -> None:
+def test_multiply_accumulates_are_counted_across_sessions(
+    few_digits: Images, tmp_path: Path
+) -> None:
     config = run_on(few_digits, images=40)
     whole = list(train(config, few_digits, tmp_path / "whole"))
     list(train(run_on(few_digits, images=16), few_digits, tmp_path / "parts"))

@@ -112,11 +112,7 @@ def _decoder(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
     number, steps = count(), count()
     for index, block in enumerate(decoder.blocks):
         yield from _block(f"{ours}.blocks.{index}", theirs, number, block)
-        if (
-            block.how != "up"
-            and (index + 1) % (decoder.in_level + 1) == decoder.in_level
-            and len(decoder.pyramid)
-        ):
+        if len(decoder.pyramid) and decoder.ends_level(index):
             yield from _output_step(f"{ours}.pyramid", theirs, next(steps), number, decoder)
     for layer in ("norm", "out"):
         yield from moved(f"{ours}.{layer}", f"{theirs}.{next(number)}")
@@ -125,7 +121,7 @@ def _decoder(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
 def _output_step(
     ours: str, theirs: str, step: int, number: Iterator[int], decoder: Any
 ) -> Iterator[Rule]:
-    if decoder.adds_up:
+    if decoder.adds_pyramid:
         layers = ["norm", "out"] if step < len(decoder.pyramid) - 1 else []
     else:
         layers = ["up.conv"] if step else ["norm", "up"]
