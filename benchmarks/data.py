@@ -1,20 +1,17 @@
-"""Whether training waits for its data: share of the time of a step, decoding, the cache, and the
-loader alone.
+"""Whether training waits for its data: waiting times of steps, decoding, and the cache.
 
     python benchmarks/data.py CIFAR FOLDER [--count 50000] [--seconds 20]
 
-CIFAR is whatever ``multistage train --data`` reads, CIFAR-10 in the report. FOLDER is filled with
-``count`` JPEG files of 256x256 (noise of several scales, about 25 kB each) unless it exists; their
-cache is made beside it and removed first. Everything is measured in one run, on the GPU if there is
-one, and printed as tables in Markdown; the report is ``data.md``.
+CIFAR is anything that ``multistage train --data`` reads from files, CIFAR-10 in the report. FOLDER
+is filled with ``count`` JPEG files of 256x256 (noise of several scales, about 25 kB each) unless it
+exists; their cache is made next to it, after an earlier one is removed. Everything is measured in
+one run, on the GPU if there is one, and printed as tables in Markdown; the report is ``data.md``.
 """
 
-import os
-import platform
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from machine import DEVICE, device_name, seconds_of, synchronize
 from PIL import Image
 
 from multistage_diffusion.data import Images, ReadOptions, load
@@ -35,18 +33,23 @@ from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dty
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
+from multistage_diffusion.training.batches.batch import Batch
 from multistage_diffusion.training.batches.levels import Levels
 from multistage_diffusion.training.batches.reader import MOST_AHEAD, BatchReader
 from multistage_diffusion.training.config import DataInfo, RunConfig
 from multistage_diffusion.training.state import State
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-AHEAD = (0, min(MOST_AHEAD, cores()))  # not, and as a run does
+AHEAD = (0, min(MOST_AHEAD, cores()))
+"""Batches read ahead: none, and as many as a run reads from files."""
 SIDE = 256
-# A network with next to nothing to compute: no step of a real one is as short
-LEAST = NetworkConfig(
+OCTAVES = ((4, 50.0), (16, 25.0), (64, 12.0), (SIDE, 9.0))
+"""Side and amplitude of the noise that images are made of."""
+TINY = NetworkConfig(
     encoder_widths=(8,), decoder_widths=(8, 8, 8), channel_mult=(1, 1, 1), blocks=1
 )
+"""A network with almost nothing to compute: the steps of a useful one take longer."""
+TURN = 10
+UNCOUNTED = 4
 
 
 @dataclass(frozen=True)
@@ -58,63 +61,74 @@ class Settings:
     count: int = 50_000
     """Images to make."""
     decoded: int = 4_000
-    """Images of which decoding is timed."""
+    """Images whose decoding is timed."""
     seconds: float = 20.0
     """Time for each kind of step."""
 
 
-def make(folder: Path, numbers: range) -> None:
-    """Smooth noise of several scales, as JPEG files of quality 90."""
+def make_image(number: int) -> Image.Image:
+    """Smooth noise of several scales."""
+    rng = np.random.default_rng(number)
+    total = np.zeros((SIDE, SIDE, 3), np.float32)
+    for side, amplitude in OCTAVES:
+        noise = 128 + amplitude * rng.standard_normal((side, side, 3))
+        octave = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
+        resized = octave.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        total += np.asarray(resized, np.float32) - 128
+    return Image.fromarray((128 + total).clip(0, 255).astype(np.uint8))
+
+
+def make_files(folder: Path, numbers: range) -> None:
+    """JPEG files of quality 90, up to 1000 in a subfolder."""
     for number in numbers:
-        rng, total = np.random.default_rng(number), np.zeros((SIDE, SIDE, 3), np.float32)
-        for side, height in ((4, 50.0), (16, 25.0), (64, 12.0), (SIDE, 9.0)):
-            octave = Image.fromarray(
-                (128 + height * rng.standard_normal((side, side, 3))).clip(0, 255).astype(np.uint8)
-            )
-            total += (
-                np.asarray(octave.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32) - 128
-            )
         path = folder / f"{number // 1000:03d}" / f"{number:06d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray((128 + total).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        make_image(number).save(path, quality=90)
 
 
-def make_all(folder: Path, count: int) -> None:
-    """All of them, by all cores, under a temporary name until they are whole."""
-    temporary = folder.with_name(f"{folder.name}.making")
+def make_folder(folder: Path, count: int) -> None:
+    """All files, made on all cores, under a temporary name until they are complete."""
+    temporary = folder.with_name(f"{folder.name}.incomplete")
     temporary.mkdir(parents=True, exist_ok=True)
     parts = [range(start, min(start + 1000, count)) for start in range(0, count, 1000)]
     with ProcessPoolExecutor(cores()) as pool:
-        list(pool.map(partial(make, temporary), parts))
+        list(pool.map(partial(make_files, temporary), parts))
     temporary.rename(folder)
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds until ``work`` is done."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def decoding(source: str, count: int, threads: int) -> float:
-    """Images a second."""
+def decoding_rate(source: str, count: int, threads: int) -> float:
+    """Images decoded a second."""
     listing = list_images(source)
     assert isinstance(listing, Listing)
     entries = list(islice(listing.entries(), count))
-    return len(entries) / timed(
-        lambda: sum(1 for _ in in_order(lambda entry: decode(entry.open), entries, threads))
-    )
+    decoded = in_order(lambda entry: decode(entry.open), entries, threads)
+    return len(entries) / seconds_of(lambda: sum(1 for _ in decoded))
 
 
 def configuration(images: Images, network: NetworkConfig | None, batch: int) -> RunConfig:
-    """The preset ``small`` on these images, or another network."""
+    """The preset ``small`` on these images, or another network trained like it."""
     preset = PRESETS["small"]
-    preset = preset if network is None else replace(preset, network=network)
+    preset = replace(preset, network=network or preset.network)
     model = preset_model(preset, choose_stages(preset, None), images.shape)
     training = replace(preset.training, images=1 << 40, batch_size=batch)
-    return RunConfig(
-        model=model, training=training, data=DataInfo(path="", fingerprint="", images=len(images))
-    )
+    data = DataInfo(path="", fingerprint="", images=len(images))
+    return RunConfig(model=model, training=training, data=data)
+
+
+def batch_reader(config: RunConfig, images: Images, ahead: int) -> BatchReader:
+    """A reader of whole batches."""
+    ranges = [(0, config.training.batch_size)]
+    return BatchReader(config, images, Levels.of(config), ranges, DEVICE, ahead)
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """How long a training step took."""
+
+    waited: float
+    """Seconds for which it waited for its batch."""
+    total: float
+    """Seconds of the whole step."""
 
 
 class Steps:
@@ -122,138 +136,159 @@ class Steps:
 
     def __init__(self, config: RunConfig, images: Images, ahead: int) -> None:
         denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), torch.bfloat16)
-        self.state, self.layout = (
-            State.initial(denoiser, config.training),
-            fastest_memory_format(denoiser),
-        )
-        self.feed = BatchReader(
-            config, images, Levels.of(config), [(0, config.training.batch_size)], DEVICE, ahead
-        )
-        self.batch = config.training.batch_size
+        self.state = State.initial(denoiser, config.training)
+        self.memory_format = fastest_memory_format(denoiser)
+        self.reader = batch_reader(config, images, ahead)
+        self.counts = [config.training.batch_size, 0, 0]
 
-    def __call__(self) -> tuple[float, float]:
-        """One step; returns the seconds it waited for its batch and all its seconds."""
+    def __call__(self) -> StepTime:
+        """Trains on a batch."""
         start = time.perf_counter()
-        draws, (samples,) = self.feed(self.state.images)
+        draws, (samples,) = self.reader(self.state.images)
         waited = time.perf_counter() - start
-        batch = draws.place(samples, DEVICE, self.layout)
+        self._update_weights(draws.place(samples, DEVICE, self.memory_format))
+        synchronize()
+        return StepTime(waited, time.perf_counter() - start)
+
+    def _update_weights(self, batch: Batch) -> None:
         self.state.optimizer.zero_grad(set_to_none=True)
         self.state.denoiser.loss(batch.y, batch.sigma, batch.noise).mean().backward()
         self.state.optimizer.step()
-        self.state.count([self.batch, 0, 0])
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        return waited, time.perf_counter() - start
+        self.state.count(self.counts)
 
 
-def steps(config: RunConfig, images: Images, seconds: float) -> Iterator[tuple[int, float, float]]:
-    """Share of their time that steps wait, and images a second, without and with reading ahead;
-    they take turns of ten steps, of which the last six count.
+def step_times(config: RunConfig, images: Images, seconds: float) -> dict[int, list[StepTime]]:
+    """Times of steps by the number of batches read ahead.
+
+    Runs with and without reading ahead take turns of ten steps; the last six of a turn count.
     """
-    several = {ahead: Steps(config, images, ahead) for ahead in AHEAD}
-    times: dict[int, list[tuple[float, float]]] = {ahead: [] for ahead in AHEAD}
+    runs = {ahead: Steps(config, images, ahead) for ahead in AHEAD}
+    times: dict[int, list[StepTime]] = {ahead: [] for ahead in AHEAD}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 6:
-        for ahead, step in several.items():
-            times[ahead] += [step() for _ in range(10)][4:]
-    for ahead in AHEAD:
-        waited, whole = zip(*times[ahead], strict=True)
-        yield ahead, sum(waited) / sum(whole), config.training.batch_size / statistics.median(whole)
+    while time.perf_counter() < end or not times[0]:
+        for ahead, step in runs.items():
+            turn = [step() for _ in range(TURN)]
+            times[ahead] += turn[UNCOUNTED:]
+    return times
 
 
-def alone(config: RunConfig, images: Images, ahead: int, seconds: float) -> float:
-    """Images a second that are read and whose noise is drawn, with nothing else to do."""
-    feed = BatchReader(
-        config, images, Levels.of(config), [(0, config.training.batch_size)], DEVICE, ahead
-    )
-    start, batches = time.perf_counter(), 0
+def reading_rate(config: RunConfig, images: Images, ahead: int, seconds: float) -> float:
+    """Images read a second, noise included, if nothing else is done."""
+    batch = config.training.batch_size
+    reader = batch_reader(config, images, ahead)
+    start = time.perf_counter()
+    read = 0
     while time.perf_counter() < start + seconds:
-        feed(batches * config.training.batch_size)
-        batches += 1
-    return batches * config.training.batch_size / (time.perf_counter() - start)
+        reader(read)
+        read += batch
+    return read / (time.perf_counter() - start)
 
 
-def paused(config: RunConfig, images: Images, ahead: int, speed: float, seconds: float) -> float:
-    """Share of the time that steps wait on a device of a given speed, which leaves the CPU
-    free.
+def paused_share(
+    config: RunConfig, images: Images, ahead: int, speed: float, seconds: float
+) -> float:
+    """Share of the time that steps wait on a device that leaves the CPU free.
+
+    The device is simulated by pauses.
+
+    Args:
+        config: the run.
+        images: its data set.
+        ahead: batches read ahead.
+        speed: images that the device trains on a second.
+        seconds: how long to measure.
     """
-    batch, waited, start = config.training.batch_size, list[float](), time.perf_counter()
-    feed = BatchReader(config, images, Levels.of(config), [(0, batch)], DEVICE, ahead)
-    while time.perf_counter() < start + seconds:
-        waited.append(timed(partial(feed, len(waited) * batch)))
-        time.sleep(batch / speed)
-    return statistics.mean(waited) / (statistics.mean(waited) + batch / speed)
+    pause = config.training.batch_size / speed
+    waited = statistics.mean(paused_waits(config, images, ahead, pause, seconds))
+    return waited / (waited + pause)
 
 
-def report(name: str, config: RunConfig, images: Images, seconds: float) -> Iterator[str]:
-    """Lines of the table of steps, by the number of batches that are read ahead."""
-    for ahead, share, speed in steps(config, images, seconds):
-        read = alone(config, images, ahead, 3)
-        batch = config.training.batch_size
-        yield f"| {name} | {batch} | {ahead} | {share:.2%} | {speed:.0f} | {read:.0f} |"
+def paused_waits(
+    config: RunConfig, images: Images, ahead: int, pause: float, seconds: float
+) -> Iterator[float]:
+    """Seconds that each step waits for its batch, where pauses stand for computing."""
+    reader = batch_reader(config, images, ahead)
+    end = time.perf_counter() + seconds
+    seen = 0
+    while (start := time.perf_counter()) < end:
+        reader(seen)
+        yield time.perf_counter() - start
+        seen += config.training.batch_size
+        time.sleep(pause)
+
+
+def print_decoding(settings: Settings) -> None:
+    """Prints how fast images are decoded."""
+    print("| decoding | one thread, images/s | all cores |\n|---|---|---|")
+    for source in (settings.cifar, str(settings.folder)):
+        rates = [median_decoding_rate(source, settings.decoded, n) for n in (1, cores())]
+        print(f"| {source} | {rates[0]:.0f} | {rates[1]:.0f} |", flush=True)
+
+
+def median_decoding_rate(source: str, count: int, threads: int) -> float:
+    """The median of three."""
+    return statistics.median(decoding_rate(source, count, threads) for _ in range(3))
+
+
+def print_cache(settings: Settings, options: ReadOptions) -> None:
+    """Prints how long it takes to build the cache and to find it again."""
+    shutil.rmtree(str(options.cache), ignore_errors=True)
+    read = partial(load, settings.folder, options)
+    built = seconds_of(read)
+    found = statistics.median(seconds_of(read) for _ in range(3))
+    print(f"\nCache of {settings.count} images: built in {built:.0f} s, found in {found:.2f} s.\n")
+
+
+def print_steps(small: Images, large: Images, seconds: float) -> None:
+    """Prints how long training steps wait for their batches."""
+    print("| steps | batch | read ahead | waiting | images/s | the loader alone, images/s |")
+    print("|---|---|---|---|---|---|")
+    print_rows("CIFAR-10, `small`", configuration(small, None, 64), small, seconds)
+    print_rows("CIFAR-10, tiny network", configuration(small, TINY, 64), small, seconds)
+    print_rows("256x256, tiny network", configuration(large, TINY, 4), large, seconds)
+
+
+def print_rows(name: str, config: RunConfig, images: Images, seconds: float) -> None:
+    """Prints a line of the table of steps for each number of batches read ahead."""
+    batch = config.training.batch_size
+    for ahead, times in step_times(config, images, seconds).items():
+        share = sum(step.waited for step in times) / sum(step.total for step in times)
+        speed = batch / statistics.median(step.total for step in times)
+        alone = reading_rate(config, images, ahead, 3)
+        row = f"| {name} | {batch} | {ahead} | {share:.2%} | {speed:.0f} | {alone:.0f} |"
+        print(row, flush=True)
+
+
+def print_paused_steps(small: Images, large: Images) -> None:
+    """Prints how long steps wait on devices that leave the CPU free."""
+    headings = "waiting without reading ahead | with reading ahead"
+    print(f"\n| steps of a separate device | batch | images/s | {headings} |")
+    print("|---|---|---|---|---|")
+    print_paused_rows("CIFAR-10", small, 64, (1000, 4000, 8000))
+    print_paused_rows("256x256", large, 16, (50, 200, 400))
+
+
+def print_paused_rows(name: str, images: Images, batch: int, speeds: tuple[int, ...]) -> None:
+    """Prints a line of that table for each speed."""
+    config = configuration(images, None, batch)
+    for speed in speeds:
+        shares = [f"{paused_share(config, images, ahead, speed, 4):.2%}" for ahead in AHEAD]
+        print(f"| {name} | {batch} | {speed} | {' | '.join(shares)} |", flush=True)
 
 
 def main(settings: Settings) -> None:
     """Measures and prints."""
     if not settings.folder.exists():
-        make_all(settings.folder, settings.count)
-    where = (
-        torch.cuda.get_device_name()
-        if DEVICE.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
-    print(
-        f"{where}, {cores()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads\n"
-    )
-    print("| decoding | one thread, images/s | all cores |\n|---|---|---|")
-    for source in (settings.cifar, str(settings.folder)):
-        rates = [
-            [decoding(source, settings.decoded, threads) for _ in range(3)]
-            for threads in (1, cores())
-        ]
-        print(
-            f"| {source} | {' | '.join(f'{statistics.median(rate):.0f}' for rate in rates)} |",
-            flush=True,
-        )
+        make_folder(settings.folder, settings.count)
+    print(f"{device_name()}, {cores()} cores, torch {torch.__version__}\n")
+    print_decoding(settings)
     options = ReadOptions(cache=settings.folder.with_name(f"{settings.folder.name}.cache"))
-    shutil.rmtree(str(options.cache), ignore_errors=True)
-    built = timed(lambda: load(settings.folder, options))
-    found = statistics.median(timed(lambda: load(settings.folder, options)) for _ in range(3))
-    print(
-        f"\nCache of {settings.count} images: built in {built:.0f} s, found in {found:.2f} s.\n",
-        flush=True,
-    )
-    print(
-        "| steps | batch | read ahead | waiting | images/s | the loader alone, images/s "
-        "|\n|---|---|---|---|---|---|"
-    )
-    small, large = load(settings.cifar), load(settings.folder, options)
-    for line in report(
-        "CIFAR-10, `small`", configuration(small, None, 64), small, settings.seconds
-    ):
-        print(line, flush=True)
-    for line in report(
-        "CIFAR-10, next to nothing", configuration(small, LEAST, 64), small, settings.seconds
-    ):
-        print(line, flush=True)
-    for line in report(
-        "256x256, next to nothing", configuration(large, LEAST, 4), large, settings.seconds
-    ):
-        print(line, flush=True)
-    print(
-        "\n| steps of a device of its own | batch | images/s | waiting without reading ahead | "
-        "with |\n|---|---|---|---|---|"
-    )
-    for name, images, batch, speeds in (
-        ("CIFAR-10", small, 64, (1000, 4000, 8000)),
-        ("256x256", large, 16, (50, 200, 400)),
-    ):
-        config = configuration(images, None, batch)
-        for speed in speeds:
-            shares = [f"{paused(config, images, ahead, speed, 4):.2%}" for ahead in AHEAD]
-            print(f"| {name} | {batch} | {speed} | {' | '.join(shares)} |", flush=True)
+    print_cache(settings, options)
+    small = load(settings.cifar)
+    large = load(settings.folder, options)
+    print_steps(small, large, settings.seconds)
+    print_paused_steps(small, large)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     main(tyro.cli(Settings))

@@ -2,21 +2,24 @@
 
     python benchmarks/study.py TRAIN TEST --out FOLDER [--budget 16] [--seeds 0 1] [--only NAME ...]
 
-Small networks on images of 32x32 halved to 16x16, until each run has spent the same number of MACs
-in training. Six times in each run the averaged weights are measured on images held out: the
-weighted loss in each of three stages, on the same images, noise and levels for all. An interrupted
-study continues. Prints a table in Markdown and writes ``study.svg``; the report is ``study.md``.
+Small networks are trained on images of 32x32 halved to 16x16, until each run has spent the same
+number of multiply-accumulates (MACs). Six times in each run the averaged weights are measured on
+held-out images: the weighted loss in each of three stages, with the same images, noise and noise
+levels for all. An interrupted study continues. The script prints a table in Markdown and writes
+``study.svg``; the report is ``study.md``.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import torch
 import tyro
+from matplotlib.axes import Axes
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import stage_costs
@@ -24,18 +27,24 @@ from multistage_diffusion.data import Images, load
 from multistage_diffusion.interop import warm_start
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.preconditioning import PreconditioningName
-from multistage_diffusion.presets import PRESETS, preset_model
+from multistage_diffusion.presets import PRESETS, Preset, preset_model
 from multistage_diffusion.run import Run
 from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training import train
 from multistage_diffusion.training.batches.levels import stage_shares
-from multistage_diffusion.training.config import DataInfo, RunConfig, TrainingConfig, run_config
+from multistage_diffusion.training.config import DataInfo, RunConfig, run_config
 from multistage_diffusion.training.monitoring.probe import Probe
 
 mpl.use("svg")
 STAGES = Stages((2.51, 7.40))
 POINTS = 6
+BASELINES = ("unified, natural", "unified, 1/3 each")
+
+Point = tuple[float, list[float]]
+"""MACs spent, and the loss of each stage."""
+Curves = Mapping[str, Sequence[Sequence[Point]]]
+"""The points of each run, by recipe and seed."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +64,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to train."""
+    """A way to train."""
 
     widths: tuple[int, ...] = (32,)
+    """Width of each decoder."""
     shares: Literal["natural", "uniform"] | tuple[float, ...] = "natural"
     batches: Literal["mixed", "single-stage"] = "mixed"
     warm: float = 0.0
-    """Part of the budget that goes to the unified network of a warm start."""
+    """Part of the budget that is spent on the unified network of a warm start."""
     rates: tuple[float, ...] = ()
     """Learning rates of the encoder and each decoder."""
 
@@ -86,156 +96,175 @@ RECIPES = {
 
 
 def halved(images: Images) -> Images:
-    """Every two by two pixels become their mean."""
+    """Images of half the size: each two by two pixels become their mean."""
     mean = torch.nn.functional.avg_pool2d(images.pixels[:].float(), 2)
     return Images(mean.round().to(torch.uint8), source=f"{images.source} at half the size")
+
+
+def preset(recipe: Recipe, settings: Settings, seed: int) -> Preset:
+    """The preset ``small`` with the network and training settings of a recipe."""
+    several = len(recipe.widths) > 1
+    return replace_settings(
+        PRESETS["small"],
+        preconditioning=settings.preconditioning,
+        decoder_widths=recipe.widths,
+        seed=seed,
+        shares=recipe.shares,
+        share_boundaries=() if several else STAGES.boundaries,
+        batches=recipe.batches,
+        learning_rates=recipe.rates,
+    )
 
 
 def configuration(
     recipe: Recipe, images: Images, settings: Settings, seed: int, part: float = 1.0
 ) -> RunConfig:
-    """A run that spends part of the budget."""
-    preset = replace_settings(PRESETS["small"], preconditioning=settings.preconditioning)
-    several = len(recipe.widths) > 1
-    preset = replace(preset, network=replace(preset.network, decoder_widths=recipe.widths))
-    model = preset_model(
-        preset,
-        STAGES if several else Stages(()),
-        images.shape,
-        sigma_data=round(images.standard_deviation, 4),
-    )
-    shared = () if several else STAGES.boundaries
-    training = replace_settings(
-        preset.training,
-        seed=seed,
-        shares=recipe.shares,
-        batches=recipe.batches,
-        share_boundaries=shared,
-    )
-    training = replace_settings(training, learning_rates=recipe.rates)
-    data = DataInfo(path="", fingerprint=images.fingerprint, images=len(images))
+    """A run that spends a part of the budget."""
+    chosen = preset(recipe, settings, seed)
+    stages = STAGES if len(recipe.widths) > 1 else Stages(())
+    sigma_data = round(images.standard_deviation, 4)
     config = RunConfig(
-        model=model, training=training, data=data, init="warm" if recipe.warm else ""
+        model=preset_model(chosen, stages, images.shape, sigma_data=sigma_data),
+        training=chosen.training,
+        data=DataInfo(path="", fingerprint=images.fingerprint, images=len(images)),
+        init="warm" if recipe.warm else "",
     )
-    return replace(
-        config, training=_with_length(training, int(part * settings.budget * 1e12 / macs(config)))
-    )
+    return with_length(config, int(part * settings.budget * 1e12 / macs(config)))
 
 
-def _with_length(training: TrainingConfig, images: int) -> TrainingConfig:
+def with_length(config: RunConfig, images: int) -> RunConfig:
+    """A run of this length in images, with all checkpoints that the study measures."""
     interval = images // POINTS
-    return replace_settings(
-        training, images=images, record_images=interval, checkpoint_images=interval, keep_every=1
+    training = replace_settings(
+        config.training,
+        images=images,
+        record_images=interval,
+        checkpoint_images=interval,
+        keep_every=1,
     )
+    return replace(config, training=training)
 
 
 def macs(config: RunConfig) -> float:
     """Training MACs of a run for an image."""
     costs = stage_costs(config.model)
-    return sum(
-        share * cost.training_macs for share, cost in zip(stage_shares(config), costs, strict=True)
-    )
+    shares = stage_shares(config)
+    return sum(share * cost.training_macs for share, cost in zip(shares, costs, strict=True))
 
 
-def run(recipe: Recipe, images: Images, settings: Settings, seed: int, out: Path) -> float:
-    """Trains, and returns the MACs that were spent before."""
-    part, init = 1.0, None
-    if recipe.warm:
-        unified = configuration(Recipe(shares=recipe.shares), images, settings, seed, recipe.warm)
-        first = out.with_name(f"{out.name} (first part)")
-        for _ in train(unified, images, first):
-            pass
-        base = load_model(first / "model.safetensors")
-        denoiser, model = warm_start(base.denoiser, base.config, STAGES, recipe.widths)
-        part, init = (
-            1 - recipe.warm,
-            Model(denoiser, model, base.images, base.run),
-        )
-    for record in train(
-        configuration(recipe, images, settings, seed, part), images, out, init=init
-    ):
+def train_recipe(recipe: Recipe, images: Images, settings: Settings, seed: int, out: Path) -> float:
+    """Trains, and returns the MACs that were spent on the network of a warm start."""
+    init = warm_model(recipe, images, settings, seed, out) if recipe.warm else None
+    config = configuration(recipe, images, settings, seed, 1 - recipe.warm)
+    for record in train(config, images, out, init=init):
         print(f"{out.name}: {record.images} images, {record.images_per_second:.0f}/s", flush=True)
-    return (1 - part) * settings.budget * 1e12
+    return recipe.warm * settings.budget * 1e12
 
 
-def measure(out: Path, probe: Probe, spent: float) -> Iterator[tuple[float, list[float]]]:
-    """MACs and held-out loss of each stage, for each checkpoint of a run."""
-    for checkpoint in Run(out).checkpoints():
+def warm_model(recipe: Recipe, images: Images, settings: Settings, seed: int, out: Path) -> Model:
+    """The multi-stage network that begins with the weights of a unified one, which is trained."""
+    unified = Recipe(shares=recipe.shares)
+    config = configuration(unified, images, settings, seed, recipe.warm)
+    run = Run(out.with_name(f"{out.name} (first part)"))
+    for _ in train(config, images, run.path):
+        pass
+    base = load_model(run.model)
+    denoiser, model = warm_start(base.denoiser, base.config, STAGES, recipe.widths)
+    return Model(denoiser, model, base.images, base.run)
+
+
+def measure(run: Run, probe: Probe, spent: float) -> Iterator[Point]:
+    """The points of a run, one for each checkpoint.
+
+    Args:
+        run: the run.
+        probe: what the loss is measured on.
+        spent: MACs spent before the run began.
+    """
+    for checkpoint in run.checkpoints():
         model = load_model(checkpoint / "model.safetensors")
         model.denoiser.dtype = torch.bfloat16
-        yield (
-            spent + model.images * macs(run_config(model)),
-            probe.network_loss(model.denoiser, torch.device("cpu")),
-        )
+        losses = probe.network_loss(model.denoiser, torch.device("cpu"))
+        yield spent + model.images * macs(run_config(model)), losses
 
 
-def table(results: dict[str, list[list[tuple[float, list[float]]]]]) -> None:
-    """The last losses, mean and half the difference of the seeds, and their ratio to the unified
-    network of the same density.
+def curve(
+    name: str, seed: int, images: Images, probe: Probe, settings: Settings
+) -> Sequence[Point]:
+    """The points of the run of a recipe, which is trained unless that has been done."""
+    out = settings.out / f"{name.replace('/', '-')} {seed}"
+    file = out / "curve.json"
+    if not file.exists():
+        spent = train_recipe(RECIPES[name], images, settings, seed, out)
+        file.write_text(json.dumps(list(measure(Run(out), probe, spent))))
+    points: Sequence[Point] = json.loads(file.read_text())
+    return points
+
+
+def mean_and_spread(values: torch.Tensor) -> list[str]:
+    """The mean over the seeds, and half the difference of the largest and smallest, in words.
+
+    Args:
+        values: ``[seeds, stages]``.
     """
-    against = "against unified, natural | against unified, 1/3 each"
-    headings = f"recipe | stage 1 | stage 2 | stage 3 | {against}"
-    print(f"\n| {headings} |\n|---|---|---|---|---|---|")
-    ends = {
-        name: torch.tensor([curve[-1][1] for curve in curves]) for name, curves in results.items()
-    }
-    for name, end in ends.items():
-        means = [
-            f"{m:.4f} ± {s:.4f}"
-            for m, s in zip(
-                end.mean(0).tolist(), (end.amax(0) - end.amin(0)).div(2).tolist(), strict=True
-            )
-        ]
-        ratios = []
-        for base in ("unified, natural", "unified, 1/3 each"):
-            ratio = (
-                end.mean(0) / ends[base].mean(0) if base in ends else torch.full((3,), torch.nan)
-            )
-            ratios.append(" / ".join(f"{r - 1:+.1%}" for r in ratio.tolist()))
-        print(f"| {name} | {' | '.join(means)} | {' | '.join(ratios)} |")
+    means = values.mean(0).tolist()
+    spreads = (values.amax(0) - values.amin(0)).div(2).tolist()
+    return [f"{mean:.4f} ± {spread:.4f}" for mean, spread in zip(means, spreads, strict=True)]
 
 
-def draw(results: dict[str, list[list[tuple[float, list[float]]]]], path: Path) -> None:
-    """A panel for each stage: held-out loss over MACs, mean of the seeds."""
-    import matplotlib.pyplot as plt
+def changes(last: torch.Tensor, base: torch.Tensor | None) -> str:
+    """How the loss of each stage compares to that of a unified network, in words.
 
+    Args:
+        last: losses at the end of a recipe's runs, ``[seeds, stages]``.
+        base: those of the unified network, if it was trained.
+    """
+    if base is None:
+        return ""
+    return " / ".join(f"{ratio - 1:+.1%}" for ratio in (last.mean(0) / base.mean(0)).tolist())
+
+
+def print_table(curves: Curves) -> None:
+    """Prints the losses at the end, and how they compare to the unified networks."""
+    headings = " | ".join(f"against {name}" for name in BASELINES)
+    print(f"\n| recipe | stage 1 | stage 2 | stage 3 | {headings} |\n|---|---|---|---|---|---|")
+    last = {name: torch.tensor([points[-1][1] for points in runs]) for name, runs in curves.items()}
+    for name, losses in last.items():
+        compared = [changes(losses, last.get(baseline)) for baseline in BASELINES]
+        print(f"| {name} | {' | '.join([*mean_and_spread(losses), *compared])} |")
+
+
+def draw(curves: Curves, path: Path) -> None:
+    """Draws held-out loss over MACs, a panel for each stage; means over the seeds."""
     figure, panels = plt.subplots(1, len(STAGES), figsize=(12, 4.8), layout="constrained")
     for stage, axes in enumerate(panels):
-        for name, curves in results.items():
-            spent = torch.tensor([[point[0] for point in curve] for curve in curves]).mean(0) / 1e12
-            losses = torch.tensor([[point[1][stage] for point in curve] for curve in curves]).mean(
-                0
-            )
-            axes.plot(
-                spent, losses, label=name, linestyle="--" if name.startswith("unified") else "-"
-            )
-        axes.set(title=f"stage {stage + 1}", xlabel="training MACs (T)", ylabel="held-out loss")
-    figure.legend(
-        *panels[-1].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize=8,
-    )
+        draw_panel(axes, curves, stage)
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path)
 
 
+def draw_panel(axes: Axes, curves: Curves, stage: int) -> None:
+    """Draws the loss of a stage."""
+    for name, runs in curves.items():
+        spent = torch.tensor([[point[0] for point in points] for points in runs])
+        losses = torch.tensor([[point[1][stage] for point in points] for points in runs])
+        style = "--" if name.startswith("unified") else "-"
+        axes.plot(spent.mean(0) / 1e12, losses.mean(0), label=name, linestyle=style)
+    axes.set(title=f"stage {stage + 1}", xlabel="training MACs (T)", ylabel="held-out loss")
+
+
 def main(settings: Settings) -> None:
-    """Runs what is missing and reports."""
-    images, held_out = halved(load(settings.train)), halved(load(settings.test))
+    """Trains what has not been trained yet, and reports."""
+    images = halved(load(settings.train))
+    held_out = halved(load(settings.test))
     probe = Probe.draw(held_out, STAGES, SCHEDULES["vp"], conditional=False, seed=0, per_stage=512)
-    results: dict[str, list[list[tuple[float, list[float]]]]] = {}
-    for name in settings.only or RECIPES:
-        results[name] = []
-        for seed in settings.seeds:
-            out = settings.out / f"{name.replace('/', '-')} {seed}"
-            curve = out / "curve.json"
-            if not curve.exists():
-                spent = run(RECIPES[name], images, settings, seed, out)
-                curve.write_text(json.dumps(list(measure(out, probe, spent))))
-            results[name].append(json.loads(curve.read_text()))
-    table(results)
-    draw(results, settings.out / "study.svg")
+    curves = {
+        name: [curve(name, seed, images, probe, settings) for seed in settings.seeds]
+        for name in settings.only or RECIPES
+    }
+    print_table(curves)
+    draw(curves, settings.out / "study.svg")
 
 
 if __name__ == "__main__":

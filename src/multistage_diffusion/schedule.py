@@ -16,14 +16,23 @@ the CPU and return float64 tensors.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["DDPM", "SCHEDULES", "VE", "VP", "Karras", "LogNormal", "Schedule", "as_float64"]
-
-ScheduleName = Literal["vp", "edm", "ve", "ddpm"]
+__all__ = [
+    "DDPM",
+    "DENSITIES",
+    "SCHEDULES",
+    "VE",
+    "VP",
+    "Karras",
+    "LogNormal",
+    "Schedule",
+    "ScheduleName",
+    "as_float64",
+]
 
 
 def as_float64(value: Tensor | float) -> Tensor:
@@ -208,11 +217,13 @@ class DDPM(Schedule):
         return (low + (log - table[low]) / (table[low + 1] - table[low])).clamp(0, self.steps - 1)
 
 
-SCHEDULES: dict[str, Schedule] = {
-    "vp": VP(),
-    "edm": LogNormal(),
-    "ve": VE(),
-    "ddpm": DDPM(),
-    "karras": Karras(),
-}
-"""The schedules by the names the command line uses."""
+DENSITIES: dict[str, Schedule] = {"vp": VP(), "edm": LogNormal(), "ve": VE(), "ddpm": DDPM()}
+"""Schedules to train and cluster with, by the names that the command line uses."""
+
+SCHEDULES: dict[str, Schedule] = {**DENSITIES, "karras": Karras()}
+"""All schedules by name."""
+
+if TYPE_CHECKING:
+    ScheduleName = str
+else:
+    ScheduleName = Literal[tuple(DENSITIES)]

@@ -32,10 +32,8 @@ def help_of(command: str) -> str:
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         main([*command.split(), "--help"])
-    return "\n".join(
-        line.rstrip()
-        for line in re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue()).strip().splitlines()
-    )
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue())
+    return "\n".join(line.rstrip() for line in plain.strip().splitlines())
 
 
 def page() -> str:
@@ -45,7 +43,7 @@ def page() -> str:
     return "\n".join([INTRODUCTION, *sections])
 
 
-def test_recorded_help_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_help_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("NO_COLOR", "1")
     assert PAGE.read_text() == page()

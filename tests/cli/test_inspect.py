@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from multistage_diffusion.cli import main, parse
-from tests.cli.test_commands import SHORT, TINY, Run, contents, run
+from tests.cli.conftest import SHORT, TINY, contents
+from tests.cli.conftest import Command as Run
 from tests.inspection.conftest import mixed
 
-__all__ = ["mixed", "run"]
+__all__ = ["mixed"]
 
 
 @pytest.fixture

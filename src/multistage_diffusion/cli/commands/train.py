@@ -139,7 +139,7 @@ class _Messages:
         optimal = "/".join(f"{loss:.3g}" for loss in record.optimal_loss)
         zero = "/".join(f"{loss:.3g}" for loss in record.zero_loss)
         text = f"optimal denoiser {optimal}, untrained network {zero}"
-        self._once("losses", f"losses to compare with, by stage: {text}", print_line)
+        self._once("losses", f"losses to compare with, stage by stage: {text}", print_line)
         if record.held_out_loss and is_main_process():
             for sentence in overfitting(read_records(self.run)):
                 stage, _ = sentence.split(":", 1)

@@ -1,0 +1,57 @@
+"""``multistage sample``."""
+
+import json
+from pathlib import Path
+
+from multistage_diffusion.data import load
+from multistage_diffusion.data.decoding import load_image
+from tests.cli.conftest import Command, assert_refused, contents
+
+
+def test_it_writes_numbered_images_and_a_grid(run: Command, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    assert run("sample", trained, "--steps", 3, "--images", 5, "--seed", 4, "--out", out)[0] == 0
+    assert sorted(path.name for path in out.glob("*.png")) == [f"{k:06d}.png" for k in range(5)]
+    assert load(out).shape == (3, 8, 8)
+    assert load_image(tmp_path / "drawn.png").shape == (3, 48, 5 * 50 - 2)
+
+
+def test_it_completes_and_extends_earlier_samples(
+    run: Command, trained: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    second = tmp_path / "second"
+    run("sample", trained, "--steps", 3, "--images", 6, "--out", first)
+    run("sample", trained, "--steps", 3, "--images", 3, "--batch-size", 2, "--out", second)
+    (second / "000001.png").unlink()
+    assert run("sample", trained, "--steps", 3, "--images", 6, "--out", second)[0] == 0
+    difference = load(first).pixels[:].int() - load(second).pixels[:].int()
+    assert int(difference.abs().max()) <= 1
+    assert (tmp_path / "second.png").exists()
+
+
+def test_it_refuses_a_folder_of_other_images(
+    run: Command, trained: Path, folder: Path, tmp_path: Path
+) -> None:
+    before = contents(folder)
+    assert_refused(run("sample", trained, "--out", folder), "was not made by this command")
+    assert contents(folder) == before
+    out = tmp_path / "drawn"
+    run("sample", trained, "--steps", 3, "--images", 2, "--out", out)
+    other = run("sample", trained, "--steps", 4, "--images", 2, "--out", out)
+    assert_refused(other, "other settings")
+
+
+def test_a_dry_run_writes_nothing(run: Command, trained: Path) -> None:
+    before = contents(trained)
+    code, printed, _ = run("sample", trained, "--dry-run")
+    assert code == 0
+    assert json.loads(printed)["trained_images"] == 32
+    assert contents(trained) == before
+
+
+def test_when_refused_it_writes_nothing(run: Command, trained: Path) -> None:
+    assert_refused(run("sample", trained, "--label", 0), "unconditional")
+    assert_refused(run("sample", trained, "--seed", -1), "seed must not be negative")
+    assert not (trained / "samples").exists()
+    assert run("sample", trained, "--steps", 2, "--images", 1)[0] == 0
