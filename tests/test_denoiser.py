@@ -1,3 +1,5 @@
+"""Routing by stage, preconditionings and the loss."""
+
 from dataclasses import replace
 
 import pytest
@@ -78,19 +80,17 @@ def test_gradients_flow_through_the_routing(
 def test_a_mixed_batch_has_the_gradient_of_its_single_stage_parts(
     denoiser: NetworkDenoiser,
 ) -> None:
-    y, n, sigma = (
-        torch.randn(6, 1, 8, 8),
-        torch.randn(6, 1, 8, 8),
-        torch.tensor([5.0, 0.1, 1.0, 0.02, 80.0, 0.5]),
-    )
+    y = torch.randn(6, 1, 8, 8)
+    n = torch.randn(6, 1, 8, 8)
+    sigma = torch.tensor([5.0, 0.1, 1.0, 0.02, 80.0, 0.5])
     denoiser.loss(y, sigma, n).sum().backward()
     mixed = [p.grad.clone() for p in denoiser.parameters() if p.grad is not None]
     denoiser.zero_grad()
     for stage in range(3):
         here = denoiser.stages.index(sigma) == stage
         denoiser.loss(y[here], sigma[here], n[here]).sum().backward()
-    apart = [p.grad for p in denoiser.parameters() if p.grad is not None]
-    for a, b in zip(mixed, apart, strict=True):
+    separate = [p.grad for p in denoiser.parameters() if p.grad is not None]
+    for a, b in zip(mixed, separate, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(a.abs().max()) + 1e-6)
 
 
@@ -102,9 +102,9 @@ def test_little_noise_leaves_the_image_alone(name: str, model_config: ModelConfi
 
 
 def test_edm_input_target_and_weight_have_unit_variance() -> None:
-    """Var(c_in x) = 1, Var((y - c_skip x) / c_out) = 1 and weight * c_out^2 = 1, with Var(y) =
-    sigma_data^2."""
-    p, var = PRECONDITIONINGS["edm"](0.7), 0.49
+    """Var(c_in x) = Var((y - c_skip x) / c_out) = weight c_out^2 = 1 if Var(y) = sigma_data^2."""
+    p = PRECONDITIONINGS["edm"](0.7)
+    var = 0.49
     one = torch.ones_like(SIGMA)
     torch.testing.assert_close(p.c_in(SIGMA) ** 2 * (var + SIGMA**2), one)
     skip = p.c_skip(SIGMA)
@@ -139,13 +139,13 @@ def test_noise_labels_are_the_bases_own_clocks() -> None:
     )
 
 
-def test_loss_of_a_silent_network_has_its_closed_value(model_config: ModelConfig) -> None:
-    """F = 0 leaves D = c_skip x: the error is that of shrinking, ((1 - c_skip)^2 y^2 + c_skip^2
-    sigma^2) in expectation."""
+def test_loss_of_a_network_without_output_has_its_closed_value(model_config: ModelConfig) -> None:
+    """F = 0 leaves D = c_skip x; the expected error is (1 - c_skip)^2 y^2 + c_skip^2 sigma^2."""
     denoiser = build_denoiser(model_config).eval()
     for parameter in denoiser.parameters():
         torch.nn.init.zeros_(parameter)
-    y, sigma = 0.5 * torch.randn(4000, 1, 8, 8), LogNormal().sigma(torch.rand(4000))
+    y = 0.5 * torch.randn(4000, 1, 8, 8)
+    sigma = LogNormal().sigma(torch.rand(4000))
     loss = denoiser.loss(y, sigma, torch.randn_like(y))
     assert loss.shape == (4000,)
     assert float(loss.detach().mean()) == pytest.approx(1.0, abs=0.01)

@@ -1,3 +1,5 @@
+"""Model files and their configuration."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,8 @@ def test_a_model_file_is_enough_to_build_the_same_denoiser(
     file: Path, denoiser: NetworkDenoiser, run_config: RunConfig
 ) -> None:
     model = load_model(file)
-    x, sigma = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 1.0, 9.0])
+    x = torch.randn(3, 1, 8, 8)
+    sigma = torch.tensor([0.1, 1.0, 9.0])
     assert torch.equal(model.denoiser(x, sigma), denoiser(x, sigma))
     assert run_of(model) == run_config
     assert model.images == 123

@@ -115,16 +115,12 @@ def test_a_checkpoint_of_the_release_is_converted(
     )
     monkeypatch.setitem(PRESETS, "tiny", preset)
     (tmp_path / "checkpoint").write_bytes(WRITERS[base](group(tensors, "state")))
-    arguments = [
-        "convert",
-        str(tmp_path / "checkpoint"),
-        "--out",
-        str(tmp_path / "model.safetensors"),
-    ]
+    out = tmp_path / "model.safetensors"
+    arguments = ["convert", str(tmp_path / "checkpoint"), "--out", str(out)]
     assert main([*arguments, "--preset", "small"]) == 2
     assert "another network" in capsys.readouterr().err
     assert main([*arguments, "--preset", "tiny"]) == 0
-    denoiser = load_model(tmp_path / "model.safetensors").denoiser
+    denoiser = load_model(out).denoiser
     case = group(tensors, "case3")
     with torch.no_grad():
         if base == "edm":
@@ -137,38 +133,16 @@ def test_a_checkpoint_of_the_release_is_converted(
     assert "exists" in capsys.readouterr().err
 
 
+SHORT = "--images 16 --batch-size 8 --record-images 8 --blocks 1 --encoder-widths 8"
+
+
 def test_a_unified_run_becomes_the_beginning_of_a_multi_stage_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = [
-        "--images",
-        "16",
-        "--batch-size",
-        "8",
-        "--record-images",
-        "8",
-        "--blocks",
-        "1",
-        "--encoder-widths",
-        "8",
-    ]
-    unified, stages = tmp_path / "unified", tmp_path / "stages.json"
-    assert (
-        main(
-            [
-                "train",
-                "digits",
-                "--data",
-                "digits",
-                "--out",
-                str(unified),
-                *short,
-                "--decoder-widths",
-                "8",
-            ]
-        )
-        == 0
-    )
+    train = ["train", "digits", "--data", "digits", *SHORT.split()]
+    unified = tmp_path / "unified"
+    assert main([*train, "--out", str(unified), "--decoder-widths", "8"]) == 0
+    stages = tmp_path / "stages.json"
     stages.write_text(json.dumps({"boundaries": [0.3, 2.5]}))
     warm = tmp_path / "warm.safetensors"
     arguments = ["convert", str(unified), "--out", str(warm), "--decoder-widths", "12", "8", "4"]
@@ -176,36 +150,13 @@ def test_a_unified_run_becomes_the_beginning_of_a_multi_stage_one(
     assert "--stages" in capsys.readouterr().err
     assert main([*arguments, "--stages", str(stages)]) == 0
     assert "decoders 12/8/4" in capsys.readouterr().out
-    run = [
-        "train",
-        "digits",
-        "--data",
-        "digits",
-        "--out",
-        str(tmp_path / "run"),
-        *short,
-        "--stages",
-        str(stages),
-    ]
-    assert main([*run, "--decoder-widths", "12", "8", "8", "--init", str(warm)]) == 2
+    run = [*train, "--out", str(tmp_path / "run"), "--stages", str(stages), "--init", str(warm)]
+    assert main([*run, "--decoder-widths", "12", "8", "8"]) == 2
     assert "[12, 8, 4]" in capsys.readouterr().err
-    assert (
-        main(
-            [
-                *run,
-                "--decoder-widths",
-                "12",
-                "8",
-                "4",
-                "--init",
-                str(warm),
-                "--learning-rate",
-                "1e-12",
-            ]
-        )
-        == 0
-    )
-    trained, begun = load_model(tmp_path / "run" / "model.safetensors"), load_model(warm)
+    still = ["--learning-rate", "1e-12"]
+    assert main([*run, "--decoder-widths", "12", "8", "4", *still]) == 0
+    trained = load_model(tmp_path / "run" / "model.safetensors")
+    begun = load_model(warm)
     assert trained.run["init"]
     assert replace(trained.config.network, dropout=0.0) == replace(
         begun.config.network, dropout=0.0
@@ -228,19 +179,9 @@ def test_what_cannot_be_converted_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps(Attack(print, "run")))
-    assert (
-        main(
-            [
-                "convert",
-                str(tmp_path / "bad.pkl"),
-                "--out",
-                str(tmp_path / "m.safetensors"),
-                *arguments,
-            ]
-        )
-        == 2
-    )
+    out = tmp_path / "m.safetensors"
+    assert main(["convert", str(tmp_path / "bad.pkl"), "--out", str(out), *arguments]) == 2
     printed = capsys.readouterr()
     assert says in printed.err
     assert "run" not in printed.out
-    assert not (tmp_path / "m.safetensors").exists()
+    assert not out.exists()

@@ -1,3 +1,5 @@
+"""Multi-stage networks made from a unified one."""
+
 from dataclasses import replace
 from typing import Any
 
@@ -49,10 +51,8 @@ def test_equal_widths_keep_the_function_exactly(style: str) -> None:
     first = unified(config)
     second, made = warm_start(first, config, STAGES, (8, 8, 8))
     assert made.boundaries == STAGES.boundaries
-    x, sigma = (
-        torch.randn(6, 1, 8, 8),
-        torch.tensor([0.1, 0.2, 1.0, 2.0, 5.0, 60.0], dtype=torch.float64),
-    )
+    x = torch.randn(6, 1, 8, 8)
+    sigma = torch.tensor([0.1, 0.2, 1.0, 2.0, 5.0, 60.0], dtype=torch.float64)
     with torch.no_grad():
         for level in sigma.tolist():
             assert torch.equal(first(x, level), second(x, level))
@@ -69,20 +69,16 @@ def test_any_width_begins_with_the_unified_weights(
     second, _ = warm_start(first, config, STAGES, widths)
     source = dict(first.network.decoders[0].named_parameters())
     for width, decoder in zip(widths, second.network.decoders, strict=True):
-        weight, given = (
-            decoder.get_parameter("blocks.0.conv1.weight"),
-            source["blocks.0.conv1.weight"],
-        )
+        weight = decoder.get_parameter("blocks.0.conv1.weight")
+        given = source["blocks.0.conv1.weight"]
         both = min(len(weight), len(given))
         assert torch.equal(weight[:both, :both], given[:both, :both])
         if width > 8:
             assert not weight[:both, both:].any()
         encoder: Any = first.network.encoders[0]
         skip = encoder.skip_channels[-2]
-        read, before = (
-            decoder.get_parameter("blocks.1.conv0.weight"),
-            source["blocks.1.conv0.weight"],
-        )
+        read = decoder.get_parameter("blocks.1.conv0.weight")
+        before = source["blocks.1.conv0.weight"]
         assert torch.equal(read[:both, -skip:], before[:both, -skip:])
     x = torch.randn(3, 1, 8, 8)
     with torch.no_grad():
@@ -92,7 +88,8 @@ def test_any_width_begins_with_the_unified_weights(
 def test_a_slightly_wider_or_narrower_decoder_is_nearer_than_a_fresh_one() -> None:
     config = replace(UNIFIED, network=replace(TINY, encoder_widths=(16,), decoder_widths=(16,)))
     first = unified(config)
-    x, sigma = torch.randn(8, 1, 8, 8), 1.0
+    x = torch.randn(8, 1, 8, 8)
+    sigma = 1.0
     with torch.no_grad():
         target = first(x, sigma)
         for width in (14, 18):

@@ -30,8 +30,7 @@ SHAPE = (3, 8, 8)
 
 
 def by_scipy(x: Tensor, up: int) -> np.ndarray:
-    """A separable 1 3 3 1 filter by scipy, after zeros between rows and columns where ``up`` is
-    2."""
+    """scipy's separable 1 3 3 1 filter; with ``up`` 2, zeros between rows and columns first."""
     array = x.numpy()
     for axis in (2, 3):
         array = upfirdn(np.array(FIR) / 8 * up, array, up, 1, axis=axis)
@@ -65,7 +64,8 @@ def test_a_pyramid_convolution_is_filter_and_convolution_away_from_the_edge(
     x = torch.randn(1, 3, 16, 16)
     for how in ("down", "up"):
         layer = disturb(PyramidConv(3, 5, how, taps))
-        found, expected = layer(x), layer.conv(Resampling(how, taps)(x))
+        found = layer(x)
+        expected = layer.conv(Resampling(how, taps)(x))
         assert found.shape == expected.shape
         if how == "up":
             torch.testing.assert_close(
@@ -81,7 +81,8 @@ def test_a_pyramid_convolution_is_filter_and_convolution_away_from_the_edge(
 
 
 def test_resampling_convolutions_have_the_right_size() -> None:
-    x, emb = torch.randn(2, 4, 8, 8), torch.zeros(2, 16)
+    x = torch.randn(2, 4, 8, 8)
+    emb = torch.zeros(2, 16)
     assert ResamplingConv(4, "down")(x, emb).shape == (2, 4, 4, 4)
     layer = ResamplingConv(4, "up")
     torch.testing.assert_close(
@@ -92,11 +93,9 @@ def test_resampling_convolutions_have_the_right_size() -> None:
 def test_adaptive_scale_is_its_formula() -> None:
     """Dhariwal & Nichol 2021: (1 + scale) norm(h) + shift; no scaling of sums."""
     config = replace(TINY, adaptive_scale=True, residual_scale=False, dropout=0.0)
-    block, x, emb = (
-        disturb(ResidualBlock(4, 4, 8, config)),
-        torch.randn(2, 4, 6, 6),
-        torch.randn(2, 8),
-    )
+    block = disturb(ResidualBlock(4, 4, 8, config))
+    x = torch.randn(2, 4, 6, 6)
+    emb = torch.randn(2, 8)
     scale, shift = block.affine(emb)[:, :, None, None].chunk(2, 1)
     h = block.norm1(block.conv0(F.silu(block.norm0(x)))) * (1 + scale) + shift
     torch.testing.assert_close(block(x, emb), x + block.conv1(F.silu(h)))
@@ -105,7 +104,7 @@ def test_adaptive_scale_is_its_formula() -> None:
 @pytest.mark.parametrize(
     ("channels", "head_channels", "heads"), [(16, 4, 4), (16, 0, 1), (12, 5, 2), (8, 32, 1)]
 )
-def test_heads_attend_apart(channels: int, head_channels: int, heads: int) -> None:
+def test_heads_attend_separately(channels: int, head_channels: int, heads: int) -> None:
     layer = disturb(Attention(channels, replace(TINY, head_channels=head_channels)))
     assert layer.heads == heads
     x = torch.randn(2, channels, 3, 3)
@@ -134,7 +133,8 @@ def test_attention_to_a_context_is_torchs() -> None:
         "out_proj.bias": layer.out.bias,
     }
     oracle.load_state_dict(state)
-    x, context = torch.randn(3, 5, 8), torch.randn(3, 7, 6)
+    x = torch.randn(3, 5, 8)
+    context = torch.randn(3, 7, 6)
     torch.testing.assert_close(layer(x, context), oracle(x, context, context)[0])
 
 
@@ -142,7 +142,9 @@ def test_a_network_with_a_context_routes_it_with_its_sample() -> None:
     config = replace(TINY, context_channels=5, head_channels=4, dropout=0.0)
     network = disturb(StagedUNet(SHAPE, 0, config)).eval()
     assert isinstance(network.encoders[0].blocks[-1].attention, SpatialTransformer)  # type: ignore[union-attr,index]
-    x, c_noise, context = torch.randn(4, *SHAPE), torch.randn(4), torch.randn(4, 6, 5)
+    x = torch.randn(4, *SHAPE)
+    c_noise = torch.randn(4)
+    context = torch.randn(4, 6, 5)
     together = network(x, c_noise, [1, 2, 1], Conditions(context=context))
     for index, stage in enumerate((0, 1, 1, 2)):
         counts = [int(k == stage) for k in range(3)]
@@ -173,7 +175,8 @@ def test_embeddings_are_their_formulas() -> None:
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_no_label_is_a_label_of_zeros(place: str) -> None:
     config = replace(TINY, label_embedding=place)  # type: ignore[arg-type]
-    layer, c_noise = disturb(Embedding(8, 3, config)), torch.randn(2)
+    layer = disturb(Embedding(8, 3, config))
+    c_noise = torch.randn(2)
     none = layer(c_noise, torch.tensor([NO_LABEL, NO_LABEL]))
     torch.testing.assert_close(none, layer(c_noise))
     assert not torch.allclose(none, layer(c_noise, torch.tensor([0, 2])))
@@ -181,7 +184,8 @@ def test_no_label_is_a_label_of_zeros(place: str) -> None:
 
 def test_labels_are_dropped_in_training_only() -> None:
     layer = disturb(Embedding(8, 3, replace(TINY, label_dropout=0.5)))
-    c_noise, labels = torch.zeros(400), torch.ones(400, dtype=torch.long)
+    c_noise = torch.zeros(400)
+    labels = torch.ones(400, dtype=torch.long)
     without = (layer(c_noise, labels) - layer(c_noise)).abs().amax(1) < 1e-6
     assert 120 < int(without.sum()) < 280
     assert not ((layer.eval()(c_noise, labels) - layer(c_noise)).abs().amax(1) < 1e-6).any()
@@ -209,7 +213,8 @@ def test_settings_of_blocks_are_checked() -> None:
 
 
 def test_dropout_has_its_share_of_zeros_and_keeps_the_mean() -> None:
-    layer, x = Dropout(0.13), torch.ones(64, 3, 33, 31)
+    layer = Dropout(0.13)
+    x = torch.ones(64, 3, 33, 31)
     for layout in (x, x.to(memory_format=torch.channels_last)):
         dropped = layer(layout)
         assert dropped.stride() == layout.stride()
@@ -220,16 +225,16 @@ def test_dropout_has_its_share_of_zeros_and_keeps_the_mean() -> None:
     assert layer.eval()(x) is x
 
 
-def test_dropout_treats_neighbours_apart() -> None:
-    """Of entries that share a random number, and of all others, pairs are zero as often as chance
-    has it."""
+def test_dropout_is_independent_of_neighbours() -> None:
+    """Pairs of entries are zero as often as chance predicts, if they share a random number too."""
     zero = (Dropout(0.5)(torch.ones(4096 * 16)) == 0).double().view(-1, 16)
     pairs = (zero.T @ zero) / len(zero)
     assert float((pairs - torch.eye(16) * 0.25 - 0.25).abs().max()) < 0.03
 
 
-def test_a_norm_learns_from_constant_images_in_any_layout() -> None:
-    x, gradients = torch.randn(4, 16, 8, 8), []
+def test_a_norm_learns_from_constant_images_in_any_memory_format() -> None:
+    x = torch.randn(4, 16, 8, 8)
+    gradients = []
     for layout in (torch.contiguous_format, torch.channels_last):
         norm = GroupNorm(4, 16)
         norm(x.to(memory_format=layout)).square().sum().backward()

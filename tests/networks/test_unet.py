@@ -1,3 +1,5 @@
+"""The U-Net: routing, baselines as settings, names of parameters, refused settings."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +36,8 @@ def one_hot(stage: int, count: int) -> list[int]:
 
 @pytest.mark.parametrize("config", [TINY, SEPARATE], ids=["multistage", "separate"])
 def test_routed_forward_equals_each_decoder_alone(config: NetworkConfig) -> None:
-    net, (x, c_noise) = network(config), inputs(6)
+    net = network(config)
+    (x, c_noise) = inputs(6)
     routed = net(x, c_noise, [1, 3, 2])
     for stage, part in enumerate((slice(0, 1), slice(1, 4), slice(4, 6))):
         alone = net(x[part], c_noise[part], one_hot(stage, len(x[part])))
@@ -43,7 +46,8 @@ def test_routed_forward_equals_each_decoder_alone(config: NetworkConfig) -> None
 
 @pytest.mark.parametrize("config", [TINY, SEPARATE], ids=["multistage", "separate"])
 def test_other_decoders_get_no_gradient(config: NetworkConfig) -> None:
-    net, (x, c_noise) = network(config), inputs(2)
+    net = network(config)
+    (x, c_noise) = inputs(2)
     net(x, c_noise, [0, 2, 0]).square().sum().backward()
     touched = [any(p.grad is not None for p in decoder.parameters()) for decoder in net.decoders]
     assert touched == [False, True, False]
@@ -55,8 +59,7 @@ def test_other_decoders_get_no_gradient(config: NetworkConfig) -> None:
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_one_stage_equals_unified_bit_by_bit(stage: int) -> None:
-    """The unified network with the weights of the encoder and one decoder does exactly what the
-    routed one does."""
+    """Given the weights of the encoder and one decoder, the unified network equals the routed."""
     net = network(replace(TINY, decoder_widths=(8, 8, 8)))
     unified = network(UNIFIED)
     unified.encoders.load_state_dict(net.encoders.state_dict())
@@ -75,14 +78,15 @@ def test_the_same_seed_gives_one_stage_and_unified_the_same_weights() -> None:
 
 
 def test_encoder_serves_all_stages() -> None:
-    net, (x, c_noise) = network(TINY), inputs(3)
+    net = network(TINY)
+    (x, c_noise) = inputs(3)
     net(x, c_noise, [1, 1, 1]).sum().backward()
     together = [p.grad.clone() for p in net.encoders.parameters() if p.grad is not None]
     net.zero_grad()
     for stage in range(3):
         net(x[stage : stage + 1], c_noise[stage : stage + 1], one_hot(stage, 1)).sum().backward()
-    apart = [p.grad for p in net.encoders.parameters() if p.grad is not None]
-    for a, b in zip(together, apart, strict=True):
+    separate = [p.grad for p in net.encoders.parameters() if p.grad is not None]
+    for a, b in zip(together, separate, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -102,14 +106,15 @@ def test_groups_divide_the_channels(channels: int, groups: int) -> None:
 
 
 def test_parameters_keep_their_names_and_sizes() -> None:
-    """Checkpoints hang on these: a change here needs a new format."""
+    """Model files and checkpoints depend on these: a change here needs a new format."""
     tiny = StagedUNet((1, 8, 8), 10, replace(TINY, encoder_widths=(4,), decoder_widths=(6, 5)))
     golden = json.loads((Path(__file__).parent / "golden" / "parameters.json").read_text())
     assert {name: list(tensor.shape) for name, tensor in tiny.state_dict().items()} == golden
 
 
 def test_labels_change_the_output() -> None:
-    net, (x, c_noise) = network(TINY, classes=4), inputs(2)
+    net = network(TINY, classes=4)
+    (x, c_noise) = inputs(2)
     first, second = (
         net(x, c_noise, [2, 0, 0], Conditions(torch.full((2,), label))) for label in (0, 3)
     )
@@ -117,14 +122,16 @@ def test_labels_change_the_output() -> None:
 
 
 def test_dropout_acts_in_training_only() -> None:
-    net, (x, c_noise) = network(TINY), inputs(2)
+    net = network(TINY)
+    (x, c_noise) = inputs(2)
     assert torch.equal(net(x, c_noise, [1, 1, 0]), net(x, c_noise, [1, 1, 0]))
     net.train()
     assert not torch.equal(net(x, c_noise, [1, 1, 0]), net(x, c_noise, [1, 1, 0]))
 
 
 def test_attention_is_its_formula() -> None:
-    layer, x = Attention(8, replace(TINY, groups=2)), torch.randn(2, 8, 3, 5)
+    layer = Attention(8, replace(TINY, groups=2))
+    x = torch.randn(2, 8, 3, 5)
     q, k, v = layer.qkv(layer.norm(x)).reshape(2, 8, 3, 15).unbind(2)
     weights = torch.softmax(torch.einsum("bcq,bck->bqk", q, k) / 8**0.5, dim=2)
     expected = layer.proj(torch.einsum("bqk,bck->bcq", weights, v).reshape(2, 8, 3, 5))
@@ -132,7 +139,8 @@ def test_attention_is_its_formula() -> None:
 
 
 def test_attention_does_not_know_positions() -> None:
-    layer, x = Attention(8, replace(TINY, groups=2)), torch.randn(1, 8, 4, 4)
+    layer = Attention(8, replace(TINY, groups=2))
+    x = torch.randn(1, 8, 4, 4)
     torch.testing.assert_close(layer(x.flip(2, 3)), layer(x).flip(2, 3))
 
 

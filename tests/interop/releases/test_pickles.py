@@ -1,4 +1,4 @@
-"""Pickles that carry or ask for code: nothing of them is run."""
+"""Pickles that contain or ask for code: none of it is run."""
 
 import pickle
 import sys
@@ -93,7 +93,8 @@ def test_source_code_in_a_module_stays_text(
 
 def persistent_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for EDM's package, without which such a pickle cannot be written."""
-    package, module = types.ModuleType("torch_utils"), types.ModuleType("torch_utils.persistence")
+    package = types.ModuleType("torch_utils")
+    module = types.ModuleType("torch_utils.persistence")
 
     def _reconstruct_persistent_obj(meta: Any) -> Any:
         raise AssertionError("only written, never called")

@@ -1,4 +1,4 @@
-"""The names of stock checkpoints, and what is said of one that does not fit."""
+"""The names of stock checkpoints, and the errors for one that does not fit."""
 
 from dataclasses import replace
 
