@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Training on 8 machines of 8 GPUs under Slurm: sbatch examples/slurm.sh DATA RUN [further settings]
 #
-# Slurm sends SIGTERM some minutes before the time is up; training then writes a checkpoint and ends, and the job puts itself back
-# into the queue. The same happens when a machine fails: what runs again goes on from the last checkpoint, on any number of machines.
+# Slurm sends SIGTERM some minutes before the time is up; training then writes a checkpoint and ends,
+# and the job puts itself back into the queue. The same happens when a machine fails: the next job
+# continues from the last checkpoint, on any number of machines.
 #SBATCH --job-name=multistage
 #SBATCH --nodes=8
 #SBATCH --ntasks-per-node=1

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Training on several GPUs of one machine, or on two machines, with torchrun.
 #
-#     examples/torchrun.sh DATA RUN                                      # all GPUs of this machine
-#     NODES=2 HEAD=host0 examples/torchrun.sh DATA RUN                   # the same on both machines, RUN on a shared disk
+#     examples/torchrun.sh DATA RUN                      # all GPUs of this machine
+#     NODES=2 HEAD=host0 examples/torchrun.sh DATA RUN   # on both machines, RUN on a shared disk
 #
-# The batch is the whole of all processes: more GPUs make a step faster and change nothing else. If a process dies, torchrun starts
-# all of them again, up to MAX_RESTARTS times, and they go on from the last checkpoint.
+# The batch is that of all processes together: more GPUs make a step faster and change nothing else.
+# If a process dies, torchrun restarts all of them, up to MAX_RESTARTS times, and they continue from
+# the last checkpoint.
 set -euo pipefail
 data=${1:?DATA}
 run=${2:?RUN}

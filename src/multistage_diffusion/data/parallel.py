@@ -17,7 +17,7 @@ TOGETHER = 8  # handed to a thread at once, since handing over has its price too
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -11,7 +11,7 @@ updates it by
     average <- beta average + (1 - beta) theta,    beta = (1 - d / t)^(gamma + 1).
 
 The betas telescope: the average is the integral of p over weights that are constant during a step,
-whatever the sizes of the steps. So what is said here about profiles has no error of discretisation.
+whatever the sizes of the steps. So these profiles have no error of discretisation.
 Everything is in float64.
 """
 
