@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Training on 8 machines of 8 GPUs under Slurm: sbatch examples/slurm.sh DATA RUN [further settings]
 #
-# Slurm sends SIGTERM some minutes before the time is up; training then writes a checkpoint and ends,
+# Slurm sends SIGTERM minutes before the time is up; training then writes a checkpoint and ends,
 # and the job puts itself back into the queue. The same happens when a machine fails: the next job
 # continues from the last checkpoint, on any number of machines.
 #SBATCH --job-name=multistage
@@ -37,7 +37,8 @@ srun torchrun \
     --keep-last 3 \
     "${@:3}" || code=$?
 
-if [[ ! -e $run/model.safetensors && $(latest || true) != "$before" ]]; then # not through, but it gets on
+# unfinished, but with progress
+if [[ ! -e $run/model.safetensors && $(latest || true) != "$before" ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -66,8 +66,9 @@ def stage_costs(config: ModelConfig, frozen: Sequence[bool] = ()) -> list[StageC
 
 @lru_cache(maxsize=16)
 def training_macs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[int, ...]:
-    """Multiply-accumulates for one image in each stage, forward and backward; arguments as for
-    ``stage_costs``.
+    """Multiply-accumulates for one image in each stage, forward and backward.
+
+    The arguments are those of ``stage_costs``.
     """
     return tuple(cost.training_macs for cost in stage_costs(config, frozen))
 
@@ -103,8 +104,9 @@ def _forward(
 
 
 def activation_bytes(config: ModelConfig, stage: int, dtype: torch.dtype = torch.float32) -> int:
-    """Memory that the forward pass of one more image keeps for its backward pass, in the number
-    format ``dtype``.
+    """Memory that one more image keeps between forward and backward pass.
+
+    In the precision ``dtype``.
     """
     with FakeTensorMode():
         network = build_denoiser(config).network

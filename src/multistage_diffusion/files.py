@@ -1,5 +1,6 @@
-"""Writing files so that a crash, a full disk or a second command never costs what was there
-before.
+"""Writing files without ever losing what was there before.
+
+Not by a crash, a full disk or a second command.
 """
 
 import hashlib

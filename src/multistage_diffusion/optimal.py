@@ -131,8 +131,9 @@ class PairDenoiser:
         return torch.stack(list(self.by_level(indices, noise, sigmas)), 1)
 
     def by_level(self, indices: Tensor, noise: Tensor, sigmas: Tensor) -> Iterator[Tensor]:
-        """The same one level after another, ``[P, C, H, W]`` each, which needs half of the
-        memory.
+        """The same one level after another, ``[P, C, H, W]`` each.
+
+        That needs half of the memory.
         """
         clean, n = self._rows(self.images[indices]), noise.to(self.device, torch.float64).flatten(1)
         levels = [_Average(clean, sigma, self.MARGIN) for sigma in sigmas.tolist()]

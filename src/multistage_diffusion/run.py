@@ -93,8 +93,9 @@ class Run:
         return sorted(path for path in found if path.stem.isdigit())
 
     def grid(self, images: int, weights: str) -> Path:
-        """The grid of samples drawn after ``images`` images with ``raw`` or ``averaged``
-        weights.
+        """The grid of samples after ``images`` images.
+
+        Drawn with ``raw`` or ``averaged`` weights.
         """
         return self.path / "grids" / f"{images:012d}-{weights}.png"
 

@@ -177,8 +177,9 @@ class VE(Schedule):
 
 @dataclass(frozen=True)
 class DDPM(Schedule):
-    """Discrete schedule with ``sqrt(beta)`` linear in the step, as in latent diffusion ("scaled
-    linear").
+    """Discrete schedule with ``sqrt(beta)`` linear in the step.
+
+    As in latent diffusion ("scaled linear").
 
     ``sigma_i^2 = (1 - abar_i) / abar_i`` at the steps ``0 .. steps-1``; between two steps ln sigma
     is interpolated, so that the map is one to one. Step i lies at the quantile ``i / (steps - 1)``.

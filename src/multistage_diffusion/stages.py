@@ -17,8 +17,9 @@ __all__ = ["Stages"]
 
 @dataclass(frozen=True)
 class Stages:
-    """Stage k is the interval of noise levels ``[boundaries[k-1], boundaries[k])``; no boundaries,
-    one stage.
+    """Stage k is the interval of noise levels ``[boundaries[k-1], boundaries[k])``.
+
+    Without boundaries there is one stage.
 
     Stage 0 holds the smallest noise. The paper counts from 1.
 

@@ -46,8 +46,9 @@ GPU_FACTOR = 8  # a GPU needs larger products to be busy, and has memory of its 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement with both limits at each level: of each pair, ``[pairs, ...]``, or as a mean over
-    pairs.
+    """Agreement with both limits at each level.
+
+    Of each pair, ``[pairs, ...]``, or averaged over pairs.
     """
 
     low: Floats
@@ -83,16 +84,15 @@ def agreement(
 
 
 def _chunk(images: Images, levels: int) -> int:
-    """Pairs at a time: at each level a sum in float64 or an estimate of the noise in float32, and
-    the similarities.
-    """
+    """Pairs at a time, by the memory of their sums at each level and of the similarities."""
     size = images.pixels.shape[1:].numel()
     return min(CHUNK_PAIRS, max(1, CHUNK_BYTES // (levels * (10 * size + 8 * levels))))
 
 
 def pairs(images: Images, seed: int, numbers: range) -> tuple[Tensor, Tensor]:
-    """The pairs with these numbers: indices of images, ``[P]``, and noises, float64 ``[P, C, H,
-    W]``.
+    """The pairs with these numbers.
+
+    Returns indices of images, ``[P]``, and noise, float64 ``[P, C, H, W]``.
 
     An image is used twice only if there are fewer images than pairs. Each noise is a function of
     seed and number.
@@ -113,8 +113,9 @@ def _agreement(
     sigmas: Sequence[float],
     options: ClusterOptions,
 ) -> Agreement:
-    """S0, S1 and, unless two thresholds make the stages, S; D comes one level after another,
-    ``[pairs, C, H, W]``.
+    """S0, S1 and, unless two thresholds make the stages, S.
+
+    D comes one level after another, ``[pairs, C, H, W]``.
     """
     low, high, eps = [], [], []
     for sigma, d in zip(sigmas, denoised, strict=True):

@@ -1,5 +1,6 @@
-"""Stages that depend on the schedule alone, after Go et al. 2023, "Addressing Negative Transfer in
-Diffusion Models".
+"""Stages that depend on the schedule alone.
+
+After Go et al. 2023, "Addressing Negative Transfer in Diffusion Models".
 
 Consecutive stages minimise the sum of the distances of their levels to the middle one, in time or
 in log SNR; each is between one half and one and a half times as long as the mean.
@@ -41,8 +42,9 @@ def distance_stages(schedule: Schedule, method: str, stages: int) -> Stages:
 
 
 def middle_cuts(distance: Floats, stages: int) -> list[int]:
-    """The first level of each stage but the first, for distances between levels, ``[levels,
-    levels]``.
+    """The first level of each stage but the first.
+
+    For distances between levels, ``[levels, levels]``.
     """
     levels = len(distance)
     return best_partition(

@@ -1,5 +1,6 @@
-"""Stages by the agreement of gradients, after Go et al. 2023, "Addressing Negative Transfer in
-Diffusion Models", section 4.2.
+"""Stages by the agreement of gradients.
+
+After Go et al. 2023, "Addressing Negative Transfer in Diffusion Models", section 4.2.
 
 The distance of two noise levels is minus the cosine of the gradients of the loss at these levels,
 with the same images and noises at both, with respect to the parameters that all levels share: all
@@ -38,8 +39,9 @@ SKETCH = 16381
 def add_gradients(
     model: Model, images: Images, sigmas: Tensor, options: ClusterOptions, sums: Sums, stop: int
 ) -> Iterator[int]:
-    """Adds the gradients of further pairs, a group at a time, until there are ``stop``; yields how
-    many were added.
+    """Adds the gradients of further pairs, a group at a time, until there are ``stop``.
+
+    Yields how many were added.
 
     Raises:
         BadInput: if the model is for other images, or its levels share no parameters.

@@ -58,8 +58,9 @@ class Sums:
         )
 
     def replicates(self, seed: int, count: int) -> Floats:
-        """Weights of ``count`` bootstrap replicates, ``[count, GROUPS]``: as many draws as there
-        are groups with pairs.
+        """Weights of ``count`` bootstrap replicates, ``[count, GROUPS]``.
+
+        A replicate draws as many groups as there are with pairs.
         """
         filled = self.pairs > 0
         weights = np.zeros((count, len(filled)))

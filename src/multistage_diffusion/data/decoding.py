@@ -44,8 +44,9 @@ class Undecodable(Exception):
 
 
 def is_image(name: str) -> bool:
-    """Whether a path inside a data set is that of an image, and not of a hidden file or what macOS
-    puts into archives.
+    """Whether a path inside a data set is that of an image.
+
+    Hidden files and what macOS puts into archives are not.
     """
     path = PurePath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
@@ -53,8 +54,9 @@ def is_image(name: str) -> bool:
 
 
 def decode(opened: Callable[[], Image.Image]) -> tuple[Pixels, str]:
-    """An image as uint8 ``[H, W, C]`` with one or three channels, and what was done to it in words,
-    if anything.
+    """An image as bytes, and how it was converted.
+
+    Returns uint8 ``[H, W, C]`` with one or three channels, and words, empty if nothing was done.
 
     Args:
         opened: opens it.

@@ -1,5 +1,6 @@
-"""Work on many things at once, in threads: what decodes, resamples or draws does not hold Python's
-lock.
+"""Work on many items at once, in threads.
+
+What decodes, resamples or draws does not hold Python's lock.
 """
 
 import os

@@ -20,8 +20,9 @@ def to_image(pixels: Tensor) -> Image.Image:
 
 
 def grid_image(pixels: Tensor, columns: int, least: int = 48) -> Image.Image:
-    """Images side by side, row by row, with a line between them; small ones are enlarged to
-    ``least`` pixels a side.
+    """Images side by side, row by row, with a line between them.
+
+    Small ones are enlarged to ``least`` pixels a side.
     """
     factor = max(1, -(-least // min(pixels.shape[2:])))
     big = pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)

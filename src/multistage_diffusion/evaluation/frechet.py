@@ -1,5 +1,6 @@
-"""Frechet distance between two sets of features, each summed up by mean and covariance (Heusel et
-al. 2017, eq. 6).
+"""Frechet distance between two sets of features.
+
+Each is summarised by its mean and covariance (Heusel et al. 2017, eq. 6).
 """
 
 from dataclasses import dataclass

@@ -77,9 +77,7 @@ def near_duplicates(thumbnails: Pixels) -> list[Pair]:
 
 
 def _search(thumbnails: Pixels) -> Iterator[tuple[int, int, bool]]:
-    """Pairs of positions, the second of which is not found again, of thumbnails in the order of
-    their means.
-    """
+    """Pairs of positions of which the second is not found again, by their means."""
     mean = thumbnails.mean((1, 2))
     views = [(False, thumbnails), (True, thumbnails[:, :, ::-1])]
     hashes = [_hashes(view) for _, view in views]

@@ -38,8 +38,9 @@ def next_commands(source: str, options: ReadOptions, proposal: Proposal, stages:
 
 
 def name_of(source: str) -> str:
-    """A name for files made from a data set: the last part of its path, without its suffix and what
-    a shell would read.
+    """A name for files made from a data set.
+
+    It is the last part of its path, without its suffix and what a shell would interpret.
     """
     path = PurePath(source)
     name = path.name if path.suffix.lower() in ("", ".d") else path.name.split(".")[0]

@@ -1,3 +1,4 @@
-"""The price of a run before it begins: multiply-accumulates, memory, time, and widths under a
-budget.
+"""The price of a run before it begins.
+
+Multiply-accumulates, memory, time, and widths under a budget.
 """

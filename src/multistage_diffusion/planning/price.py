@@ -1,5 +1,6 @@
-"""What a run will cost, before it is paid: multiply-accumulates, bytes and, measured for a few
-seconds, time.
+"""The price of a run before it begins.
+
+Multiply-accumulates, bytes and, measured for a few seconds, time.
 """
 
 from dataclasses import dataclass, replace
@@ -37,8 +38,9 @@ class Price:
 
     @property
     def training_macs(self) -> float:
-        """Multiply-accumulates for one training image, forward and backward, averaged over
-        the stages.
+        """Multiply-accumulates for one training image, forward and backward.
+
+        Averaged over the stages.
         """
         return sum(
             share * cost.training_macs for share, cost in zip(self.share, self.costs, strict=True)

@@ -1,5 +1,6 @@
-"""How fast this machine trains and evaluates a network: short measurements, for an estimate of a
-whole run.
+"""How fast this machine trains and evaluates a network.
+
+Short measurements, for an estimate of a whole run.
 """
 
 import statistics
@@ -102,8 +103,9 @@ def _per_image(work: Callable[[Batch], object], batches: list[Batch], seconds: f
 
 
 def _median(work: Callable[[], object], seconds: float) -> float:
-    """Median time of at least three calls, and more while there is time, after one that is not
-    counted.
+    """Median time of at least three calls, and more while there is time.
+
+    A first call is not counted.
     """
     work()
     times: list[float] = []

@@ -19,8 +19,9 @@ BIN = 8  # losses in a point
 
 
 def stages_figure(stages: dict[str, Any]) -> str:
-    """The curves the stages were found from, the stages and the intervals of their boundaries, over
-    the noise level.
+    """The stages, the intervals of their boundaries, and the curves they were found from.
+
+    Over the noise level.
 
     Args:
         stages: contents of a stages file with curves.
@@ -70,8 +71,9 @@ def _cosines(
 
 
 def loss_figure(records: Sequence[Record]) -> str:
-    """Loss over images, a panel for each stage: training, averaged weights on the probe, optimal
-    denoiser on the probe.
+    """Loss over images, a panel for each stage.
+
+    Of training batches, and on the probe of averaged weights and of the optimal denoiser.
     """
     count = len(records[0].probe_loss)
     figure = Figure(figsize=(max(4.5, 3.3 * count), 3.4), layout="constrained")
@@ -127,8 +129,9 @@ def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], st
 def _limits(
     training: Sequence[float], records: Sequence[Record], stage: int
 ) -> tuple[float, float]:
-    """Room for the curves; an optimum that is nearly zero, as in memorised data, does not squeeze
-    them flat.
+    """Limits that leave room for the curves.
+
+    An optimum that is nearly zero, as in memorised data, does not squeeze them flat.
     """
     seen = np.array([*training, *(record.probe_loss[stage] for record in records)])
     seen = seen[np.isfinite(seen) & (seen > 0)]
@@ -141,8 +144,9 @@ def _limits(
 def learned_figure(
     learned: dict[str, Any], boundaries: Sequence[float], training: Sequence[float | None]
 ) -> str:
-    """The learned loss over the noise level, beside losses of training and on the probe, with the
-    stages.
+    """The learned loss over the noise level, with the stages.
+
+    Beside it are losses of training and on the probe.
 
     Args:
         learned: contents of a run's ``uncertainty.json``.
@@ -186,8 +190,9 @@ def _in_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _mark_stage(axes: Axes, stage: int, edges: Sequence[float], shade: float = 0.12) -> None:
-    """The span of a stage and its name above it, on an axis that is logarithmic from the first edge
-    to the last.
+    """The span of a stage and its name above it.
+
+    On an axis that is logarithmic from the first edge to the last.
     """
     start, stop, colour = edges[stage], edges[stage + 1], stage_colour(stage)
     axes.axvspan(start, stop, color=colour, alpha=shade, lw=0)

@@ -18,8 +18,9 @@ BETAS = (0.9, 0.999)
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationConfig(Settings):
-    """How a gradient changes the weights. A part is the encoder, or one of several, or a
-    decoder.
+    """How a gradient changes the weights.
+
+    A part is the encoder, or one of several, or a decoder.
     """
 
     optimizer: Literal["adam", "adamw"] = "adam"

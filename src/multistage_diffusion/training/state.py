@@ -51,8 +51,9 @@ class RunningSums:
 
 @dataclass
 class State:
-    """All that changes during training. Randomness is a function of ``images``, so it is no
-    state.
+    """All that changes during training.
+
+    Randomness is a function of ``images`` and needs no state.
     """
 
     denoiser: NetworkDenoiser

@@ -69,8 +69,9 @@ class Levels:
         return self._inside(sigma, torch.from_numpy(stages))
 
     def weights(self, sigma: Tensor) -> Tensor:
-        """How much more often the schedule has each level than this draw: float64 like
-        ``sigma``.
+        """How much more often the schedule has each level than this draw.
+
+        float64 like ``sigma``.
         """
         natural = torch.tensor(_natural_shares(self.schedule, self.stages), dtype=torch.float64)
         ratio = natural / torch.tensor(self.shares, dtype=torch.float64)

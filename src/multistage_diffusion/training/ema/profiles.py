@@ -1,5 +1,6 @@
-"""Power-function averages and how some of them make up another (Karras et al. 2024, EDM2, section
-3, appendix C).
+"""Power-function averages, and how some of them make up another.
+
+Karras et al. 2024, EDM2, section 3 and appendix C.
 
 An average of the weights theta over the time t, here counted in images, has the profile
 
@@ -52,8 +53,9 @@ def relative_width(gamma: float) -> float:
 
 
 def exponent(sigma_rel: float) -> float:
-    """The exponent of a relative width: the largest root of ``(g + 2)^2 (g + 3) - (g + 1) /
-    sigma_rel^2`` (EDM2, eq. 126).
+    """The exponent of a relative width (EDM2, eq. 126).
+
+    It is the largest root of ``(g + 2)^2 (g + 3) - (g + 1) / sigma_rel^2``.
 
     Raises:
         BadInput: if the width is not positive or wider than that of the mean over all images.
@@ -90,8 +92,9 @@ def half_life_exponent(fraction: float) -> float:
 
 
 def power_decay(gamma: float, seen: int, step: int) -> float:
-    """``beta`` (EDM2, eq. 127) of a step of ``step`` images that ends at ``seen`` images; one
-    without images changes nothing.
+    """``beta`` of a step of ``step`` images that ends at ``seen`` images (EDM2, eq. 127).
+
+    A step without images changes nothing.
     """
     return (1 - step / seen) ** (gamma + 1) if step else 1.0
 
