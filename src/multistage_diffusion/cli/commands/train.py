@@ -8,7 +8,6 @@ from typing import Annotated
 import tyro
 
 from multistage_diffusion.cli.discovery import subcommands
-from multistage_diffusion.cli.preview import show_preview
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.signals import stop_on_signal
@@ -22,7 +21,9 @@ from multistage_diffusion.config import to_json
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.distributed import is_main_process
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, read_json, write_atomically
+from multistage_diffusion.inspection.preview import write_preview
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.presets import (
     ABOUT_PRESETS,
@@ -75,23 +76,41 @@ class Train:
         config = replace(config, init=fingerprint(init) if init else "")
         _warn(config, self.stages)
         if self.dry_run:
-            print_settings(to_json(config))
+            return self._dry_run(config, images)
         _print_cost(config)
-        if self.dry_run:
-            show_preview(Run(self.out), config, images, self.reading, dry_run=True)
-            return 0
-        self._prepare(config, images)
-        return _train(config, images, Run(self.out), load_model(init) if init else None)
-
-    def _prepare(self, config: RunConfig, images: Images) -> None:
-        """Writes what is shown of a run before it trains, if it may begin or continue here."""
         run = Run(self.out)
         check_run(run, config, images)
-        if self.stages is not None and is_main_process():  # the report shows them
+        self._copy_stages(run)
+        self._write_preview(run, images)
+        return _train(config, images, run, load_model(init) if init else None)
+
+    def _dry_run(self, config: RunConfig, images: Images) -> int:
+        """Prints settings, cost and what would stop the run; writes a preview of resized images."""
+        print_settings(to_json(config))
+        _print_cost(config)
+        run = Run(self.out)
+        try:
+            check_run(run, config, images)
+        except BadInput as error:
+            print_warning(str(error))
+        else:
+            if self.reading.size:
+                self._write_preview(run, images)
+        return 0
+
+    def _copy_stages(self, run: Run) -> None:
+        """Copies the stages file into the run, for its report."""
+        if self.stages is not None and is_main_process():
             content = self.stages.read_bytes()
             claim(run.stages, "holds something else", lambda path: path.read_bytes() == content)
             write_atomically(run.stages, content)
-        show_preview(run, config, images, self.reading, dry_run=False)
+
+    def _write_preview(self, run: Run, images: Images) -> None:
+        """Writes what the network will see; the preview of a run that has begun stays."""
+        kept = run.begun and run.preview.exists()
+        if is_main_process() and not kept:
+            write_preview(run, images, self.data, self.reading)
+            print_line(f"what the network will see: {run.preview}")
 
 
 COMMAND = subcommands(
