@@ -1,4 +1,4 @@
-"""What several tests share: tiny images, networks and runs. Nothing here is random between runs."""
+"""Tiny images, networks and runs for several tests. They are the same in every test session."""
 
 import os
 from pathlib import Path
@@ -74,8 +74,7 @@ def model_config() -> ModelConfig:
 
 @pytest.fixture
 def denoiser() -> NetworkDenoiser:
-    """A tiny three-stage denoiser whose every parameter matters: none is left at its near-zero
-    start."""
+    """A tiny three-stage denoiser without parameters that are (nearly) zero, so that all matter."""
     return disturb(build_denoiser(MODEL)).eval()
 
 

@@ -1,4 +1,4 @@
-"""``multistage data inspect`` and the preview of ``multistage train``, as a person types them."""
+"""``multistage data inspect`` and the preview of ``multistage train``, as a user types them."""
 
 import json
 import re
