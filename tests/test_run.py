@@ -33,7 +33,9 @@ def test_a_run_has_begun_once_it_has_a_configuration(tmp_path: Path) -> None:
 def test_what_is_free_may_be_claimed(tmp_path: Path) -> None:
     claim(tmp_path / "new", "is in use")
     (tmp_path / "empty").mkdir()
-    claim(tmp_path / "empty", "is in use")
+    claim(tmp_path / "empty", "is in use", folder=True)
+    with pytest.raises(BadInput, match="empty exists and is in use"):
+        claim(tmp_path / "empty", "is in use")
 
 
 @pytest.mark.parametrize("kind", ["file", "empty file", "folder"])

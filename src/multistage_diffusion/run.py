@@ -122,17 +122,24 @@ def find_model(path: Path) -> Path:
     return found[-1]
 
 
-def claim(path: Path, problem: str, ours: Callable[[Path], bool] = lambda _: False) -> None:
+def claim(
+    path: Path,
+    problem: str,
+    ours: Callable[[Path], bool] = lambda _: False,
+    *,
+    folder: bool = False,
+) -> None:
     """Checks that a command may write to a path. Nothing is ever overwritten without this check.
 
     Args:
         path: a file or folder that the command is about to write.
         problem: what is wrong with a path that is in use, such as "is not a report".
         ours: whether what lies there is the command's own work, which it may continue or replace.
+        folder: whether the path is to be a folder, which may exist if it is empty.
 
     Raises:
-        BadInput: if the path is neither free (missing, or an empty folder) nor ours.
+        BadInput: if the path is neither free nor ours.
     """
-    empty = path.is_dir() and not any(path.iterdir())
+    empty = folder and path.is_dir() and not any(path.iterdir())
     if path.exists() and not empty and not ours(path):
         raise BadInput(f"{path} exists and {problem}; choose another --out or remove it.")

@@ -32,7 +32,8 @@ class InspectionFolder:
         Raises:
             BadInput: if it holds anything else.
         """
-        claim(self.path, f"holds no inspection of {name}", lambda _: self._inspects(name))
+        problem = f"holds no inspection of {name}"
+        claim(self.path, problem, lambda _: self._inspects(name), folder=True)
 
     def _inspects(self, name: str) -> bool:
         earlier = read_json(self.result) if self.result.is_file() else None

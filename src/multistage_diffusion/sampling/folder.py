@@ -58,8 +58,8 @@ class SampleFolder:
             BadInput: if the folder holds other files.
         """
         if not self.note.exists():
-            for path in (self.path, self.grid):
-                claim(path, "was not made by this command")
+            claim(self.path, "was not made by this command", folder=True)
+            claim(self.grid, "was not made by this command")
         elif read_json(self.note) != identity:
             raise BadInput(
                 f"{self.path} holds images of another model or other settings; choose another "
