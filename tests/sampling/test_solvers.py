@@ -37,7 +37,11 @@ def singlestep(order: int, data: bool) -> Solve:
     return solver
 
 
-ORDERS: list[tuple[Solve, int]] = [(entry, entry.order) for entry in SOLVERS.values()]
+# Those by evaluations end with steps of lower orders, so that no slope fits all numbers of them.
+MIXED = ("dpm-3s", "dpmpp-3s")
+ORDERS: list[tuple[Solve, int]] = [
+    (entry, entry.order) for entry in SOLVERS.values() if entry.name not in MIXED
+]
 ORDERS += [(singlestep(order, data), order) for order in (1, 2, 3) for data in (False, True)]
 
 
@@ -68,6 +72,13 @@ def test_order_on_a_gaussian(solver: Solve, expected: int) -> None:
     x = 20 * torch.randn(4, 1, 2, 2, dtype=torch.float64)
     found = order(solver, gaussian, x, 20.0, 0.02, solution(x, 20.0, 0.02))
     assert found == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_mixed_orders_converge_nearly_as_fast_as_their_highest(name: str) -> None:
+    x = 20 * torch.randn(4, 1, 2, 2, dtype=torch.float64)
+    found = order(SOLVERS[name], gaussian, x, 20.0, 0.02, solution(x, 20.0, 0.02))
+    assert found > SOLVERS[name].order - 0.5
 
 
 @pytest.mark.parametrize(("solver", "expected"), ORDERS)
