@@ -12,7 +12,14 @@ from typing import Any
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["fingerprint", "flush_folder", "read_json", "write_atomically", "write_json"]
+__all__ = [
+    "cache_folder",
+    "fingerprint",
+    "flush_folder",
+    "read_json",
+    "write_atomically",
+    "write_json",
+]
 
 
 def write_atomically(path: Path, *content: bytes | memoryview) -> None:
@@ -72,3 +79,9 @@ def fingerprint(path: Path) -> str:
     """A hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """The folder of this program among the caches of the user."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "multistage-diffusion"

@@ -7,7 +7,7 @@ from scipy.linalg import sqrtm
 
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation.features import EXTRACTORS
+from multistage_diffusion.evaluation.features import find_extractor
 from multistage_diffusion.evaluation.frechet import Moments, frechet_distance
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
@@ -76,24 +76,24 @@ def test_one_image_has_no_covariance() -> None:
 def test_pixel_features_are_the_pixels() -> None:
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     torch.testing.assert_close(
-        EXTRACTORS["pixels"]().features(images), torch.linspace(0, 1, 256)[None]
+        find_extractor("pixels").features(images), torch.linspace(0, 1, 256)[None]
     )
 
 
 def test_pixel_features_of_large_images_are_refused() -> None:
-    with pytest.raises(BadInput, match="fd-efficientnet-lite0"):
-        EXTRACTORS["pixels"]().features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    with pytest.raises(BadInput, match="efficientnet-lite0"):
+        find_extractor("pixels").features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 
 
 def test_efficientnet_features() -> None:
     """Grey counts as its colour copy; features tell images apart and do not depend on the batch."""
-    extractor = EXTRACTORS["efficientnet-lite0"]()
+    extractor = find_extractor("efficientnet-lite0")
     assert extractor.name == "efficientnet-lite0"
     grey = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
-    features = extractor.features(grey)
+    features = extractor.extract(grey)
     assert features.shape == (2, 1280)
-    torch.testing.assert_close(extractor.features(grey.expand(-1, 3, -1, -1)), features)
-    torch.testing.assert_close(extractor.features(grey[:1]), features[:1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(extractor.extract(grey.expand(-1, 3, -1, -1)), features)
+    torch.testing.assert_close(extractor.extract(grey[:1]), features[:1], rtol=1e-3, atol=1e-3)
     assert float((features[0] - features[1]).abs().max()) > 0.1
 
 

@@ -13,7 +13,6 @@ One process builds, others wait for it.
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +42,7 @@ from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import fingerprint, read_json, write_atomically
+from multistage_diffusion.files import cache_folder, fingerprint, read_json, write_atomically
 
 __all__ = ["Cache"]
 
@@ -96,7 +95,7 @@ class Cache:
         self.identity = listing.identity()
         key = [VERSION, self.identity, options.height_and_width, options.fit, options.split]
         name = re.sub(r"\W+", "-", Path(listing.source).stem).strip("-")
-        self.folder = (options.cache or _default_folder()) / f"{name}-{_hash(key)}"
+        self.folder = (options.cache or cache_folder()) / f"{name}-{_hash(key)}"
 
     @cached_property
     def index(self) -> Path:
@@ -271,9 +270,3 @@ def _write(path: Path, value: object) -> None:
 
 def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def _default_folder() -> Path:
-    """The folder of this program among the caches of the user."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "multistage-diffusion"

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.evaluation.estimate import (
+    Estimate,
+    bootstrap_deviation,
+    with_deviation,
+)
 
-__all__ = ["Moments", "frechet_distance"]
+__all__ = ["Moments", "extrapolated_distance", "frechet", "frechet_distance"]
 
 Floats = NDArray[np.float64]
+BLOCK = 4096
+SIZES = 15
 
 
 @dataclass
@@ -32,6 +41,14 @@ class Moments:
     @staticmethod
     def empty(dimensions: int) -> "Moments":
         return Moments(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
+
+    @staticmethod
+    def of(features: Tensor) -> "Moments":
+        """Moments of features ``[N, dimensions]``."""
+        moments = Moments.empty(features.shape[1])
+        for block in features.split(BLOCK):
+            moments.add(block.numpy())
+        return moments
 
     def add(self, features: NDArray[np.floating]) -> None:
         """Adds a batch of features, ``[B, dimensions]``."""
@@ -74,3 +91,74 @@ def _root(covariance: Floats) -> Floats:
     values, vectors = scipy.linalg.eigh(covariance)
     root: Floats = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     return root
+
+
+def frechet(generated: Tensor, real: Tensor, replicates: int) -> Estimate:
+    """Frechet distance of generated from real features, ``[N, F]`` and ``[M, F]``.
+
+    The interval comes from the bootstrap over generated images. Its replicates are centred on the
+    value, since a set with repetitions is further away than one without.
+
+    Args:
+        generated, real: features.
+        replicates: of the bootstrap; fewer than two give no interval.
+
+    Raises:
+        BadInput: if there are fewer than two images of either kind.
+    """
+    target = Moments.of(real)
+    value = frechet_distance(Moments.of(generated), target)
+    if replicates < 2:
+        return Estimate(value)
+    distance = _DistanceOfRows(generated, target)
+    return with_deviation(value, bootstrap_deviation(distance, len(generated), replicates))
+
+
+def extrapolated_distance(generated: Tensor, real: Tensor, seed: int = 0) -> Estimate:
+    """Frechet distance for infinitely many generated images (Chong and Forsyth 2020).
+
+    The distance of ``N`` images is larger by about ``c / N``: a line through the distances of
+    subsets of half to all of the images meets ``1/N = 0`` at the value. The interval is that of the
+    fitted intercept; it does not hold the bias of the real images, of which there are finitely
+    many too.
+
+    Args:
+        generated, real: features ``[N, F]`` and ``[M, F]``.
+        seed: of the subsets.
+
+    Raises:
+        BadInput: if there are fewer than 32 generated images.
+    """
+    count = len(generated)
+    if count < 2 * SIZES + 2:
+        raise BadInput(f"--extrapolate needs at least {2 * SIZES + 2} images, not {count}.")
+    distance = _DistanceOfRows(generated, Moments.of(real))
+    source = torch.Generator().manual_seed(seed)
+    sizes = (1 / np.linspace(2 / count, 1 / count, SIZES)).round().astype(int)
+    values = [distance(torch.randperm(count, generator=source)[:size]) for size in sizes]
+    (_, intercept), covariance = np.polyfit(1 / sizes, values, 1, cov=True)
+    return with_deviation(float(intercept), float(covariance[1, 1] ** 0.5))
+
+
+class _DistanceOfRows:
+    """Frechet distance of a selection of features from fixed moments.
+
+    With ``R`` the root of the real covariance and ``Z`` the centred features over
+    ``sqrt(n - 1)``, ``tr (C1 C2)^(1/2)`` is the sum of the singular values of ``Z R``. ``X R`` is
+    computed once, and the singular values from the smaller of the two Gram matrices.
+    """
+
+    def __init__(self, features: Tensor, target: Moments) -> None:
+        self.features = features.double()
+        self.target = target
+        self.rotated = self.features @ torch.from_numpy(_root(target.covariance))
+
+    def __call__(self, rows: Tensor) -> float:
+        chosen, rotated = self.features[rows], self.rotated[rows]
+        shift = chosen.mean(0) - torch.from_numpy(self.target.mean)
+        centred = rotated - rotated.mean(0)
+        tall = len(rows) > centred.shape[1]
+        gram = centred.mT @ centred if tall else centred @ centred.mT
+        cross = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum() / (len(rows) - 1) ** 0.5
+        traces = chosen.var(0).sum() + float(np.trace(self.target.covariance))
+        return float(shift.square().sum() + traces - 2 * cross)

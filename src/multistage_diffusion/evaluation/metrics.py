@@ -1,80 +1,106 @@
-"""Distances between sets of images by name. To add a metric, write it here and list it below."""
+"""Metrics by name. To add one, write it in a file of its own and list it below."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation.features import EXTRACTORS, Extractor
-from multistage_diffusion.evaluation.frechet import Moments, frechet_distance
+from multistage_diffusion.evaluation.estimate import Estimate
+from multistage_diffusion.evaluation.frechet import extrapolated_distance, frechet
+from multistage_diffusion.evaluation.kernel import kernel_distance
+from multistage_diffusion.evaluation.memorisation import measure_memorisation
+from multistage_diffusion.evaluation.mind import mind
+from multistage_diffusion.evaluation.neighbours import compare_manifolds
 
-__all__ = ["METRICS", "Metric", "MetricName", "Progress", "feature_moments"]
+__all__ = ["METRICS", "SUITES", "FeatureSets", "Metric", "find_metrics"]
 
-Progress = Callable[[Iterable[Tensor], str, int], Iterable[Tensor]]
-"""Passes batches through and may show how far they have come; it is given a label and a total."""
+Estimates = Mapping[str, Estimate]
 
 
-def no_progress(batches: Iterable[Tensor], *_: str | int) -> Iterable[Tensor]:
-    """The progress that shows nothing."""
-    return batches
+@dataclass(frozen=True)
+class FeatureSets:
+    """Features of the images that are compared, and how."""
+
+    generated: Tensor
+    """``[N, F]``"""
+    real: Tensor
+    """``[M, F]``"""
+    held_out: Tensor | None = None
+    """Of images that were not trained on, ``[H, F]``."""
+    replicates: int = 20
+    """Of the bootstrap."""
+    extrapolate: bool = False
+    """Whether to add the Frechet distance for infinitely many images."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A distance between generated and real images, both uint8 ``[N, C, H, W]``."""
+    """One or several numbers from features."""
 
-    name: str
-    distance: Callable[[Tensor, Tensor, Progress], float]
     about: str
-    """A sentence for the help."""
+    """A few words for the help."""
+    measure: Callable[[FeatureSets], Estimates]
+    """Numbers by name; the extractor's name is added to it."""
+    values: Sequence[str]
+    """The names."""
 
-    def __call__(self, generated: Tensor, real: Tensor, progress: Progress = no_progress) -> float:
-        return self.distance(generated, real, progress)
+
+def _frechet(sets: FeatureSets) -> Estimates:
+    found = {"fd": frechet(sets.generated, sets.real, sets.replicates)}
+    if sets.extrapolate:
+        found["fd-infinity"] = extrapolated_distance(sets.generated, sets.real)
+    return found
 
 
-def feature_moments(
-    extractor: Extractor, pixels: Tensor, label: str, progress: Progress = no_progress
-) -> Moments:
-    """Mean and covariance of the features of images.
+def _kernel(sets: FeatureSets) -> Estimates:
+    return {"kd": kernel_distance(sets.generated, sets.real)}
 
-    Args:
-        extractor: from images to features.
-        pixels: uint8 ``[N, C, H, W]``.
-        label: what progress and messages call the images.
-        progress: passes batches of features through.
+
+def _mind(sets: FeatureSets) -> Estimates:
+    return {"mind": mind(sets.generated, sets.real, sets.replicates)}
+
+
+def _manifolds(sets: FeatureSets) -> Estimates:
+    return vars(compare_manifolds(sets.generated, sets.real))
+
+
+def _memorisation(sets: FeatureSets) -> Estimates:
+    found = measure_memorisation(sets.generated, sets.real, sets.held_out)
+    return {"memorisation": found.share}
+
+
+METRICS: dict[str, Metric] = {
+    "fd": Metric("Frechet distance", _frechet, ("fd", "fd-infinity")),
+    "kd": Metric("kernel distance, unbiased", _kernel, ("kd",)),
+    "mind": Metric("sliced Wasserstein distance", _mind, ("mind",)),
+    "prdc": Metric(
+        "precision, recall, density and coverage",
+        _manifolds,
+        ("precision", "recall", "density", "coverage"),
+    ),
+    "memorisation": Metric(
+        "share of images nearer to a training image than others are",
+        _memorisation,
+        ("memorisation",),
+    ),
+}
+"""The metrics by name. Over other features than Inception's none of them is FID or KID."""
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "quick": ("fd", "kd", "mind"),
+    "full": tuple(METRICS),
+}
+"""Names of the metrics that are measured together."""
+
+
+def find_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """Metrics by name.
 
     Raises:
-        BadInput: if there are no images.
+        BadInput: if there is none of a name.
     """
-    features = (extractor.features(batch) for batch in pixels.split(extractor.batch))
-    moments: Moments | None = None
-    for batch in progress(features, f"{label} images", len(pixels)):
-        moments = moments or Moments.empty(batch.shape[1])
-        moments.add(batch.numpy())
-    if moments is None:
-        raise BadInput(f"There are no {label} images to evaluate.")
-    return moments
-
-
-def _frechet(extractor_name: str, generated: Tensor, real: Tensor, progress: Progress) -> float:
-    """Frechet distance over the features of an extractor."""
-    extractor = EXTRACTORS[extractor_name]()
-    generated_moments = feature_moments(extractor, generated, "generated", progress)
-    return frechet_distance(generated_moments, feature_moments(extractor, real, "real", progress))
-
-
-_FRECHET = tuple(
-    Metric(f"fd-{name}", partial(_frechet, name), f"Frechet distance over the features of {name}")
-    for name in EXTRACTORS
-)
-
-METRICS: dict[str, Metric] = {metric.name: metric for metric in _FRECHET}
-"""The metrics by name. None of them is the FID, whose features come from Inception."""
-
-if TYPE_CHECKING:
-    MetricName = str
-else:
-    MetricName = Literal[tuple(METRICS)]
+    for name in names:
+        if name not in METRICS:
+            raise BadInput(f"There is no metric {name}: give {', '.join(METRICS)} or denoising.")
+    return {name: METRICS[name] for name in names}

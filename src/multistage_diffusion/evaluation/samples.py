@@ -19,7 +19,15 @@ from multistage_diffusion.sampling import (
     generate_batches,
 )
 
-__all__ = ["append_result", "describe_samples", "draw_images", "evenly_spaced", "read_images"]
+__all__ = [
+    "append_results",
+    "check_shapes",
+    "describe_samples",
+    "draw_images",
+    "evenly_spaced",
+    "read_images",
+    "read_results",
+]
 
 Batches = Iterable[tuple[Sequence[int], Tensor]]
 Shape = tuple[int, int, int]
@@ -32,7 +40,7 @@ def read_images(folder: Path, count: int | None, real: Shape) -> Tensor:
         BadInput: if they are too few, or of another shape than the real ones.
     """
     images = load(folder)
-    _check_shapes(images.shape, real)
+    check_shapes(images.shape, real)
     wanted = len(images) if count is None else count
     if wanted > len(images):
         raise BadInput(f"{folder} holds {len(images)} images, fewer than the {wanted} asked for.")
@@ -44,20 +52,15 @@ def draw_images(
     options: SampleOptions,
     count: int,
     batch_size: int,
-    real: Shape,
     progress: Callable[[Batches, int], Batches] = lambda batches, _: batches,
 ) -> Tensor:
-    """Images drawn from a model, uint8 ``[count, C, H, W]``.
-
-    Raises:
-        BadInput: if they have another shape than the real ones.
-    """
-    _check_shapes(model.config.shape, real)
+    """Images drawn from a model, uint8 ``[count, C, H, W]``."""
     batches = generate_batches(model, options, range(count), batch_size)
     return torch.cat([pixels for _, pixels in progress(batches, count)])
 
 
-def _check_shapes(generated: Shape, real: Shape) -> None:
+def check_shapes(generated: Shape, real: Shape) -> None:
+    """Raises BadInput if generated images have another shape than real ones."""
     if generated != real:
         raise BadInput(
             f"The generated images are {'x'.join(map(str, generated))} (channels, height, width), "
@@ -82,7 +85,18 @@ def describe_samples(model: Model, options: SampleOptions) -> dict[str, Any]:
     return {"options": to_json(options), "trained_images": model.images, "cost": cost}
 
 
-def append_result(path: Path, result: dict[str, Any]) -> None:
-    """Adds a result to the list in a JSON file."""
-    earlier = read_json(path) if path.exists() else []
-    write_json(path, [*earlier, result])
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The results in a JSON file; none if there is no file.
+
+    Raises:
+        BadInput: if the file holds something else.
+    """
+    results: object = read_json(path) if path.exists() else []
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        raise BadInput(f"{path} is not a list of results; move it away.")
+    return results
+
+
+def append_results(path: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Adds results to those in a JSON file, as ``read_results`` reads them."""
+    write_json(path, [*read_results(path), *results])

@@ -38,9 +38,8 @@ DIGITS = Preset(
     ),
 )
 
-# They cost as much as a unified network of width 32; of the widths tried, their loss is least
-# behind
-# it where it is behind (benchmarks/study.md).
+# They cost as much as a unified network of width 32. Of the widths tried, they lose least in the
+# stages where they lose (benchmarks/study.md).
 SMALL_WIDTHS = (40, 24, 24)
 
 SMALL_IMAGES = Preset(

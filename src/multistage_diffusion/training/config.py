@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from multistage_diffusion.config import Settings, from_json, grouped, setting, to_json
 from multistage_diffusion.model import Model, ModelConfig
+from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.batches.config import DrawConfig
 from multistage_diffusion.training.distributed.config import ExecutionConfig
 from multistage_diffusion.training.ema.config import AveragingConfig
@@ -19,6 +20,7 @@ __all__ = [
     "TrainingConfig",
     "provenance",
     "read_run_config",
+    "reported_stages",
     "run_config",
 ]
 
@@ -95,3 +97,14 @@ def run_config(model: Model) -> RunConfig:
         BadInput: if the model file does not hold one.
     """
     return read_run_config({"model": to_json(model.config), **model.run})
+
+
+def reported_stages(model: Model) -> Stages:
+    """The stages by which a model's losses are reported.
+
+    They are its own; those that its training had shares for, if it has a single decoder.
+    """
+    boundaries = model.config.boundaries
+    if not boundaries and model.run:
+        boundaries = run_config(model).training.draws.share_boundaries
+    return Stages(boundaries)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,78 @@ def test_numbers_of_images_are_checked_before_any_is_drawn(
     code, printed, _ = run(*arguments, "--images", 4, "--steps", 2, "--real-images", 5000)
     assert code == 0
     assert "against 12 real images" in printed
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    """The last result of each metric."""
+    found = json.loads((folder / "evaluations.json").read_text())
+    return {result["metric"]: result for result in found}
+
+
+def test_a_suite_measures_everything_it_can_and_says_what_it_cannot(
+    run: Command, folder: Path
+) -> None:
+    arguments = ["evaluate", folder, "--data", folder, "--suite", "full", "--extractor", "pixels"]
+    code, _, err = run(*arguments, "--held-out-data", folder, "--images", 5)
+    assert code == 0
+    assert "left out: FID, KID" in err
+    assert "left out: Precision, recall, density and coverage need more than 5 images" in err
+    assert "5 images are few" in err
+    found = results(folder)
+    assert set(found) == {f"{name}-pixels" for name in ("fd", "kd", "mind", "memorisation")}
+    for name in ("fd", "kd", "mind"):
+        low, high = found[f"{name}-pixels"]["interval"]
+        assert low <= found[f"{name}-pixels"]["value"] <= high
+    assert (folder / "memorisation.png").exists()
+
+
+def test_a_training_set_is_its_own_perfect_model_and_memorised(run: Command, folder: Path) -> None:
+    arguments = ["evaluate", folder, "--data", folder, "--suite", "full", "--extractor", "pixels"]
+    assert run(*arguments)[0] == 0
+    found = results(folder)
+    for name in ("precision", "recall", "coverage", "memorisation"):
+        assert found[f"{name}-pixels"]["value"] == 1
+    assert found["fd-pixels"]["value"] == pytest.approx(0, abs=1e-9)
+
+
+def test_several_seeds_give_a_mean_and_an_interval(
+    run: Command, trained: Path, folder: Path
+) -> None:
+    drawing = ["--images", 6, "--steps", 2, *METRIC]
+    arguments = ["evaluate", trained, "--data", folder, *drawing]
+    for seed in (3, 4):
+        assert run(*arguments, "--seed", seed)[0] == 0
+    assert run(*arguments, "--seeds", 3, 4)[0] == 0
+    single = json.loads((trained / "evaluations.json").read_text())
+    values = [result["value"] for result in single[:2]]
+    both = single[2]
+    assert both["values"] == pytest.approx(values)
+    assert both["value"] == pytest.approx(sum(values) / 2)
+    assert both["seeds"] == [3, 4]
+    assert both["interval_over"] == "seeds"
+
+
+def test_the_denoising_loss_is_measured_by_stage_and_level(
+    run: Command, trained: Path, folder: Path
+) -> None:
+    arguments = ["evaluate", trained, "--data", folder, "--metric", "denoising", "--images", 16]
+    code, printed, _ = run(*arguments)
+    assert code == 0
+    assert "optimal denoiser" in printed
+    found = results(trained)["denoising"]
+    assert len(found["stages"]) == 3
+    assert len(found["levels"]) == 24
+    assert_refused(run("evaluate", folder, *arguments[2:]), "is a folder")
+
+
+def test_unknown_metrics_and_extractors_are_refused(run: Command, folder: Path) -> None:
+    arguments = ["evaluate", folder, "--data", folder]
+    assert_refused(run(*arguments, "--metric", "quality"), "There is no metric quality")
+    assert_refused(run(*arguments, "--extractor", "eyes"), "There is no extractor eyes")
+    assert_refused(run(*arguments, "--suite", "quick", *METRIC), "not both")
+
+
+def test_results_that_are_not_a_list_are_not_overwritten(run: Command, folder: Path) -> None:
+    (folder / "evaluations.json").write_text("{}")
+    assert_refused(run("evaluate", folder, "--data", folder, *METRIC), "not a list of results")
+    assert (folder / "evaluations.json").read_text() == "{}"

@@ -12,6 +12,7 @@ from multistage_diffusion.cli.terminal import print_line, print_settings
 from multistage_diffusion.config import replace_settings, to_json
 from multistage_diffusion.data import load
 from multistage_diffusion.evaluation import Recognition, recognise
+from multistage_diffusion.evaluation.suite import SuiteOptions
 from multistage_diffusion.presets import PRESETS
 from multistage_diffusion.run import Run
 
@@ -51,7 +52,7 @@ class Demo:
         print_line("3/5 sample")
         Sample(run_folder=run.path, images=self.samples, batch_size=250).run()
         print_line("4/5 evaluate")
-        Evaluate(target=run.samples, data=DATA, metric="fd-pixels").run()
+        Evaluate(target=run.samples, data=DATA, suite=SuiteOptions(metric=("fd-pixels",))).run()
         _print_recognition(recognise(load(DATA), load(run.samples)))
         print_line("5/5 report")
         Report(runs=(run.path,)).run()

@@ -88,15 +88,19 @@ class Probe:
         It is the minimum over all denoisers on this data set. For a conditional network it is that
         of the optimal denoiser of each class.
         """
+        return self.per_stage(self.optimal_losses(images, denoiser))
+
+    def optimal_losses(self, images: Images, denoiser: NetworkDenoiser) -> Tensor:
+        """Weighted loss of the optimal denoiser on each image, in the order of ``sigma``."""
         if self.labels is None or images.labels is None:
             denoised = OptimalDenoiser(images.pixels)(self.noisy, self.sigma)
-            return self.per_stage(self._losses(denoised, denoiser))
+            return self._losses(denoised, denoiser)
         denoised = torch.empty_like(self.clean)
         for label in self.labels.unique():
             here = self.labels == label
             optimal = OptimalDenoiser(images.at(images.labels == label).pixels)
             denoised[here] = optimal(self.noisy[here], self.sigma[here])
-        return self.per_stage(self._losses(denoised, denoiser))
+        return self._losses(denoised, denoiser)
 
     def per_stage(self, losses: Tensor) -> list[float]:
         """The mean of the losses in each stage."""

@@ -1,0 +1,82 @@
+"""What ``multistage evaluate`` prints and draws."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multistage_diffusion.cli.terminal import print_line, print_table
+from multistage_diffusion.data.png import grid_image, save_png
+from multistage_diffusion.evaluation.denoising import Denoising
+from multistage_diffusion.evaluation.estimate import Estimate
+from multistage_diffusion.evaluation.memorisation import measure_memorisation
+from multistage_diffusion.evaluation.suite import Suite
+from multistage_diffusion.run import Run
+from multistage_diffusion.stages import Stages
+
+__all__ = ["print_cost", "print_denoising", "print_values", "write_pairs"]
+
+PAIRS = 32
+
+
+def print_values(results: Sequence[dict[str, Any]]) -> None:
+    """Prints each number with its interval, and what it was measured on."""
+    for result in results:
+        print_line(f"{result['metric']} = {result['value']:.4f}{_interval(result)}")
+    first = results[0]
+    seeds = f", seeds {' '.join(map(str, first['seeds']))}" if "seeds" in first else ""
+    print_line(f"{first['images']} generated against {first['data']['images']} real images{seeds}")
+
+
+def _interval(result: dict[str, Any]) -> str:
+    if result["interval"] is None:
+        return ""
+    low, high = result["interval"]
+    return f"  ({low:.4f} to {high:.4f}, 95 % over {result['interval_over']})"
+
+
+def print_cost(about: dict[str, Any]) -> None:
+    """Prints what a model costs in each stage."""
+    cost = about.get("cost", {"stages": [], "evaluations_per_stage": []})
+    stages = zip(cost["stages"], cost["evaluations_per_stage"], strict=True)
+    for number, (stage, calls) in enumerate(stages, 1):
+        macs = f"{stage['macs'] / 1e6:,.1f} M MACs"
+        print_line(
+            f"stage {number}: {stage['parameters']:,} parameters, {macs}, {calls} evaluations"
+        )
+
+
+def print_denoising(found: Denoising, stages: Stages) -> None:
+    """Prints the losses of a model by stage and by level."""
+    print_line(f"denoising = {_with_reach(found.mean)} (95 %), over the schedule's density")
+    rows = []
+    for stage, loss in enumerate(found.stages):
+        low, high = stages.bounds(stage)
+        levels = f"{low:.4g} .. {high:.4g}"
+        optimal, zero = found.optimal[stage], found.zero[stage]
+        rows.append([str(stage + 1), levels, _with_reach(loss), f"{optimal:.4f}", f"{zero:.4f}"])
+    print_table(["stage", "sigma", "loss", "optimal denoiser", "zeros"], rows)
+    print_table(
+        ["sigma", "loss", "optimal denoiser"],
+        [[f"{at.sigma:.3g}", _with_reach(at.loss), f"{at.optimal:.4f}"] for at in found.levels],
+    )
+
+
+def _with_reach(estimate: Estimate) -> str:
+    if estimate.interval is None:
+        return f"{estimate.value:.4f}"
+    return f"{estimate.value:.4f} ± {estimate.interval[1] - estimate.value:.4f}"
+
+
+def write_pairs(run: Run, suite: Suite, generated: Tensor, real: Tensor) -> Path:
+    """Draws the generated images nearest to real ones, each beside its nearest real image."""
+    name = dict(suite.options.wanted)["memorisation"]
+    found = measure_memorisation(
+        suite.features(generated, name), suite.real[name], suite.held_out.get(name), PAIRS
+    )
+    pairs = torch.stack([generated[found.suspects], real[found.originals]], 1).flatten(0, 1)
+    path = run.path / "memorisation.png"
+    save_png(path, grid_image(pairs, columns=8))
+    return path

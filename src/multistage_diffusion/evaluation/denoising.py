@@ -1,0 +1,108 @@
+"""Denoising loss: how well a model denoises images, without drawing any.
+
+It needs no samples and no feature extractor, and has no noise of a solver; models of one schedule
+and preconditioning can be compared with it stage by stage and level by level.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multistage_diffusion.data import Images
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values
+from multistage_diffusion.model import Model
+from multistage_diffusion.schedule import SCHEDULES
+from multistage_diffusion.stages import Stages
+from multistage_diffusion.training.monitoring.probe import Probe
+
+__all__ = ["Denoising", "LevelLoss", "measure_denoising"]
+
+LEVELS = 8  # in each stage
+
+
+@dataclass(frozen=True)
+class LevelLoss:
+    """Loss around one noise level."""
+
+    sigma: float
+    """Geometric mean of the levels."""
+    loss: Estimate
+    optimal: float
+    """Loss of the optimal denoiser of these images on the same noisy ones."""
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Mean weighted losses of a model, with the weight it was trained with."""
+
+    mean: Estimate
+    """Over the schedule's own density of levels: the stages weighted by their shares."""
+    stages: list[Estimate]
+    optimal: list[float]
+    """Losses of the optimal denoiser of the images, which no denoiser can beat on them."""
+    zero: list[float]
+    """Losses of a network that outputs zeros."""
+    levels: list[LevelLoss]
+    """In increasing order of the noise level."""
+
+
+def measure_denoising(
+    model: Model, images: Images, stages: Stages, per_stage: int, seed: int = 0
+) -> Denoising:
+    """Losses on the same images, noise and levels for every model of the same stages.
+
+    Args:
+        model: the model; of a conditional one each image's own label is given.
+        images: images that it was not trained on, or was.
+        stages: parts of the schedule by which losses are reported.
+        per_stage: noisy images in each stage, a multiple of 8.
+        seed: of images, noise and levels.
+
+    Raises:
+        BadInput: if images and model do not fit.
+    """
+    _check(model, images, per_stage)
+    schedule = SCHEDULES[model.config.schedule]
+    conditional = model.config.classes > 0
+    probe = Probe.draw(images, stages, schedule, conditional, seed, per_stage)
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    losses = probe.network_losses(model.denoiser.to(device), device)
+    optimal = probe.optimal_losses(images, model.denoiser)
+    by_stage = [mean_of_values(part) for part in losses.chunk(len(stages))]
+    return Denoising(
+        mean=_weighted(by_stage, [stages.share(schedule, k) for k in range(len(stages))]),
+        stages=by_stage,
+        optimal=probe.per_stage(optimal),
+        zero=probe.zero_loss(model.denoiser),
+        levels=list(_levels(probe.sigma, losses, optimal, LEVELS * len(stages))),
+    )
+
+
+def _check(model: Model, images: Images, per_stage: int) -> None:
+    if images.shape != model.config.shape:
+        raise BadInput(
+            f"The images are {'x'.join(map(str, images.shape))} (channels, height, width), the "
+            f"model's {'x'.join(map(str, model.config.shape))}: give data of the same kind."
+        )
+    if per_stage < LEVELS or per_stage % LEVELS:
+        raise BadInput(f"The denoising loss takes a multiple of {LEVELS} images per stage.")
+
+
+def _weighted(estimates: Sequence[Estimate], shares: Sequence[float]) -> Estimate:
+    """The weighted mean of independent estimates."""
+    value = sum(share * one.value for share, one in zip(shares, estimates, strict=True))
+    reaches = [one.interval[1] - one.value for one in estimates if one.interval]
+    if len(reaches) < len(estimates):
+        return Estimate(value)
+    squares = ((share * reach) ** 2 for share, reach in zip(shares, reaches, strict=True))
+    reach = sum(squares) ** 0.5
+    return Estimate(value, (value - reach, value + reach))
+
+
+def _levels(sigma: Tensor, losses: Tensor, optimal: Tensor, count: int) -> Iterable[LevelLoss]:
+    for level, loss, least in zip(*(x.chunk(count) for x in (sigma, losses, optimal)), strict=True):
+        mean = float(level.log().mean().exp())
+        yield LevelLoss(mean, mean_of_values(loss), float(least.mean()))
