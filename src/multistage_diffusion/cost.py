@@ -21,8 +21,8 @@ __all__ = [
     "StageCost",
     "activation_bytes",
     "stage_costs",
+    "step_macs",
     "total_parameters",
-    "training_macs",
     "unified",
 ]
 
@@ -64,13 +64,23 @@ def stage_costs(config: ModelConfig, frozen: Sequence[bool] = ()) -> list[StageC
     return [_cost(denoiser, config, stage) for stage in range(len(denoiser.stages))]
 
 
-@lru_cache(maxsize=16)
-def training_macs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[int, ...]:
-    """Multiply-accumulates for one image in each stage, forward and backward.
+def step_macs(
+    config: ModelConfig, frozen: tuple[bool, ...], counts: Sequence[int]
+) -> tuple[int, int]:
+    """Multiply-accumulates of a training step, forward and backward.
 
-    The arguments are those of ``stage_costs``.
+    Args:
+        config, frozen: as for ``stage_costs``.
+        counts: images of each stage in the batch.
     """
-    return tuple(cost.training_macs for cost in stage_costs(config, frozen))
+    costs = list(zip(counts, _costs(config, frozen), strict=True))
+    forward = sum(count * cost.macs for count, cost in costs)
+    return forward, sum(count * cost.training_macs for count, cost in costs) - forward
+
+
+@lru_cache(maxsize=16)
+def _costs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[StageCost, ...]:
+    return tuple(stage_costs(config, frozen))
 
 
 def total_parameters(config: ModelConfig) -> int:

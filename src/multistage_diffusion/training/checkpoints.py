@@ -22,6 +22,7 @@ from multistage_diffusion.run import Run
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 from multistage_diffusion.training.config import RunConfig, provenance
 from multistage_diffusion.training.distributed.sharding import placed_like, whole
+from multistage_diffusion.training.ledger import Ledger
 from multistage_diffusion.training.retention import superseded
 from multistage_diffusion.training.state import LEARNED_WEIGHT, State
 
@@ -62,7 +63,7 @@ def whole_weights(denoiser: NetworkDenoiser) -> dict[str, Tensor]:
 
 
 def _progress(state: State) -> dict[str, float]:
-    return {"images": state.images, "seconds": state.seconds, "macs": state.macs}
+    return {"images": state.images, **state.ledger.as_progress()}
 
 
 def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
@@ -139,6 +140,7 @@ def load_checkpoint(checkpoint: Path, state: State) -> None:
     if not distributed.is_main_process():  # rank 0 holds the sums of all ranks
         state.sums.loss.zero_()
         state.sums.count.zero_()
+        state.ledger.processor_seconds = 0.0
 
 
 def _load_weights(
@@ -180,8 +182,9 @@ def _load_progress(
     for name, value in vars(state.sums).items():
         value.copy_(tensors[f"sum.{name}"])
     state.images = int(str(progress["images"]))
-    state.seconds = float(str(progress["seconds"]))
-    state.macs = float(str(progress["macs"]))
+    state.ledger = Ledger.from_progress(
+        {name: float(str(value)) for name, value in progress.items()}
+    )
     # The first checkpoints ever written had one count for all parts.
     state.averages.seen.copy_(tensors.get("seen", torch.tensor(state.images)))
 

@@ -81,12 +81,15 @@ class Recorder:
             learning_rate=max(self.rates.at(begun)),
             learning_rates=self.rates.at_if_different(begun),
             images_per_second=speed,
-            seconds=round(state.seconds, 3),
+            seconds=round(state.ledger.seconds, 3),
             gradient_norm=_mean_norms(state),
             skipped=int(state.sums.skipped),
             zero_loss=self.zero_loss,
             held_out_loss=self._held_out_loss(),
-            macs=state.macs,
+            macs=state.ledger.macs,
+            forward_macs=state.ledger.forward_macs,
+            processor_seconds=round(state.ledger.processor_seconds, 3),
+            joules=round(state.ledger.joules, 1),
             memory=peak_memory(self.device),
             seconds_left=max(0, training.images - state.images) / speed,
         )
@@ -104,12 +107,14 @@ class Recorder:
 
 
 def gather_sums(state: State) -> None:
-    """Sums the losses of all ranks into rank 0. All ranks must call it."""
+    """Sums losses and processor time of all ranks into rank 0. All ranks must call it."""
     if distributed.world_size() == 1:
         return
     keep = 1 if distributed.is_main_process() else 0
     for value in (state.sums.loss, state.sums.count):
         value.copy_(keep * distributed.all_reduce_sum(value))
+    seconds = state.sums.loss.new_tensor(state.ledger.processor_seconds)
+    state.ledger.processor_seconds = keep * float(distributed.all_reduce_sum(seconds))
 
 
 def _probe(config: RunConfig, state: State, images: Images) -> Probe:

@@ -1,7 +1,7 @@
 """The state of a training run: all that changes from step to step."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from multistage_diffusion.training.config import TrainingConfig
 from multistage_diffusion.training.distributed.sharding import shard
 from multistage_diffusion.training.ema.averages import Averages
 from multistage_diffusion.training.learned_weight import LearnedWeight
+from multistage_diffusion.training.ledger import Ledger
 from multistage_diffusion.training.optimization import make_optimizer
 
 __all__ = ["RunningSums", "State"]
@@ -63,10 +64,8 @@ class State:
     learned_weight: LearnedWeight | None = None
     images: int = 0
     """Images seen."""
-    seconds: float = 0.0
-    """Wall-clock time across all sessions."""
-    macs: float = 0.0
-    """Multiply-accumulates spent in training steps."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """What the run has cost."""
 
     @staticmethod
     def initial(denoiser: NetworkDenoiser, config: TrainingConfig) -> "State":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multistage_diffusion import distributed
-from multistage_diffusion.cost import training_macs
+from multistage_diffusion.cost import step_macs
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import fastest_memory_format
 from multistage_diffusion.errors import Diverged
@@ -138,8 +138,9 @@ class TrainingStep:
     def _count(self, stages: Tensor, frozen: tuple[bool, ...]) -> None:
         """Counts the images and multiply-accumulates of the batch, and updates the averages."""
         counts: list[int] = stages.bincount(minlength=len(self.state.denoiser.stages)).tolist()
-        costs = training_macs(self.config.model, frozen)
-        self.state.macs += sum(count * cost for count, cost in zip(counts, costs, strict=True))
+        forward, backward = step_macs(self.config.model, frozen, counts)
+        self.state.ledger.forward_macs += forward
+        self.state.ledger.backward_macs += backward
         self.state.count(counts)
 
     def check_divergence(self) -> None:

@@ -1,24 +1,27 @@
-"""The time that a run takes."""
+"""The time and energy that a run takes."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from multistage_diffusion.training.monitoring.energy import EnergyMeter
 from multistage_diffusion.training.state import State
 
 __all__ = ["Timer"]
 
 
 class Timer:
-    """Measures wall-clock time, and separately the part of it that training steps take.
+    """Measures time and energy, and separately the time that training steps take.
 
     Args:
-        state: its ``seconds`` grow with time.
+        state: its ``ledger`` grows with time.
     """
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.meter = EnergyMeter()
         self.last = time.monotonic()
+        self.last_processor = time.process_time()
         self.images = state.images
         self.training = 0.0
         """Seconds of training steps since ``restart``."""
@@ -43,9 +46,12 @@ class Timer:
             self._advance()
 
     def _advance(self) -> float:
-        """Adds the time since the last call to that of the run, and returns it."""
-        now = time.monotonic()
+        """Adds what passed since the last call to the ledger, and returns the seconds."""
+        now, processor = time.monotonic(), time.process_time()
         passed = now - self.last
-        self.last = now
-        self.state.seconds += passed
+        ledger = self.state.ledger
+        ledger.seconds += passed
+        ledger.processor_seconds += processor - self.last_processor
+        ledger.joules += self.meter.passed()
+        self.last, self.last_processor = now, processor
         return passed

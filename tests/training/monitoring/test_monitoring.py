@@ -123,6 +123,10 @@ def test_multiply_accumulates_are_counted_across_sessions(
     costs = [cost.training_macs for cost in stage_costs(config.model)]
     spent = sum(sum(s * c for s, c in zip(r.share, costs, strict=True)) * 8 for r in whole)
     assert whole[-1].macs == parts[-1].macs == pytest.approx(spent)
+    costs = [cost.macs for cost in stage_costs(config.model)]
+    spent = sum(sum(s * c for s, c in zip(r.share, costs, strict=True)) * 8 for r in whole)
+    assert whole[-1].forward_macs == parts[-1].forward_macs == pytest.approx(spent)
+    assert 0 < parts[0].processor_seconds < parts[-1].processor_seconds
     assert whole[-1].seconds_left == 0 < whole[0].seconds_left
     assert whole[-1].memory > 1 << 20
 

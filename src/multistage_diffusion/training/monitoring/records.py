@@ -50,6 +50,12 @@ class Record:
     macs: float = 0.0
     """Multiply-accumulates of the whole run so far, forward and backward, for the stages as they
     were drawn."""
+    forward_macs: float = 0.0
+    """The part of ``macs`` in forward passes."""
+    processor_seconds: float = 0.0
+    """Time of all threads of all ranks on processors so far."""
+    joules: float = 0.0
+    """Energy of the machine's processor packages and GPUs so far; 0 where it does not tell."""
     memory: int = 0
     """Peak bytes of rank 0 so far: of the GPU if there is one, otherwise resident."""
     seconds_left: float = 0.0
