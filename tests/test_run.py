@@ -25,6 +25,17 @@ def test_only_complete_checkpoints_and_snapshots_count(tmp_path: Path) -> None:
     assert run.snapshots() == [run.snapshot(7)]
 
 
+def test_evenly_spaced_checkpoints_end_with_the_latest(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for images in range(1, 13):
+        run.checkpoint(images).mkdir(parents=True)
+    chosen = [
+        [int(path.name) for path in run.evenly_spaced_checkpoints(count)] for count in (1, 4, 12)
+    ]
+    assert chosen == [[12], [3, 6, 9, 12], list(range(1, 13))]
+    assert len(run.evenly_spaced_checkpoints(99)) == 12
+
+
 def test_a_run_has_begun_once_it_has_a_configuration(tmp_path: Path) -> None:
     Run(tmp_path).config.write_text("{}")
     assert Run(tmp_path).begun

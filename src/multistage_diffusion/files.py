@@ -16,6 +16,7 @@ __all__ = [
     "cache_folder",
     "fingerprint",
     "flush_folder",
+    "json_fingerprint",
     "read_json",
     "write_atomically",
     "write_json",
@@ -79,6 +80,11 @@ def fingerprint(path: Path) -> str:
     """A hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def json_fingerprint(value: object) -> str:
+    """A hash of what ``json`` makes of a value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cache_folder() -> Path:

@@ -79,6 +79,12 @@ class Run:
         found = self.path.glob("checkpoints/*")
         return sorted(path for path in found if path.is_dir() and path.name.isdigit())
 
+    def evenly_spaced_checkpoints(self, count: int) -> list[Path]:
+        """At most ``count`` of the complete checkpoints, oldest first, the latest among them."""
+        found = self.checkpoints()
+        count = min(count, len(found))
+        return [found[(k + 1) * len(found) // count - 1] for k in range(count)]
+
     def images_seen(self) -> int:
         """How far the latest checkpoint is, in images; 0 without one."""
         return max((int(checkpoint.name) for checkpoint in self.checkpoints()), default=0)

@@ -70,13 +70,13 @@ def _with_reach(estimate: Estimate) -> str:
     return f"{estimate.value:.4f} ± {estimate.interval[1] - estimate.value:.4f}"
 
 
-def write_pairs(run: Run, suite: Suite, generated: Tensor, real: Tensor) -> Path:
+def write_pairs(run: Run, suite: Suite, generated: Tensor) -> Path:
     """Draws the generated images nearest to real ones, each beside its nearest real image."""
     name = dict(suite.options.wanted)["memorisation"]
     found = measure_memorisation(
         suite.features(generated, name), suite.real[name], suite.held_out.get(name), PAIRS
     )
-    pairs = torch.stack([generated[found.suspects], real[found.originals]], 1).flatten(0, 1)
+    pairs = torch.stack([generated[found.suspects], suite.images[found.originals]], 1).flatten(0, 1)
     path = run.path / "memorisation.png"
     save_png(path, grid_image(pairs, columns=8))
     return path

@@ -1,7 +1,5 @@
 """Features of real images, kept between commands."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from torch import Tensor
@@ -13,7 +11,7 @@ from multistage_diffusion.evaluation.features.extractor import (
     Progress,
     no_progress,
 )
-from multistage_diffusion.files import cache_folder
+from multistage_diffusion.files import cache_folder, json_fingerprint
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
 __all__ = ["reference_features"]
@@ -43,7 +41,7 @@ def reference_features(
     if extractor.name == NOT_CACHED:
         return extractor.extract(images, label, progress, precision)
     key = [fingerprint, len(images), extractor.name, extractor.identity, precision]
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    name = json_fingerprint(key)
     path = (folder or cache_folder() / "features") / f"{extractor.name}-{name}.safetensors"
     kept = _read(path, len(images))
     if kept is not None:

@@ -105,6 +105,7 @@ class Suite:
         progress: Progress = no_progress,
     ) -> None:
         self.options = options
+        self.images = real.images
         self.progress = progress
         self.metrics = find_metrics([kind for kind, _ in options.wanted])
         self.extractors = {name: find_extractor(name) for _, name in options.wanted}

@@ -31,6 +31,27 @@ def test_a_run_is_evaluated_with_its_cost(run: Command, trained: Path, folder: P
     assert sum(results[0]["cost"]["evaluations_per_stage"]) == 5
 
 
+@pytest.mark.parametrize("metric", ["fd-pixels", "denoising"])
+def test_each_checkpoint_is_measured_once(
+    run: Command, trained: Path, folder: Path, metric: str
+) -> None:
+    arguments = ["evaluate", trained, "--data", folder, "--metric", metric, "--images", 8]
+    arguments += ["--steps", 2, "--checkpoints", 5]
+    assert run(*arguments)[0] == 0
+    first = json.loads((trained / "evaluations.json").read_text())
+    seen = [int(path.name) for path in sorted((trained / "checkpoints").iterdir())]
+    assert [result["trained_images"] for result in first] == seen[-5:]
+    assert "already" in run(*arguments)[1]
+    assert json.loads((trained / "evaluations.json").read_text()) == first
+    assert run(*arguments, "--seed", 1)[0] == 0
+    assert len(json.loads((trained / "evaluations.json").read_text())) == 2 * len(first)
+
+
+def test_checkpoints_are_those_of_a_run(run: Command, folder: Path) -> None:
+    refused = run("evaluate", folder, "--data", folder, *METRIC, "--checkpoints", 3)
+    assert_refused(refused, "no run with checkpoints")
+
+
 def test_images_of_other_channels_or_sizes_are_refused(run: Command, trained: Path) -> None:
     assert_refused(run("evaluate", trained, "--data", "digits", *METRIC), "3x8x8")
 

@@ -1,6 +1,6 @@
 """``multistage evaluate``: how far generated images are from real ones."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +33,7 @@ from multistage_diffusion.evaluation.samples import (
     read_results,
 )
 from multistage_diffusion.evaluation.suite import Reference, Suite, SuiteOptions
+from multistage_diffusion.files import json_fingerprint
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import Run, find_model
 from multistage_diffusion.sampling import SampleOptions
@@ -43,6 +44,8 @@ __all__ = ["COMMAND", "Evaluate"]
 FEW_IMAGES = 2000
 DRAWN_IMAGES = 1000
 DENOISING = ("denoising",)
+DECISIVE = ("held_out_data", "images", "real_images", "seeds", "suite", "reading", "sampling")
+"""Settings that decide what is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,9 @@ class Evaluate:
     """Most real images to use, evenly spaced over the data. Default: all."""
     seeds: tuple[int, ...] = ()
     """Draw the images once for each of these seeds, and give mean and interval over them."""
+    checkpoints: int = 0
+    """Evaluate this many of a run's checkpoints, evenly spaced, the last one among them; what was
+    measured before is not measured again. 0 for the model alone."""
     batch_size: int = 64
     """Images drawn at a time from a run."""
     suite: Annotated[SuiteOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SuiteOptions)
@@ -80,49 +86,84 @@ class Evaluate:
             raise BadInput(f"There is no run or folder {self.target} to evaluate.")
         _check_count("--real-images", self.real_images)
         _check_count("--images", self.images)
-        read_results(self._run.evaluations)
+        self._results()
+        _check_count("--checkpoints", self.checkpoints or None, least=1)
         real = read(self.data, self.reading)
-        model = load_model(find_model(self.target)) if self._has_model else None
+        files = self._models(self._request(real))
+        if self.checkpoints and not files:
+            return print_line(f"all of it is in {self._run.evaluations} already")
+        models: Iterator[Model | None] = map(load_model, files) if files else iter([None])
         if self.suite.metric == DENOISING:
-            self._denoising(model, real)
+            for model in models:
+                self._denoising(model, real)
         else:
-            self._distances(model, real)
+            self._all_distances(models, real)
+
+    def _models(self, request: str) -> list[Path]:
+        """The model files to evaluate; none for a folder of images."""
+        if not self.checkpoints:
+            return [find_model(self.target)] if self._has_model else []
+        done = {(r.get("request"), r.get("trained_images")) for r in self._results()}
+        chosen = self._run.evenly_spaced_checkpoints(self.checkpoints)
+        if not chosen:
+            raise BadInput(f"--checkpoints: {self.target} is no run with checkpoints.")
+        files = (checkpoint / "model.safetensors" for checkpoint in chosen)
+        return [file for file in files if (request, load_model(file).images) not in done]
+
+    def _results(self) -> list[dict[str, Any]]:
+        return read_results(self._run.evaluations)
+
+    def _request(self, real: Images) -> str:
+        """A name for all that decides what is measured of a model."""
+        settings = to_json(self)
+        asked = {name: settings[name] for name in DECISIVE}
+        return json_fingerprint([asked, real.fingerprint])
 
     def _denoising(self, model: Model | None, images: Images) -> None:
         """Measures the denoising loss."""
         if model is None:
             raise BadInput(f"The denoising loss is that of a model: {self.target} is a folder.")
-        count = DRAWN_IMAGES if self.images is None else self.images
+        count = self._count
         found = measure_denoising(model, images, reported_stages(model), count, self.sampling.seed)
         print_denoising(found, reported_stages(model))
         mean = _summary([found.mean])
         about = {"samples": str(self.target), "trained_images": model.images}
         counts = {"images": count * len(found.stages), "seeds": [self.sampling.seed]}
-        data = self._describe(images, len(images))
-        result = {"metric": "denoising", **mean, **counts, **about, "data": data}
+        origin = self._origin(images, len(images))
+        result = {"metric": "denoising", **mean, **counts, **about, **origin}
         self._write([{**result, **to_json(found)}])
 
-    def _distances(self, model: Model | None, real: Images) -> None:
-        """Measures distances between generated and real images."""
-        if model is not None:
-            check_shapes(model.config.shape, real.shape)
+    def _suite(self, real: Images) -> Suite:
         chosen = real.pixels[evenly_spaced(len(real), self.real_images)]
-        suite = Suite(
-            self.suite, Reference(chosen, real.fingerprint), self._held_out(), _show_features
-        )
+        reference = Reference(chosen, real.fingerprint)
+        return Suite(self.suite, reference, self._held_out(), _show_features)
+
+    def _all_distances(self, models: Iterator[Model | None], real: Images) -> None:
+        """Measures distances between real images and those of each model, or of a folder."""
+        suite: Suite | None = None
+        for model in models:
+            if model is not None:
+                check_shapes(model.config.shape, real.shape)
+            suite = suite or self._suite(real)
+            self._distances(suite, model, real)
+
+    def _distances(self, suite: Suite, model: Model | None, real: Images) -> None:
         sets, about = self._generated(model, real)
         values = [suite.measure(images) for images in sets]
         self._warn(suite, len(sets[0]))
         found = {name: [value[name] for value in values] for name in values[0]}
-        data = self._describe(real, len(chosen))
-        results = [
-            {"metric": name, **_summary(estimates), "images": len(sets[0]), **about, "data": data}
-            for name, estimates in found.items()
-        ]
+        about |= {"images": len(sets[0]), **self._origin(real, len(suite.images))}
+        results = [{"metric": name, **_summary(value), **about} for name, value in found.items()]
+        if self.checkpoints:
+            print_line(f"after {about['trained_images']:,} images")
         print_values(results)
         print_cost(about)
-        self._write_pairs(suite, sets[0], chosen)
+        self._write_pairs(suite, sets[0])
         self._write(results)
+
+    @property
+    def _count(self) -> int:
+        return DRAWN_IMAGES if self.images is None else self.images
 
     @property
     def _has_model(self) -> bool:
@@ -149,11 +190,12 @@ class Evaluate:
         return sets, {**about, **describe_samples(model, self.sampling)}
 
     def _draw(self, model: Model, sampling: SampleOptions) -> Tensor:
-        count = DRAWN_IMAGES if self.images is None else self.images
-        return draw_images(model, sampling, count, self.batch_size, _show_batches)
+        return draw_images(model, sampling, self._count, self.batch_size, _show_batches)
 
-    def _describe(self, images: Images, count: int) -> dict[str, Any]:
-        return {"path": self.data, "fingerprint": images.fingerprint, "images": count}
+    def _origin(self, images: Images, count: int) -> dict[str, Any]:
+        """What was compared with, and what was asked for."""
+        data = {"path": self.data, "fingerprint": images.fingerprint, "images": count}
+        return {"data": data, "request": self._request(images)}
 
     def _warn(self, suite: Suite, count: int) -> None:
         for reason in suite.skipped:
@@ -168,9 +210,9 @@ class Evaluate:
                 "compare only numbers made with as many"
             )
 
-    def _write_pairs(self, suite: Suite, generated: Tensor, real: Tensor) -> None:
+    def _write_pairs(self, suite: Suite, generated: Tensor) -> None:
         if "memorisation" in suite.metrics:
-            print_line(f"nearest pairs: {write_pairs(self._run, suite, generated, real)}")
+            print_line(f"nearest pairs: {write_pairs(self._run, suite, generated)}")
 
     def _write(self, results: list[dict[str, Any]]) -> None:
         append_results(self._run.evaluations, results)
@@ -193,9 +235,9 @@ def _summary(estimates: list[Estimate]) -> dict[str, Any]:
     }
 
 
-def _check_count(option: str, count: int | None) -> None:
-    if count is not None and count < 2:
-        raise BadInput(f"{option} must be at least 2, not {count}.")
+def _check_count(option: str, count: int | None, least: int = 2) -> None:
+    if count is not None and count < least:
+        raise BadInput(f"{option} must be at least {least}, not {count}.")
 
 
 def _show_batches(batches: Batches, total: int) -> Batches:
