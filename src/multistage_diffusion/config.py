@@ -17,6 +17,7 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = [
     "Settings",
+    "changed",
     "fixed_settings",
     "from_json",
     "grouped",
@@ -139,6 +140,15 @@ def grouped(kind: type[object], flat: Mapping[str, Any]) -> dict[str, Any]:
     }
     moved = {key for group in nested.values() for key in group}
     return {**{key: value for key, value in flat.items() if key not in moved}, **nested}
+
+
+def changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, as nested JSON, that differ from others of the same kind."""
+    different = {name: value for name, value in settings.items() if value != usual[name]}
+    return {
+        name: changed(value, usual[name]) if isinstance(value, dict) else value
+        for name, value in different.items()
+    }
 
 
 def to_json(config: object) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The report's figures, as SVG text."""
 
 from collections.abc import Sequence
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from multistage_diffusion.report.colours import BAND, GRID, INK, stage_colour
+from multistage_diffusion.svg import svg_text
 from multistage_diffusion.training.monitoring.records import Record
 
 __all__ = ["learned_figure", "loss_figure", "stages_figure"]
@@ -43,7 +43,7 @@ def stages_figure(stages: dict[str, Any]) -> str:
     for low, high in stages.get("ci95", []):
         axes.axvspan(low, high, color=BAND, alpha=0.35, lw=0)
     axes.set(xscale="log", xlabel="noise level sigma", xlim=(sigma[0], sigma[-1]))
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def _agreement(figure: Figure, axes: Axes, stages: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ def loss_figure(records: Sequence[Record]) -> str:
     figure.legend(
         *entries, loc="outside lower center", ncols=min(count, 3), frameon=False, fontsize=8
     )
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def _loss_panel(axes: Axes, images: Sequence[int], records: Sequence[Record], stage: int) -> None:
@@ -179,7 +179,7 @@ def learned_figure(
     axes.legend(
         *(entries[:3] for entries in axes.get_legend_handles_labels()), frameon=False, fontsize=8
     )
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def _in_bins(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -200,9 +200,3 @@ def _mark_stage(axes: Axes, stage: int, edges: Sequence[float], shade: float = 0
     axes.text(
         middle, 1.03, f"stage {stage + 1}", ha="center", color=colour, transform=axes.transAxes
     )
-
-
-def _svg(figure: Figure) -> str:
-    text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -17,7 +17,7 @@ from multistage_diffusion.cli.evaluation import (
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_warning
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import changed, to_json
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.denoising import measure_denoising
@@ -44,7 +44,16 @@ __all__ = ["COMMAND", "Evaluate"]
 FEW_IMAGES = 2000
 DRAWN_IMAGES = 1000
 DENOISING = ("denoising",)
-DECISIVE = ("held_out_data", "images", "real_images", "seeds", "suite", "reading", "sampling")
+DECISIVE = (
+    "held_out_data",
+    "images",
+    "real_images",
+    "seeds",
+    "suite",
+    "reading",
+    "sampling",
+    "tag",
+)
 """Settings that decide what is measured."""
 
 
@@ -67,8 +76,12 @@ class Evaluate:
     seeds: tuple[int, ...] = ()
     """Draw the images once for each of these seeds, and give mean and interval over them."""
     checkpoints: int = 0
-    """Evaluate this many of a run's checkpoints, evenly spaced, the last one among them; what was
-    measured before is not measured again. 0 for the model alone."""
+    """Evaluate this many of a run's checkpoints, evenly spaced, the last one among them; 0 for the
+    model alone."""
+    missing_only: bool = False
+    """Measure only what evaluations.json does not hold yet."""
+    tag: str = ""
+    """A word that is kept with the results, to tell them apart."""
     batch_size: int = 64
     """Images drawn at a time from a run."""
     suite: Annotated[SuiteOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SuiteOptions)
@@ -90,7 +103,7 @@ class Evaluate:
         _check_count("--checkpoints", self.checkpoints or None, least=1)
         real = read(self.data, self.reading)
         files = self._models(self._request(real))
-        if self.checkpoints and not files:
+        if self._has_model and not files:
             return print_line(f"all of it is in {self._run.evaluations} already")
         models: Iterator[Model | None] = map(load_model, files) if files else iter([None])
         if self.suite.metric == DENOISING:
@@ -101,22 +114,28 @@ class Evaluate:
 
     def _models(self, request: str) -> list[Path]:
         """The model files to evaluate; none for a folder of images."""
-        if not self.checkpoints:
-            return [find_model(self.target)] if self._has_model else []
+        files = self._checkpoints() if self.checkpoints else []
+        if self._has_model and not files:
+            files = [find_model(self.target)]
+        if not self.missing_only:
+            return files
         done = {(r.get("request"), r.get("trained_images")) for r in self._results()}
-        chosen = self._run.evenly_spaced_checkpoints(self.checkpoints)
-        if not chosen:
-            raise BadInput(f"--checkpoints: {self.target} is no run with checkpoints.")
-        files = (checkpoint / "model.safetensors" for checkpoint in chosen)
         return [file for file in files if (request, load_model(file).images) not in done]
+
+    def _checkpoints(self) -> list[Path]:
+        chosen = self._run.evenly_spaced_checkpoints(self.checkpoints)
+        if not chosen or self.target.is_file():
+            raise BadInput(f"--checkpoints: {self.target} is no run with checkpoints.")
+        return [checkpoint / "model.safetensors" for checkpoint in chosen]
 
     def _results(self) -> list[dict[str, Any]]:
         return read_results(self._run.evaluations)
 
     def _request(self, real: Images) -> str:
         """A name for all that decides what is measured of a model."""
-        settings = to_json(self)
-        asked = {name: settings[name] for name in DECISIVE}
+        usual = to_json(Evaluate(target=self.target, data=self.data))
+        settings = changed(to_json(self), usual)
+        asked = {name: settings[name] for name in DECISIVE if name in settings}
         return json_fingerprint([asked, real.fingerprint])
 
     def _denoising(self, model: Model | None, images: Images) -> None:
@@ -195,7 +214,7 @@ class Evaluate:
     def _origin(self, images: Images, count: int) -> dict[str, Any]:
         """What was compared with, and what was asked for."""
         data = {"path": self.data, "fingerprint": images.fingerprint, "images": count}
-        return {"data": data, "request": self._request(images)}
+        return {"data": data, "request": self._request(images), "tag": self.tag}
 
     def _warn(self, suite: Suite, count: int) -> None:
         for reason in suite.skipped:

@@ -70,8 +70,7 @@ class Train:
 
     def run(self) -> int:
         images = read(self.data, self.reading)
-        stages = choose_stages(self.preset, self.stages)
-        config = configure_run(self.preset, images, stages, self.data, self.reading)
+        config = self.configure(images)
         init = find_model(self.init) if self.init else None
         config = replace(config, init=fingerprint(init) if init else "")
         _warn(config, self.stages)
@@ -83,6 +82,11 @@ class Train:
         self._copy_stages(run)
         self._write_preview(run, images)
         return _train(config, images, run, load_model(init) if init else None)
+
+    def configure(self, images: Images) -> RunConfig:
+        """The configuration of the run, without weights to begin with."""
+        stages = choose_stages(self.preset, self.stages)
+        return configure_run(self.preset, images, stages, self.data, self.reading)
 
     def _dry_run(self, config: RunConfig, images: Images) -> int:
         """Prints settings, cost and what would stop the run; writes a preview of resized images."""

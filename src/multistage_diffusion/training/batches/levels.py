@@ -77,6 +77,18 @@ class Levels:
         ratio = natural / torch.tensor(self.shares, dtype=torch.float64)
         return ratio[self.stages.index(sigma)]
 
+    def distance(self, other: "Levels") -> float:
+        """Largest difference of two cumulative distributions of levels (Kolmogorov's), 0 to 1."""
+        edges = {*self.stages.boundaries, *other.stages.boundaries}
+        ends = [float(self.schedule.sigma(torch.tensor(u))) for u in np.linspace(0, 1, 65)]
+        return max(abs(self.below(sigma) - other.below(sigma)) for sigma in {*edges, *ends})
+
+    def below(self, sigma: float) -> float:
+        """Share of the levels below one, with importance left out."""
+        u = float(self.schedule.u(sigma))
+        natural = _cumulative(_natural_shares(self.schedule, self.stages))
+        return float(np.interp(u, natural / natural[-1], _cumulative(self.shares)))
+
     def _inside(self, sigma: Tensor, stage: Tensor) -> Tensor:
         """Levels in the stage they were drawn for, in spite of rounding at its bounds."""
         bounds = [self.stages.bounds(index) for index in range(len(self.stages))]

@@ -1,0 +1,1 @@
+"""What ``multistage study`` runs."""

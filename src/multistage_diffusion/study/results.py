@@ -1,0 +1,157 @@
+"""The results of a study, from the folders of its runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multistage_diffusion.cost import stage_costs, total_parameters
+from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
+from multistage_diffusion.evaluation.samples import read_results
+from multistage_diffusion.files import read_json
+from multistage_diffusion.run import Run
+from multistage_diffusion.study.config import Arm, StudyConfig
+from multistage_diffusion.study.curve import Cost, Point, curves
+from multistage_diffusion.study.reach import cost_to_reach, final_score
+from multistage_diffusion.training.batches.levels import stage_shares
+from multistage_diffusion.training.config import RunConfig, read_run_config
+
+__all__ = ["ArmResults", "Results", "collect", "run_folder"]
+
+RISING = ("precision", "recall", "density", "coverage", "inception-score")
+"""Metrics that are better when larger: they have no cost to reach."""
+
+Curves = dict[str, list[Point]]
+
+
+@dataclass
+class ArmResults:
+    """What came out of an arm."""
+
+    name: str
+    arm: Arm
+    seeds: dict[int, Curves] = field(default_factory=dict)
+    """The curves of each finished or begun run, by metric."""
+    finals: dict[int, list[Mapping[str, Any]]] = field(default_factory=dict)
+    """Measurements of finished models beside their curves; each has a tag."""
+    config: RunConfig | None = None
+
+    @property
+    def macs_per_image(self) -> list[int]:
+        """Forward multiply-accumulates in each stage."""
+        return [cost.macs for cost in stage_costs(self.config.model)] if self.config else []
+
+    @property
+    def mean_macs(self) -> float:
+        """Training multiply-accumulates of an image, over the levels as they are drawn."""
+        assert self.config
+        costs = stage_costs(self.config.model)
+        shares = stage_shares(self.config)
+        return sum(share * cost.training_macs for share, cost in zip(shares, costs, strict=True))
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the network."""
+        return total_parameters(self.config.model) if self.config else 0
+
+    def final(self, metric: str) -> dict[int, float]:
+        """The score at the end of each curve, by seed."""
+        return {
+            seed: final_score(curves[metric])
+            for seed, curves in self.seeds.items()
+            if curves.get(metric)
+        }
+
+
+@dataclass
+class Results:
+    """What came out of a study."""
+
+    study: StudyConfig
+    arms: dict[str, ArmResults]
+
+    @property
+    def reference(self) -> ArmResults:
+        """The arm that the others are compared with."""
+        return self.arms[self.study.reference]
+
+    def metrics(self) -> list[str]:
+        """Names of all metrics with curves, in the order in which they appear."""
+        names: dict[str, None] = {}
+        for arm in self.arms.values():
+            for found in arm.seeds.values():
+                names |= dict.fromkeys(found)
+        return list(names)
+
+    def relative(self, arm: str, metric: str) -> Estimate | None:
+        """Final score divided by the reference's of the same seed: mean and interval over seeds."""
+        ours, others = self.arms[arm].final(metric), self.reference.final(metric)
+        ratios = [value / others[seed] for seed, value in ours.items() if others.get(seed)]
+        return over_seeds(ratios) if ratios else None
+
+    def reach(self, arm: str, metric: str, cost: Cost = "macs") -> dict[int, float | None]:
+        """Cost to reach the reference's final score, as a part of the reference's whole cost.
+
+        By seed; None for one that does not reach it. Empty for metrics that rise.
+        """
+        if metric.partition("-")[0] in RISING or metric in RISING:
+            return {}
+        found: dict[int, float | None] = {}
+        for seed, whole in self.reference.seeds.items():
+            points = self.arms[arm].seeds.get(seed, {}).get(metric)
+            if not points or not whole.get(metric):
+                continue
+            needed = cost_to_reach(points, final_score(whole[metric]), cost)
+            total = float(getattr(whole[metric][-1], cost))
+            found[seed] = needed / total if needed is not None and total else None
+        return found
+
+
+def run_folder(out: Path, arm: str, seed: int) -> Path:
+    """The folder of an arm's run."""
+    return out / "runs" / f"{arm}-{seed}"
+
+
+def collect(study: StudyConfig, out: Path) -> Results:
+    """The results so far of a study in its folder."""
+    arms = {name: ArmResults(name, arm) for name, arm in study.arms.items()}
+    results = Results(study, arms)
+    for name, arm in arms.items():
+        for seed in study.seeds:
+            run = Run(run_folder(out, name, seed))
+            if run.begun:
+                _add_run(arm, seed, run)
+    for arm in arms.values():
+        _count_warm_start(arm, results)
+    return results
+
+
+def _add_run(arm: ArmResults, seed: int, run: Run) -> None:
+    measured = [r for r in read_results(run.evaluations) if "trained_images" in r]
+    arm.config = read_run_config(read_json(run.config))
+    arm.seeds[seed] = curves(run, [result for result in measured if not result.get("tag")])
+    arm.finals[seed] = [result for result in measured if result.get("tag")]
+
+
+def _count_warm_start(arm: ArmResults, results: Results) -> None:
+    """Adds the cost of the weights that an arm began with to its curves."""
+    start = arm.arm.init
+    if start is None:
+        return
+    for seed, found in arm.seeds.items():
+        source = results.arms[start.arm].seeds.get(seed, {})
+        for metric, points in found.items():
+            before = _at(source.get(metric, []), start.images)
+            if before:
+                found[metric] = [point.after(before) for point in points]
+
+
+def _at(points: Sequence[Point], images: int) -> Point | None:
+    """The point nearest to a number of images, its costs in proportion."""
+    if not points:
+        return None
+    last = points[-1]
+    share = images / last.images
+    return Point(
+        images, last.macs * share, last.seconds * share, last.processor_seconds * share, last.value
+    )
