@@ -13,7 +13,7 @@ __all__ = ["RetentionConfig", "superseded"]
 class RetentionConfig(Settings):
     """Which checkpoints are written and kept."""
 
-    checkpoint_images: int = setting(50_000, above=0)
+    checkpoint_images: int = setting(50_000, above=0, may_change=True)
     """Images between checkpoints."""
     keep_last: int = setting(2, above=0, may_change=True)
     """How many of the latest checkpoints are kept."""

@@ -35,6 +35,27 @@ def averaged(few_digits: Images, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
+def test_each_stage_comes_from_its_best_checkpoint(
+    ema: Command, run: Command, trained: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model.safetensors"
+    code, printed, _ = ema(trained, "--per-stage", "--data", folder, "--images", 64, "--out", out)
+    assert code == 0
+    assert printed.count("*") == 3
+    made = load_model(out)
+    assert made.config.boundaries == load_model(trained / "model.safetensors").config.boundaries
+    assert run("sample", out, "--images", 2, "--steps", 2)[0] == 0
+
+
+def test_a_stage_of_its_best_checkpoint_needs_images(
+    ema: Command, averaged: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "none.safetensors"
+    assert_nothing_written(ema(averaged, "--per-stage", "--out", out), "give them with", out)
+    both = ema(averaged, "--per-stage", "--sigma-rel", 0.1, "--out", out)
+    assert_nothing_written(both, "Which average?", out)
+
+
 def assert_nothing_written(result: Result, message: str, out: Path) -> None:
     assert_refused(result, message)
     assert not out.exists()
@@ -81,8 +102,8 @@ def test_nothing_is_overwritten(ema: Command, averaged: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("width", "message"),
     [
-        ([], "either --sigma-rel or --half-life"),
-        (["--sigma-rel", 0.1, "--half-life", 10], "either --sigma-rel or --half-life"),
+        ([], "Give --sigma-rel, --half-life"),
+        (["--sigma-rel", 0.1, "--half-life", 10], "Give --sigma-rel, --half-life"),
         (["--sigma-rel", 0], "between 0 and 0.2887"),
         (["--half-life", -5], "between 0 and 69%"),
         (["--sigma-rel", 0.006], "do not give this average: it would differ by"),

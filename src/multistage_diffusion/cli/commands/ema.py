@@ -1,17 +1,23 @@
 """``multistage ema``: averaged weights of another width than those that training kept."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
+from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import print_line, print_table
+from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.model import save_model
+from multistage_diffusion.evaluation import measure_denoising
+from multistage_diffusion.model import Model, load_model, save_model
 from multistage_diffusion.run import Run, claim
+from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import provenance
+from multistage_diffusion.training.ema.per_stage import put_together
 from multistage_diffusion.training.ema.profiles import (
     exponent,
     half_life_exponent,
@@ -25,6 +31,7 @@ __all__ = ["COMMAND", "Ema"]
 
 SMALL_ERROR = 0.01  # of an average, not worth mentioning
 LARGE_ERROR = 0.1  # with which it would be another average than the one asked for
+SELECTION_SEED = 1  # evaluations have another one
 HEADINGS = ["part", "images counted", "sigma_rel", "half-life at the end", "error"]
 
 
@@ -33,8 +40,8 @@ class Ema:
     """Average the weights of a run again, from the snapshots of other averages that
     train --posthoc-ema made (EDM2's method).
 
-    Give either --sigma-rel or --half-life. The error of an average is how far its profile over the
-    images is from the one asked for.
+    Give --sigma-rel, --half-life or --per-stage. The error of an average is how far its profile
+    over the images is from the one asked for.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -46,11 +53,50 @@ class Ema:
     half_life: int | None = None
     """Half-life at the end of training, in images; at most the run's --ema-rampup of them. Earlier
     it is the same fraction."""
+    per_stage: bool = False
+    """Take each stage from the checkpoint whose loss on --data is least there; the result has an
+    encoder for each decoder, and costs as much to evaluate as before."""
+    data: str | None = None
+    """For --per-stage: images that were not trained on."""
+    images: int = 1024
+    """For --per-stage: noisy images in each stage."""
+    reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def run(self) -> None:
         claim(self.out, "would be overwritten")
-        if (self.sigma_rel is None) == (self.half_life is None):
-            raise BadInput("Which average? Give either --sigma-rel or --half-life.")
+        wanted = (self.sigma_rel is not None, self.half_life is not None, self.per_stage)
+        if sum(wanted) != 1:
+            raise BadInput("Which average? Give --sigma-rel, --half-life or --per-stage.")
+        if self.per_stage:
+            self._put_together()
+        else:
+            self._average()
+
+    def _put_together(self) -> None:
+        """Writes a model of the best checkpoint for each stage."""
+        if self.data is None:
+            raise BadInput("--per-stage chooses by the loss on images: give them with --data.")
+        run = Run(self.run_folder)
+        if not run.checkpoints():
+            raise BadInput(f"{run.path} is no run with checkpoints to choose from.")
+        images = read(self.data, self.reading)
+        models = [load_model(folder / "model.safetensors") for folder in run.checkpoints()]
+        losses = torch.tensor([self._losses(model, images) for model in models])
+        best = losses.argmin(0).tolist()
+        made = put_together([models[index] for index in best])
+        weights = made.denoiser.network.state_dict()
+        save_model(self.out, weights, made.config, made.images, made.run)
+        _print_losses(models, losses)
+        chosen = ", ".join(f"{models[index].images:,}" for index in best)
+        print_line(f"wrote {self.out}: stages after {chosen} images")
+
+    def _losses(self, model: Model, images: Images) -> list[float]:
+        stages = Stages(model.config.boundaries)
+        found = measure_denoising(model, images, stages, self.images, SELECTION_SEED)
+        return [loss.value for loss in found.stages]
+
+    def _average(self) -> None:
+        """Writes averaged weights of a width."""
         stored = Snapshots(Run(self.run_folder))
         gammas = [self._gamma(seen, stored) for seen in stored.seen[-1]]
         errors = stored.errors(gammas)
@@ -83,6 +129,17 @@ def _print_averages(stored: Snapshots, gammas: Sequence[float], errors: Sequence
     parts = zip(names, stored.seen[-1], gammas, errors, strict=True)
     rows = [_row(*part) for part in parts]
     print_table(HEADINGS, rows)
+
+
+def _print_losses(models: Sequence[Model], losses: torch.Tensor) -> None:
+    """Prints the losses of each checkpoint, the best one of each stage marked."""
+    headings = ["images", *(f"stage {k}" for k in range(1, losses.shape[1] + 1))]
+    marks = [["*" if best else " " for best in row] for row in losses == losses.min(0).values]
+    rows = [
+        [f"{model.images:,}", *(f"{loss:.4f}{mark}" for loss, mark in zip(row, stars, strict=True))]
+        for model, row, stars in zip(models, losses, marks, strict=True)
+    ]
+    print_table(headings, rows)
 
 
 def _row(name: str, seen: float, gamma: float, error: float) -> list[str]:

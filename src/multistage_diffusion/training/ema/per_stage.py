@@ -1,0 +1,67 @@
+"""A model whose stages come from different models, each from its own best moment.
+
+The noisy stages over-train first (the paper's early stopping), and a single moment cannot be the
+best one for all. The models put together have encoders of their own: the result is a network of
+separate pairs, with the same cost for each evaluation and more parameters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import Model, ModelConfig, build_denoiser
+
+__all__ = ["put_together"]
+
+
+def put_together(models: Sequence[Model]) -> Model:
+    """A model with stage k of the k-th of some models.
+
+    Args:
+        models: one for each stage, of the same configuration; if all are the same object, it is
+            returned as it is.
+
+    Raises:
+        BadInput: if they differ in configuration or their number is not that of the stages.
+    """
+    first = models[0]
+    if any(model.config != first.config for model in models):
+        raise BadInput("The models to put together differ in network, stages or images.")
+    stages = len(first.config.boundaries) + 1
+    if len(models) != stages:
+        raise BadInput(f"{len(models)} models for {stages} stages: give one for each.")
+    if all(model is first for model in models):
+        return first
+    config = _separate(first.config)
+    denoiser = build_denoiser(config)
+    weights: dict[str, Tensor] = {}
+    for stage, model in enumerate(models):
+        weights |= _stage_weights(model, stage)
+    denoiser.network.load_state_dict(weights)
+    images = max(model.images for model in models)
+    return replace(first, denoiser=denoiser.eval(), config=config, images=images)
+
+
+def _separate(config: ModelConfig) -> ModelConfig:
+    """The configuration with an encoder for each decoder."""
+    network = config.network
+    stages = len(network.decoder_widths)
+    widths = network.encoder_widths * (stages if len(network.encoder_widths) == 1 else 1)
+    return replace(config, network=replace(network, encoder_widths=widths))
+
+
+def _stage_weights(model: Model, stage: int) -> dict[str, Tensor]:
+    """The weights of a stage's encoder and decoder, with the names that they get."""
+    encoder = stage if len(model.config.network.encoder_widths) > 1 else 0
+    names = {
+        f"encoders.{encoder}.": f"encoders.{stage}.",
+        f"decoders.{stage}.": f"decoders.{stage}.",
+    }
+    return {
+        new + name.removeprefix(old): tensor
+        for old, new in names.items()
+        for name, tensor in model.denoiser.network.state_dict().items()
+        if name.startswith(old)
+    }
