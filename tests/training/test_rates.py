@@ -13,6 +13,7 @@ from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.run import Run
 from multistage_diffusion.tensorfile import read_tensors
@@ -20,6 +21,8 @@ from multistage_diffusion.training import Record, read_records, train
 from multistage_diffusion.training.config import RunConfig, TrainingConfig
 from multistage_diffusion.training.optimization import frozen_interval
 from multistage_diffusion.training.rates import Rate, Rates, part_names
+from multistage_diffusion.training.state import State
+from multistage_diffusion.training.step import TrainingStep
 from tests.conftest import TINY, run_on
 from tests.training.test_loop import assert_same_weights
 
@@ -276,3 +279,23 @@ def test_rates_are_printed_by_part_if_they_differ(few_digits: Images) -> None:
         str(Rates(run_on(few_digits, learning_rates=(1e-4, 1e-3, 1e-3, 2e-3))))
         == "0.0001/0.001/0.001/0.002"
     )
+
+
+def test_a_decay_begins_where_it_is_told_and_halves_the_rate_at_four_times_that() -> None:
+    rate = Rate(2.0, 10, decay=100)
+    assert rate.at(90, 10) == 2
+    assert rate.at(390, 10) == pytest.approx(1)
+    assert Rate(2.0, 10).at(390, 10) == 2
+
+
+def test_min_snr_weights_the_error_of_the_image_by_the_smaller_of_snr_and_its_limit(
+    few_digits: Images,
+) -> None:
+    config = run_on(few_digits, min_snr=5.0)
+    state = State.initial(build_denoiser(config.model), config.training)
+    step = TrainingStep(config, state, few_digits, torch.device("cpu"))
+    sigma = torch.tensor([0.1, 0.5, 2.0], dtype=torch.float64)
+    error = torch.tensor([0.3, 0.2, 0.1])  # squared, of the denoised image
+    losses = error * state.denoiser.preconditioning.weight(sigma).float()
+    expected = error * torch.tensor([5.0, 4.0, 0.25])
+    assert torch.allclose(step._weighted(losses, sigma), expected)

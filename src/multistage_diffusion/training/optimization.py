@@ -38,6 +38,12 @@ class OptimizationConfig(Settings):
     freeze: tuple[str, ...] = ()
     """When each part keeps its weights: 50000 for the first 50,000 images, 20000:50000 for an
     interval, 0 for never."""
+    decay_images: int = setting(0, at_least=0)
+    """From this many images on the learning rate falls with the inverse square root of the images
+    seen (EDM2); 0 for a constant one."""
+    min_snr: float = setting(0.0, at_least=0)
+    """Weight the squared error of the denoised image by the signal-to-noise ratio, at most by this
+    (Hang et al. 2023; 5 there); 0 for the weight of the preconditioning."""
     learned_weight: bool = False
     """Learn by how much to divide the loss at each noise level, so that all levels count equally
     (EDM2); the report shows the curve."""
@@ -48,6 +54,8 @@ class OptimizationConfig(Settings):
             frozen_interval(text)
         if self.weight_decay and self.optimizer != "adamw":
             raise BadInput("The setting weight_decay is for the optimizer adamw.")
+        if self.min_snr and self.learned_weight:
+            raise BadInput("Give min_snr or learned_weight: both decide the weight of the loss.")
 
 
 def frozen_interval(text: str) -> tuple[int, float]:

@@ -23,13 +23,15 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Rate:
-    """The learning rate of a part: a linear ramp to a constant, from when the part learns."""
+    """The learning rate of a part: a linear ramp to a constant, which may decay at last."""
 
     highest: float
     warmup: int
-    """Length of the ramp in images."""
+    """Length of the ramp in images, from when the part learns."""
     frozen: tuple[int, float] = (0, 0)
     """Images seen from which and until which the weights are kept."""
+    decay: int = 0
+    """Images seen from which the rate falls with their inverse square root; 0 for never."""
 
     def freezes(self, images: int) -> bool:
         """Whether the batch that begins after ``images`` images leaves the weights as they are."""
@@ -45,7 +47,9 @@ class Rate:
             return 0.0
         _, stop = self.frozen
         learned = images - int(stop) if stop <= images else images
-        return self.highest * min(1.0, (learned + batch) / max(self.warmup, 1))
+        ramp = min(1.0, (learned + batch) / max(self.warmup, 1))
+        decay = (self.decay / (images + batch)) ** 0.5 if self.decay else 1.0
+        return self.highest * ramp * min(1.0, decay)
 
 
 class Rates:
@@ -66,8 +70,9 @@ class Rates:
         warmups = _each("warmups", options.warmups, options.warmup_images, names)
         frozen = [frozen_interval(text) for text in _each("freeze", options.freeze, "0", names)]
         self.batch = training.batch_size
-        self.parts = tuple(map(Rate, highest, warmups, frozen))
-        self.other = Rate(training.learning_rate, options.warmup_images)
+        decays = [options.decay_images] * len(names)
+        self.parts = tuple(map(Rate, highest, warmups, frozen, decays))
+        self.other = Rate(training.learning_rate, options.warmup_images, decay=decays[0])
         """Rate of what is trained in addition to the network."""
 
     def __str__(self) -> str:

@@ -105,9 +105,16 @@ class TrainingStep:
         """What is minimised, for each sample."""
         if self.state.learned_weight is not None:
             losses = self.state.learned_weight.balance(losses, sigma)
+        if self.config.training.optimization.min_snr:
+            losses = losses * self._min_snr(sigma).to(losses, non_blocking=True)
         if self.config.training.draws.importance:
             losses = losses * self.levels.weights(sigma).to(losses, non_blocking=True)
         return losses
+
+    def _min_snr(self, sigma: Tensor) -> Tensor:
+        """Min-SNR's weight of the squared error, divided by the one that losses have."""
+        weight = (1 / sigma**2).clamp(max=self.config.training.optimization.min_snr)
+        return weight / self.state.denoiser.preconditioning.weight(sigma)
 
     def _add_to_sums(self, losses: Tensor, sigma: Tensor) -> None:
         sums = self.state.sums

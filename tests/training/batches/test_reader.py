@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from multistage_diffusion.data import Images
+from multistage_diffusion.data.augment import mirror
 from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.run import Run
+from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training import train
 from multistage_diffusion.training.batches import reader
 from multistage_diffusion.training.batches.levels import Levels
@@ -140,3 +142,24 @@ def test_other_images_are_refused_with_the_option_that_made_them(
         check_run(Run(tmp_path), read_by(other, size=[9, 7]), other)
     with pytest.raises(BadInput, match="on other images, those of digits; choose"):
         check_run(Run(tmp_path), run_on(other), other)
+
+
+def test_the_nearest_of_several_noises_is_taken(few_digits: Images) -> None:
+    """It is among the candidates, no farther than the first, and the same in any range."""
+    config = run_on(few_digits, noise_candidates=4)
+    plain, chosen = (feed(c, few_digits, 0)(8) for c in (run_on(few_digits), config))
+    drawn, samples = chosen
+    shares = []
+    for one, first in zip(samples, plain[1], strict=True):
+        images = mirror(to_unit_range(one.pixels), drawn.mirrored[one.start : one.stop])
+        near, far = ((images - part.noise).flatten(1).norm(dim=1) for part in (one, first))
+        assert (near <= far).all()
+        shares.append((near < far).float())
+    assert 0.3 < float(torch.cat(shares).mean()) <= 1  # three in four on average
+    again = BatchReader(config, few_digits, Levels.of(config), [(0, 8)], CPU, 0)(8)[1][0]
+    assert torch.equal(again.noise, torch.cat([part.noise for part in samples]))
+
+
+def test_nearest_noise_and_augmentation_exclude_each_other(few_digits: Images) -> None:
+    with pytest.raises(BadInput, match="without augment"):
+        run_on(few_digits, noise_candidates=2, augment=0.1)

@@ -65,6 +65,8 @@ class Draws:
     mirrored: Tensor
     """Which images are mirrored left-right, bool ``[B]``."""
     augmentation: Augmentation | None
+    candidates: int = 1
+    """Noises drawn for each image, of which the nearest is taken."""
 
     def read(
         self, start: int, stop: int, images: Images, conditional: bool, device: torch.device
@@ -75,8 +77,10 @@ class Draws:
         """
         rows = self.chosen[start:stop]
         labels = images.labels[rows] if conditional and images.labels is not None else None
-        noise = self._noise(start, stop, images.shape, pinned=device.type == "cuda")
         pixels = _rows(images, rows)
+        noise = self._noise(start, stop, images.shape, pinned=device.type == "cuda")
+        if self.candidates > 1:
+            self._choose_nearest(noise, pixels, start)
         if device.type == "cuda":
             pixels = pixels if pixels.is_cuda else pixels.pin_memory()
             labels = None if labels is None else labels.pin_memory()
@@ -106,17 +110,35 @@ class Draws:
             conditions,
         )
 
+    def _choose_nearest(self, noise: Tensor, pixels: Tensor, start: int) -> None:
+        """Replaces each noise by the nearest of several to its image, itself among them.
+
+        Li et al. 2025, Immiscible Diffusion with k nearest neighbours.
+        """
+        mirrored = self.mirrored[start : start + len(pixels)]
+        images = mirror(to_unit_range(pixels.cpu()), mirrored)
+        for row, image, position in zip(
+            noise, images, range(start, start + len(noise)), strict=True
+        ):
+            source = self._generator(position)
+            drawn = source.standard_normal((self.candidates, *row.shape), dtype=np.float32)
+            distances = (torch.from_numpy(drawn) - image).flatten(1).norm(dim=1)
+            row.copy_(torch.from_numpy(drawn[int(distances.argmin())]))
+
+    def _generator(self, position: int) -> np.random.Generator:
+        """The source of a sample's noise: a function of the seed and the images seen."""
+        key = (self.seed << 8) + Stream.NOISE
+        bits = np.random.Philox(key=key, counter=(self.first + position) << 128)
+        return np.random.Generator(bits)
+
     def _noise(self, start: int, stop: int, shape: tuple[int, int, int], pinned: bool) -> Tensor:
         """Noise of each sample as a function of the seed and the images seen.
 
         It comes from a counter-based generator (Philox).
         """
         noise = torch.empty(stop - start, *shape, pin_memory=pinned)
-        key = (self.seed << 8) + Stream.NOISE
         for row, position in zip(noise.numpy(), range(start, stop), strict=True):
-            counter = (self.first + position) << 128
-            bits = np.random.Philox(key=key, counter=counter)
-            np.random.Generator(bits).standard_normal(dtype=np.float32, out=row)
+            self._generator(position).standard_normal(dtype=np.float32, out=row)
         return noise
 
 
@@ -139,7 +161,8 @@ def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
     augmentation = draw_augmentation(count, size, augment, source) if augment else None
     chosen = image_indices(training.seed, len(images), seen, count)
     sigma = levels.draw(count, source)
-    return Draws(training.seed, seen, chosen, sigma, mirrored, augmentation)
+    candidates = training.draws.noise_candidates
+    return Draws(training.seed, seen, chosen, sigma, mirrored, augmentation, candidates)
 
 
 def micro_batches(batch: int, world_size: int, accumulate: int) -> list[list[tuple[int, int]]]:

@@ -25,6 +25,9 @@ class DrawConfig(Settings):
     paper does)."""
     importance: bool = False
     """Weight the loss so that shares other than the natural ones keep the objective."""
+    noise_candidates: int = setting(1, at_least=1)
+    """Draw this many noises for each image and take the nearest to it (Immiscible Diffusion); not
+    with --augment."""
     flip: bool = True
     """Mirror images left-right at random. Turn off for letters and digits."""
     augment: float = setting(0.0, at_least=0, at_most=1)
@@ -36,6 +39,8 @@ class DrawConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.noise_candidates > 1 and self.augment:
+            raise BadInput("The setting noise_candidates is for training without augment.")
         shares = self.shares
         if isinstance(shares, tuple) and not _all_positive(shares):
             raise BadInput(
