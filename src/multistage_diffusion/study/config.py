@@ -9,7 +9,16 @@ from typing import Any, Literal
 from multistage_diffusion.config import Settings, from_json, setting
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Arm", "Option", "Options", "StudyConfig", "WarmStart", "as_arguments", "read_study"]
+__all__ = [
+    "Arm",
+    "Option",
+    "Options",
+    "ReplacedStage",
+    "StudyConfig",
+    "WarmStart",
+    "as_arguments",
+    "read_study",
+]
 
 Option = bool | int | float | str | list[int] | list[float] | list[str]
 Options = dict[str, Option]
@@ -24,6 +33,16 @@ class WarmStart:
     """Another arm, whose network is unified; its run of the same seed."""
     images: int
     """The checkpoint, by the images it has seen. Their cost counts as this arm's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplacedStage:
+    """A finished model with one of its stages as it was at each checkpoint; no training."""
+
+    arm: str
+    """Another arm, of whose runs they are."""
+    stage: int
+    """Which stage, 1 for the smallest noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +62,7 @@ class Arm:
     init: WarmStart | None = None
     per_stage: str | None = None
     """Another arm, from whose checkpoints the best one for each stage is taken; no training."""
+    replaced: ReplacedStage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +93,8 @@ class StudyConfig(Settings):
     samplers: list[Options] = field(default_factory=list)
     """Options of ``multistage evaluate`` beside ``evaluate``'s, each set measured on the finished
     models: solvers and numbers of steps."""
+    gradients: tuple[str, ...] = ()
+    """Arms for which the cosines of gradients between noise levels are measured."""
     denoising_images: int = setting(1024, above=0)
     """Noisy images in each stage for the denoising loss."""
     arms: dict[str, Arm]
@@ -85,28 +107,28 @@ class StudyConfig(Settings):
                 mentioned[f"arms.{name}.init.arm"] = arm.init.arm
             if arm.per_stage:
                 mentioned[f"arms.{name}.per_stage"] = arm.per_stage
+            if arm.replaced:
+                mentioned[f"arms.{name}.replaced.arm"] = arm.replaced.arm
+        mentioned |= {f"gradients, {name}": name for name in self.gradients}
         for where, arm_name in mentioned.items():
             if arm_name not in self.arms:
                 raise BadInput(f"The study has no arm {arm_name!r}, which its {where} names.")
-        if not self.images or not self.seeds:
-            raise BadInput("The study needs images, the length of a run, and seeds.")
+        if not self.seeds:
+            raise BadInput("The study needs seeds.")
 
 
 def read_study(path: Path, size: str | None = None) -> StudyConfig:
     """A study from a TOML file.
 
     Args:
-        path: the file. Keys may have dashes or underscores.
+        path: the file. Keys may have dashes or underscores. Its setting ``extends`` names another
+            file beside it, whose settings it replaces or adds to.
         size: the table ``sizes.NAME`` of the file, whose settings replace those of the same name.
 
     Raises:
         BadInput: if the file cannot be read, holds something else, or has no such size.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not a TOML file: {error}.") from error
-    content = _with_underscores(content)
+    content = _read(path)
     sizes = content.pop("sizes", {})
     if size is not None:
         if size not in sizes:
@@ -119,10 +141,31 @@ def read_study(path: Path, size: str | None = None) -> StudyConfig:
     return from_json(StudyConfig, {"name": path.stem, **content})
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """The settings in a file and in those that it extends."""
+    try:
+        content = _with_underscores(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not a TOML file: {error}.") from error
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    file = path.parent / str(base)
+    if not file.is_file() or file == path:
+        raise BadInput(f"{path} extends {file}, which is no other file.")
+    return _merged(_read(file), content)
+
+
 def _with_underscores(value: Any) -> Any:
+    """Settings with underscores for dashes, names of arms as they are."""
     if not isinstance(value, Mapping):
         return value
-    return {key.replace("-", "_"): _with_underscores(inner) for key, inner in value.items()}
+    return {
+        key.replace("-", "_"): {name: _with_underscores(arm) for name, arm in inner.items()}
+        if key == "arms" and isinstance(inner, Mapping)
+        else _with_underscores(inner)
+        for key, inner in value.items()
+    }
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -118,16 +118,18 @@ def collect(study: StudyConfig, out: Path) -> Results:
     results = Results(study, arms)
     for name, arm in arms.items():
         for seed in study.seeds:
-            run = Run(run_folder(out, name, seed))
+            source = arm.arm.per_stage or (arm.arm.replaced.arm if arm.arm.replaced else name)
+            run = Run(run_folder(out, source, seed))
             if run.begun:
-                _add_run(arm, seed, run)
+                _add_run(arm, seed, run, Run(run_folder(out, name, seed)))
     for arm in arms.values():
         _count_warm_start(arm, results)
     return results
 
 
-def _add_run(arm: ArmResults, seed: int, run: Run) -> None:
-    measured = [r for r in read_results(run.evaluations) if "trained_images" in r]
+def _add_run(arm: ArmResults, seed: int, run: Run, measured_in: Run) -> None:
+    """Adds what was measured in a folder on models of a run."""
+    measured = [r for r in read_results(measured_in.evaluations) if "trained_images" in r]
     arm.config = read_run_config(read_json(run.config))
     arm.seeds[seed] = curves(run, [result for result in measured if not result.get("tag")])
     arm.finals[seed] = [result for result in measured if result.get("tag")]

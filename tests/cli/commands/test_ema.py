@@ -52,6 +52,10 @@ def test_a_stage_of_its_best_checkpoint_needs_images(
 ) -> None:
     out = tmp_path / "none.safetensors"
     assert_nothing_written(ema(averaged, "--per-stage", "--out", out), "give them with", out)
+    other = tmp_path / "other.safetensors"
+    files = [averaged / "model.safetensors"] * 3
+    assert ema(averaged, "--stages-from", *files, "--out", other)[0] == 0
+    assert load_model(other).config == load_model(files[0]).config
     both = ema(averaged, "--per-stage", "--sigma-rel", 0.1, "--out", out)
     assert_nothing_written(both, "Which average?", out)
 

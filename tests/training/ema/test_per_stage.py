@@ -25,7 +25,7 @@ def test_each_stage_is_that_of_its_model() -> None:
     for stage, part in enumerate(parts):
         expected = part.denoiser(x, sigma)[stage]
         assert torch.allclose(made.denoiser(x, sigma)[stage], expected, atol=1e-6)
-    assert made.images == 12
+    assert made.images == 10
     assert put_together([made, made, made]) is made
 
 

@@ -40,8 +40,8 @@ class Ema:
     """Average the weights of a run again, from the snapshots of other averages that
     train --posthoc-ema made (EDM2's method).
 
-    Give --sigma-rel, --half-life or --per-stage. The error of an average is how far its profile
-    over the images is from the one asked for.
+    Give --sigma-rel, --half-life, --per-stage or --stages-from. The error of an average is how far
+    its profile over the images is from the one asked for.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -60,14 +60,21 @@ class Ema:
     """For --per-stage: images that were not trained on."""
     images: int = 1024
     """For --per-stage: noisy images in each stage."""
+    stages_from: tuple[Path, ...] = ()
+    """Take each stage from the model file given for it, instead of the best checkpoint."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def run(self) -> None:
         claim(self.out, "would be overwritten")
         wanted = (self.sigma_rel is not None, self.half_life is not None, self.per_stage)
-        if sum(wanted) != 1:
-            raise BadInput("Which average? Give --sigma-rel, --half-life or --per-stage.")
-        if self.per_stage:
+        if sum(wanted) + bool(self.stages_from) != 1:
+            raise BadInput(
+                "Which average? Give --sigma-rel, --half-life, --per-stage or --stages-from."
+            )
+        if self.stages_from:
+            models = {path: load_model(path) for path in self.stages_from}
+            self._write(put_together([models[path] for path in self.stages_from]))
+        elif self.per_stage:
             self._put_together()
         else:
             self._average()
@@ -83,12 +90,13 @@ class Ema:
         models = [load_model(folder / "model.safetensors") for folder in run.checkpoints()]
         losses = torch.tensor([self._losses(model, images) for model in models])
         best = losses.argmin(0).tolist()
-        made = put_together([models[index] for index in best])
+        _print_losses(models, losses)
+        self._write(put_together([models[index] for index in best]))
+
+    def _write(self, made: Model) -> None:
         weights = made.denoiser.network.state_dict()
         save_model(self.out, weights, made.config, made.images, made.run)
-        _print_losses(models, losses)
-        chosen = ", ".join(f"{models[index].images:,}" for index in best)
-        print_line(f"wrote {self.out}: stages after {chosen} images")
+        print_line(f"wrote {self.out}")
 
     def _losses(self, model: Model, images: Images) -> list[float]:
         stages = Stages(model.config.boundaries)

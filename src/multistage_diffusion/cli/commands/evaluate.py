@@ -186,7 +186,8 @@ class Evaluate:
 
     @property
     def _has_model(self) -> bool:
-        return self.target.is_file() or Run(self.target).begun
+        run = Run(self.target)
+        return self.target.is_file() or run.begun or bool(run.checkpoints())
 
     @property
     def _run(self) -> Run:

@@ -82,6 +82,8 @@ class Study:
                 jobs = only([job for name in names for job in planner.jobs(name)], self.only)
                 if not execution.run(jobs):
                     return _interrupted()
+            if not execution.run(only(planner.gradients(), self.only)):
+                return _interrupted()
         return True
 
 

@@ -60,7 +60,8 @@ def waves(study: StudyConfig) -> Iterator[list[str]]:
 def _needed(arm: Arm) -> set[str]:
     values = [value for value in arm.cluster.values() if isinstance(value, str)]
     named = {v.removeprefix(ARM_PREFIX) for v in values if v.startswith(ARM_PREFIX)}
-    return named | {name for name in (arm.init and arm.init.arm, arm.per_stage) if name}
+    others = (arm.init and arm.init.arm, arm.replaced and arm.replaced.arm, arm.per_stage)
+    return named | {name for name in others if name}
 
 
 class Planner:
@@ -107,6 +108,8 @@ class Planner:
                 more.
         """
         arm = self.study.arms[name]
+        if arm.replaced:
+            return [Job(name, seed, self._replaced(name, seed)) for seed in self.study.seeds]
         if arm.per_stage:
             return [Job(name, seed, self._put_together(name, seed)) for seed in self.study.seeds]
         config = self._configure(name, 1)
@@ -174,6 +177,35 @@ class Planner:
         words = ["--per-stage", "--data", data, *as_arguments(self._reading(arm))]
         make = [] if file.exists() else [["ema", source, "--out", str(file), *words]]
         return [*make, *self._measurements(arm, file)]
+
+    def _replaced(self, name: str, seed: int) -> list[Command]:
+        """The commands that put a stage of each checkpoint into the finished model."""
+        replaced = self.study.arms[name].replaced
+        assert replaced
+        source, run = (Run(run_folder(self.out, of, seed)) for of in (replaced.arm, name))
+        stages = len(self._configure(replaced.arm, 1).model.boundaries) + 1
+        commands = []
+        for checkpoint in source.evenly_spaced_checkpoints(self.study.checkpoints):
+            file = run.checkpoint(int(checkpoint.name)) / "model.safetensors"
+            models = [source.model] * stages
+            models[replaced.stage - 1] = checkpoint / "model.safetensors"
+            if not file.exists():
+                words = ["--stages-from", *map(str, models), "--out", str(file)]
+                commands.append(["ema", str(source.path), *words])
+        return [*commands, *self._measurements(self.study.arms[replaced.arm], run.path)]
+
+    def gradients(self) -> list[Job]:
+        """The commands that measure cosines of gradients."""
+        seed = self.study.seeds[0]
+        jobs = []
+        for name in self.study.gradients:
+            file = self.out / "gradients" / f"{name}.json"
+            run = run_folder(self.out, name, seed)
+            method = ["--method", "gradient", "--checkpoint", str(run), "--out", str(file)]
+            reading = as_arguments(self._reading(self.study.arms[name]))
+            command = ["cluster", "--data", self.study.data, *method, *reading]
+            jobs += [] if file.exists() else [Job(f"{name}-gradients", seed, [command])]
+        return jobs
 
     def _measurements(self, arm: Arm, target: Path) -> list[Command]:
         """The commands that measure a run or a model file."""

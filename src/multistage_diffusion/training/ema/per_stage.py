@@ -23,6 +23,9 @@ def put_together(models: Sequence[Model]) -> Model:
         models: one for each stage, of the same configuration; if all are the same object, it is
             returned as it is.
 
+    Returns:
+        The model. The images it has seen are those of the stage that has seen fewest.
+
     Raises:
         BadInput: if they differ in configuration or their number is not that of the stages.
     """
@@ -40,7 +43,7 @@ def put_together(models: Sequence[Model]) -> Model:
     for stage, model in enumerate(models):
         weights |= _stage_weights(model, stage)
     denoiser.network.load_state_dict(weights)
-    images = max(model.images for model in models)
+    images = min(model.images for model in models)
     return replace(first, denoiser=denoiser.eval(), config=config, images=images)
 
 
