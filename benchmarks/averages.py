@@ -16,7 +16,6 @@ from typing import Literal
 
 import torch
 import tyro
-from study import STAGES, halved, mean_and_spread
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images, load
@@ -32,6 +31,7 @@ from multistage_diffusion.training.monitoring.probe import Probe
 from multistage_diffusion.training.randomness import Stream, seed_globally
 from multistage_diffusion.training.rates import Rates
 from multistage_diffusion.training.state import State
+from study import STAGES, halved, mean_and_spread
 
 POINTS = 6
 CLOCKS: tuple[Literal["common", "own"], ...] = ("common", "own")

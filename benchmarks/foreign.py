@@ -9,6 +9,7 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ def diffusers_unet(config: ModelConfig, width: int) -> nn.Module:
     attends = attention_by_level(config.shape, network)
     down = tuple("AttnDownBlock2D" if here else "DownBlock2D" for here in attends)
     up = tuple("AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attends))
-    return UNet2DModel(
+    unet: Any = UNet2DModel(
         sample_size=config.shape[1:],
         in_channels=config.shape[0],
         out_channels=config.shape[0],
@@ -56,6 +57,7 @@ def diffusers_unet(config: ModelConfig, width: int) -> nn.Module:
         norm_num_groups=math.gcd(network.groups, width),
         dropout=network.dropout,
     )
+    return unet
 
 
 def denoising_diffusion_unet(config: ModelConfig, width: int) -> nn.Module:

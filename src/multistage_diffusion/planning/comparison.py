@@ -57,8 +57,9 @@ class Comparison:
         yield Total(
             "MACs for a training image", self.ours.training_macs, self.twin.training_macs, "MACs"
         )
-        for solver, calls in self.ours.evaluations.items():
-            name = f"MACs for a sample, {solver}, {sum(calls)} evaluations"
+        for solver in self.ours.kinds:
+            calls = sum(self.ours.evaluations[solver])
+            name = f"MACs for a sample, {solver}, {calls} evaluations"
             ours = self.ours.sample_macs(solver)
             yield Total(name, ours, self.twin.sample_macs(solver), "MACs")
 
@@ -70,7 +71,7 @@ class Comparison:
         yield Total("time for a training image", ours, twin, "seconds")
         run = f"time for the run of {images:,} images"
         yield Total(run, images * ours, images * twin, "seconds")
-        for solver in self.ours.evaluations:
+        for solver in self.ours.kinds:
             name = f"time for a sample, {solver}"
             seconds = self.ours.sample_seconds(solver)
             yield Total(name, seconds, self.twin.sample_seconds(solver), "seconds")

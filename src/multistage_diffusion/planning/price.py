@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from multistage_diffusion.cost import StageCost, activation_bytes, stage_costs, total_parameters
+from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.planning.speed import Speed, measure_speed
 from multistage_diffusion.sampling.draw import SampleOptions, evaluations_per_stage
 from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
@@ -27,7 +28,7 @@ class Price:
     share: list[float]
     """Share of each stage in the training images."""
     evaluations: dict[str, list[int]]
-    """Evaluations of each stage for one sample, by solver."""
+    """Evaluations of each stage for one sample, by solver; without adaptive ones."""
     parameters: int
     """Of the whole network."""
     activations: list[int]
@@ -35,6 +36,14 @@ class Price:
     format."""
     speed: Speed | None
     """Measured on this machine, if so asked for."""
+
+    @property
+    def kinds(self) -> list[SolverName]:
+        """The solvers that differ in their evaluations, the first of each kind."""
+        first: dict[tuple[int, ...], SolverName] = {}
+        for name, counts in self.evaluations.items():
+            first.setdefault(tuple(counts), name)
+        return list(first.values())
 
     @property
     def training_macs(self) -> float:
@@ -92,11 +101,13 @@ def price(
     return Price(
         costs=stage_costs(config.model),
         share=list(stage_shares(config)),
-        evaluations={
-            solver: evaluations_per_stage(config.model, replace(options, solver=solver))
-            for solver in SOLVERS
-        },
+        evaluations=_evaluations(config.model, options),
         parameters=total_parameters(config.model),
         activations=[activation_bytes(config.model, stage, dtype) for stage in stages],
         speed=measure_speed(config, device) if measure else None,
     )
+
+
+def _evaluations(config: ModelConfig, options: SampleOptions) -> dict[SolverName, list[int]]:
+    fixed = (name for name, entry in SOLVERS.items() if not entry.adaptive)
+    return {name: evaluations_per_stage(config, replace(options, solver=name)) for name in fixed}

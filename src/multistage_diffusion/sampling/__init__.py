@@ -1,5 +1,7 @@
 """From noise to images."""
 
+from multistage_diffusion.sampling.adaptive import dpmpp_adaptive
+from multistage_diffusion.sampling.ancestral import ddim, dpmpp_2m_sde, dpmpp_sde
 from multistage_diffusion.sampling.dpm import (
     dpm_multistep,
     dpm_singlestep,
@@ -14,9 +16,10 @@ from multistage_diffusion.sampling.draw import (
 )
 from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
 from multistage_diffusion.sampling.noise import noise
-from multistage_diffusion.sampling.ode import ddim, heun
+from multistage_diffusion.sampling.ode import euler, heun
 from multistage_diffusion.sampling.solver import Solver
 from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
+from multistage_diffusion.sampling.unipc import unipc
 
 __all__ = [
     "SOLVERS",
@@ -27,6 +30,10 @@ __all__ = [
     "dpm_multistep",
     "dpm_singlestep",
     "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_adaptive",
+    "dpmpp_sde",
+    "euler",
     "evaluations_per_stage",
     "generate",
     "generate_batches",
@@ -35,4 +42,5 @@ __all__ = [
     "log_snr_grid",
     "noise",
     "singlestep_orders",
+    "unipc",
 ]

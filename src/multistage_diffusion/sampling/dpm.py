@@ -12,7 +12,14 @@ from torch import Tensor
 
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.sampling.grids import checked_steps, log_snr_grid
-from multistage_diffusion.sampling.solver import Callback, Noise, SolverEntry, ignore, steps
+from multistage_diffusion.sampling.solver import (
+    Callback,
+    Noise,
+    SolverEntry,
+    ignore,
+    restarts,
+    steps,
+)
 
 __all__ = ["SOLVERS", "dpm_multistep", "dpm_singlestep", "dpmpp_2m", "singlestep_orders"]
 
@@ -35,26 +42,24 @@ class Prediction:
         """The noise or the data that a denoised image means."""
         return denoised if self.data else (x - denoised) / sigma
 
-    def step(
-        self, x: Tensor, s: float, t: float, value: Tensor, slope: Tensor | None = None
-    ) -> Tensor:
-        """The exact step for a prediction that is linear in the share of h that has passed.
+    def step(self, x: Tensor, s: float, t: float, value: Tensor, *powers: Tensor) -> Tensor:
+        """The exact step for a prediction that is a polynomial in the share of h that has passed.
 
         Args:
             x: state at s.
             s: noise level.
-            t: next noise level, positive if there is a slope.
+            t: next noise level, positive if there are powers.
             value: the prediction at s.
-            slope: its change over the step, 0 if not given.
+            powers: coefficients of the first power, the second power and so on.
         """
-        base = (t / s) * x if self.data else x
-        scale = t / s - 1 if self.data else s - t  # phi(-h), or t phi(h)
-        x = base - scale * value
-        if slope is None:
-            return x
-        h = math.log(s / t)
-        weight = -scale / h - 1 if self.data else scale / h - t
-        return x - weight * slope
+        x = (t / s) * x if self.data else x
+        weight = t / s - 1 if self.data else s - t  # phi(-h), or t phi(h)
+        x = x - weight * value
+        h = math.log(s / t) if powers else math.inf
+        for power, coefficient in enumerate(powers, 1):  # integrals by parts
+            weight = power * -weight / h - 1 if self.data else power * weight / h - t
+            x = x - weight * coefficient
+        return x
 
 
 def dpm_multistep(
@@ -62,37 +67,50 @@ def dpm_multistep(
     x: Tensor,
     sigmas: Tensor,
     *,
+    order: int = 2,
     data: bool = False,
     noise: Noise | None = None,
     callback: Callback = ignore,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
-    """Multistep DPM-Solver of order 2 (Lu et al. 2022); one evaluation for each step.
+    """Multistep DPM-Solver (Lu et al. 2022); one evaluation for each step.
 
-    The prediction is extrapolated from the last two evaluations; the first step, a step after a
-    restart and a step to 0 are of order 1.
+    The prediction is extrapolated from the last evaluations. The first steps, those after a restart
+    and a step to 0 have lower orders. Of order 3, the published solver has half of the last term,
+    and with that order 2; here it is whole.
 
     Args:
         denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        order: 1 to 3.
         data: predict the data (DPM-Solver++) instead of the noise (DPM-Solver).
     """
     prediction = Prediction(data)
-    before: tuple[float, Tensor] | None = None
+    history: list[tuple[float, Tensor]] = []
     for step, s, t in steps(sigmas):
         denoised = denoiser(x, s)
         callback(step, s, x, denoised)
-        value = estimate = prediction.of(x, s, denoised)
-        if before is not None and t > 0 and not _restarts(before[0], s, restart_at):
-            ratio = math.log(s / t) / (2 * math.log(before[0] / s))
-            estimate = value + (value - before[1]) * ratio
-        x = prediction.step(x, s, t, estimate)
-        before = (s, value)
+        if history and restarts(history[0][0], s, restart_at):
+            history = []
+        history = [(s, prediction.of(x, s, denoised)), *history][:order]
+        x = _multistep(prediction, x, history if t > 0 else history[:1], t)
     return x
 
 
-def _restarts(before: float, sigma: float, restart_at: Sequence[float]) -> bool:
-    """Whether a level of a restart was crossed between two steps."""
-    return any(sigma < level <= before for level in restart_at)
+def _multistep(
+    prediction: Prediction, x: Tensor, history: Sequence[tuple[float, Tensor]], t: float
+) -> Tensor:
+    """A step whose order is the number of evaluations, the latest first."""
+    (s, value), *earlier = history
+    if not earlier:
+        return prediction.step(x, s, t, value)
+    h = math.log(s / t)
+    first = math.log(earlier[0][0] / s) / h
+    slope = (value - earlier[0][1]) / first
+    if len(earlier) == 1:
+        return prediction.step(x, s, t, value + slope / 2)  # the paper's form of order 2
+    second = math.log(earlier[1][0] / earlier[0][0]) / h
+    curvature = (slope - (earlier[0][1] - earlier[1][1]) / second) / (first + second)
+    return prediction.step(x, s, t, value, slope + first * curvature, curvature)
 
 
 dpmpp_2m = partial(dpm_multistep, data=True)
@@ -194,7 +212,11 @@ def _by_evaluations(
 EVENLY = "one evaluation a step, spaced in log sigma"
 SOLVERS = (
     SolverEntry("dpmpp-2m", dpmpp_2m, order=2, about="DPM-Solver++(2M), multistep"),
+    SolverEntry(
+        "dpmpp-3m", partial(dpm_multistep, order=3, data=True), order=3, about="the same of order 3"
+    ),
     SolverEntry("dpm-2m", dpm_multistep, order=2, about="DPM-Solver, multistep"),
+    SolverEntry("dpm-3m", partial(dpm_multistep, order=3), order=3, about="the same of order 3"),
     SolverEntry(
         "dpm-3s",
         partial(_by_evaluations, data=False),

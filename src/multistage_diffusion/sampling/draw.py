@@ -1,9 +1,11 @@
 """Images from a trained model."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -12,7 +14,7 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
-from multistage_diffusion.sampling.grids import GRIDS, GridName
+from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
 from multistage_diffusion.schedule import SCHEDULES
@@ -29,6 +31,16 @@ __all__ = [
 ]
 
 
+SETTINGS = {
+    "eta": (0.0, 1.0),
+    "churn": (0.0, math.inf),
+    "churn_range": (0.0, math.inf),
+    "churn_noise": (0.0, math.inf),
+    "tolerance": (1e-6, 1.0),
+}
+"""Settings of some solvers, and their ranges."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
     """How images are drawn."""
@@ -36,8 +48,19 @@ class SampleOptions:
     solver: Annotated[SolverName, tyro.conf.arg(help=SOLVER_HELP)] = "heun"
     steps: int = 18
     """Steps from pure noise to the image."""
-    grid: GridName = "karras"
-    """How the noise levels are spaced: evenly in sigma^(1/7), or evenly in log sigma."""
+    grid: Annotated[GridName, tyro.conf.arg(help=GRID_HELP)] = "karras"
+    levels: tuple[float, ...] = ()
+    """Noise levels to visit, largest first, instead of --steps and --grid."""
+    eta: float | None = None
+    """Share of the noise that is new in each step of ddim, dpmpp-sde and dpmpp-2m-sde, 0 to 1."""
+    churn: float | None = None
+    """EDM's S_churn for heun and euler: noise that is added before steps."""
+    churn_range: tuple[float, float] | None = None
+    """Noise levels between which it is added (S_tmin, S_tmax)."""
+    churn_noise: float | None = None
+    """Its standard deviation (S_noise)."""
+    tolerance: float | None = None
+    """Of the adaptive solvers: error of a step relative to the image."""
     seed: int = 0
     """Image i is a function of the seed and i only."""
     label: int | None = None
@@ -48,12 +71,40 @@ class SampleOptions:
             raise BadInput(f"Sampling needs at least 1 step, not {self.steps}.")
         if self.seed < 0:
             raise BadInput(f"The seed must not be negative, not {self.seed}.")
+        if self.levels and not _falling(self.levels):
+            raise BadInput(f"--levels must fall and stay above 0, not {list(self.levels)}.")
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Raises BadInput for a setting that the solver does not take or that is out of range."""
+        for name, (low, high) in SETTINGS.items():
+            value = getattr(self, name)
+            option = f"--{name.replace('_', '-')}"
+            if value is None:
+                continue
+            if name not in SOLVERS[self.solver].takes:
+                takers = ", ".join(k for k, entry in SOLVERS.items() if name in entry.takes)
+                raise BadInput(f"{option} is for {takers}, not for {self.solver}.")
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(low <= number <= high for number in values):
+                raise BadInput(f"{option} must be from {low:g} to {high:g}, not {value}.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The solver's own settings that were given."""
+        given = {name: getattr(self, name) for name in SOLVERS[self.solver].takes}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _falling(levels: Sequence[float]) -> bool:
+    return levels[-1] > 0 and all(a > b for a, b in pairwise(levels))
 
 
 def sampling_grid(config: ModelConfig, options: SampleOptions) -> Tensor:
     """The noise levels that a solver visits, decreasing to 0: float64 ``[steps + 1]``."""
-    low, high = SCHEDULES[config.schedule].sampling_range
-    return GRIDS[options.grid](options.steps, low, high)
+    if options.levels:
+        return torch.tensor([*options.levels, 0.0], dtype=torch.float64)
+    return GRIDS[options.grid].levels(options.steps, SCHEDULES[config.schedule])
 
 
 @torch.inference_mode()
@@ -68,9 +119,14 @@ def generate(
     denoiser = model.denoiser.to(device)
     conditions = Conditions(_labels(model, options, indices)).to(device)
     grid = sampling_grid(model.config, options)
-    start = noise(options.seed, indices, model.config.shape).to(device) * float(grid[0])
+    drawn = partial(noise, options.seed, indices, model.config.shape)
+    start = drawn().to(device) * float(grid[0])
     conditioned = partial(denoiser, conditions=conditions)
-    return to_pixels(SOLVERS[options.solver](conditioned, start, grid)).cpu()
+    solver = SOLVERS[options.solver]
+    images = solver(
+        conditioned, start, grid, noise=lambda draw: drawn(draw=draw), **options.settings
+    )
+    return to_pixels(images).cpu()
 
 
 def generate_batches(
@@ -107,14 +163,19 @@ def _labels(model: Model, options: SampleOptions, indices: Sequence[int]) -> Ten
 
 
 def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[int]:
-    """How often a solver evaluates each stage's decoder for one image."""
+    """How often a solver evaluates each stage's decoder for one image.
+
+    Of an adaptive solver: for data from a Gaussian of the same standard deviation.
+    """
     levels: list[float] = []
 
-    def count(x: Tensor, sigma: Tensor | float) -> Tensor:
+    def gaussian(x: Tensor, sigma: Tensor | float) -> Tensor:
         levels.append(float(sigma))
-        return x
+        return x / (1 + (levels[-1] / config.sigma_data) ** 2)
 
-    SOLVERS[options.solver](count, torch.zeros(1, 1, 1, 1), sampling_grid(config, options))
+    grid = sampling_grid(config, options)
+    start = torch.full((1, 1, 1, 1), float(grid[0]))
+    SOLVERS[options.solver](gaussian, start, grid, noise=lambda _: start * 0, **options.settings)
     stages = Stages(config.boundaries)
     index = stages.index(torch.tensor(levels, dtype=torch.float64))
     counts: list[int] = index.bincount(minlength=len(stages)).tolist()

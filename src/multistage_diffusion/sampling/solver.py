@@ -8,16 +8,25 @@ noise levels ``sigma_0 > sigma_1 > ... >= 0``, and returns x at the last one.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from multistage_diffusion.denoiser import Denoiser
 
-__all__ = ["Callback", "Noise", "Solver", "SolverEntry", "ignore", "steps"]
+__all__ = [
+    "Callback",
+    "Noise",
+    "Solver",
+    "SolverEntry",
+    "drawn",
+    "ignore",
+    "restarts",
+    "steps",
+]
 
 Noise = Callable[[int], Tensor]
-"""Unit Gaussian noise like x, as a function of the index of the step."""
+"""Unit Gaussian noise like x, as a function of the index of the step, or of twice that and one."""
 Callback = Callable[[int, float, Tensor, Tensor], None]
 """Called in each step with its index, its noise level, x at this level and the denoised image."""
 
@@ -63,6 +72,15 @@ class SolverEntry:
     """Order of convergence in the step size."""
     about: str
     """A few words for the help."""
+    takes: Sequence[str] = ()
+    """Names of its own settings."""
+    stochastic: bool = False
+    """Whether it draws noise in each step; others do so only by their settings."""
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it chooses its own steps."""
+        return "tolerance" in self.takes
 
     def __call__(
         self,
@@ -73,12 +91,29 @@ class SolverEntry:
         noise: Noise | None = None,
         callback: Callback | None = None,
         restart_at: Sequence[float] = (),
+        **settings: Any,
     ) -> Tensor:
-        """Runs the solver; see ``Solver``."""
+        """Runs the solver; see ``Solver``. ``settings`` are its own, of the names it takes."""
         callback = ignore if callback is None else callback
         return self.function(
-            denoiser, x, sigmas, noise=noise, callback=callback, restart_at=restart_at
+            denoiser, x, sigmas, noise=noise, callback=callback, restart_at=restart_at, **settings
         )
+
+
+def drawn(noise: Noise | None, draw: int, x: Tensor) -> Tensor:
+    """The noise of a draw, like x.
+
+    Raises:
+        ValueError: if there is no source of noise.
+    """
+    if noise is None:
+        raise ValueError("A stochastic solver needs the argument noise.")
+    return noise(draw).to(x)
+
+
+def restarts(before: float, sigma: float, restart_at: Sequence[float]) -> bool:
+    """Whether a level of a restart was crossed between two steps."""
+    return any(sigma < level <= before for level in restart_at)
 
 
 def ignore(step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:

@@ -25,10 +25,12 @@ from multistage_diffusion.training.config import DataInfo, RunConfig
 
 __all__ = ["COMMAND", "Plan"]
 
+FIXED = tuple(name for name, entry in SOLVERS.items() if not entry.adaptive)
+
 if TYPE_CHECKING:
     BudgetName = str
 else:
-    BudgetName = Literal[("training", *SOLVERS)]
+    BudgetName = Literal[("training", *FIXED)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ def _device_name(device: torch.device) -> str:
 
 def _print_comparison(found: Comparison) -> None:
     network = found.config.model.network
-    solvers = [f"of {solver}" for solver in found.ours.evaluations]
+    solvers = [f"of {solver}" for solver in found.ours.kinds]
     headings = ["stage", "sigma", "parameters", "MACs forward", "of training", *solvers]
     print_table(headings, [*_stage_rows(found), _twin_row(found)])
     encoders = "/".join(map(str, network.encoder_widths))
@@ -134,7 +136,7 @@ def _stage_rows(found: Comparison) -> list[list[str]]:
     edges = ["0", *(f"{boundary:.4g}" for boundary in boundaries), "inf"]
     rows = []
     for stage, cost in enumerate(found.ours.costs):
-        evaluations = found.ours.evaluations.values()
+        evaluations = [found.ours.evaluations[solver] for solver in found.ours.kinds]
         calls = [f"{counts[stage] / sum(counts):.1%}" for counts in evaluations]
         bounds = f"{edges[stage]} .. {edges[stage + 1]}"
         share = f"{found.ours.share[stage]:.2%}"
@@ -145,7 +147,7 @@ def _stage_rows(found: Comparison) -> list[list[str]]:
 
 def _twin_row(found: Comparison) -> list[str]:
     cost = found.twin.costs[0]
-    all_calls = ["100%"] * (1 + len(found.ours.evaluations))
+    all_calls = ["100%"] * (1 + len(found.ours.kinds))
     return ["unified", "0 .. inf", f"{cost.parameters:,}", _macs(cost.macs), *all_calls]
 
 
