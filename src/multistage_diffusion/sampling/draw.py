@@ -27,6 +27,7 @@ __all__ = [
     "evaluations_per_stage",
     "generate",
     "generate_batches",
+    "labels_of",
     "sampling_grid",
 ]
 
@@ -117,7 +118,7 @@ def generate(
         BadInput: if the model does not have the label.
     """
     denoiser = model.denoiser.to(device)
-    conditions = Conditions(_labels(model, options, indices)).to(device)
+    conditions = Conditions(labels_of(model, options, indices)).to(device)
     grid = sampling_grid(model.config, options)
     drawn = partial(noise, options.seed, indices, model.config.shape)
     start = drawn().to(device) * float(grid[0])
@@ -151,7 +152,7 @@ def check_label(model: Model, options: SampleOptions) -> None:
         raise BadInput(f"There is no class {options.label}: the model {has}.")
 
 
-def _labels(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
+def labels_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
     """The label of each image, int64 ``[len(indices)]``; None for an unconditional model."""
     check_label(model, options)
     classes = model.config.classes

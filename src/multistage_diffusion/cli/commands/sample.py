@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from multistage_diffusion.cli.plans import with_plan
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.terminal import print_line, print_settings
 from multistage_diffusion.config import to_json
@@ -33,6 +34,11 @@ class Sample:
     sampling: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=SampleOptions
     )
+    plan: Path | None = None
+    """Solver and noise levels from multistage schedule."""
+    budget: str | None = None
+    """Search them for what a sample may cost, such as 20nfe, 2GMAC or 0.5s, and keep the plan in
+    RUN/plans. The solver is dpmpp-2m unless another one than heun is given."""
     dry_run: bool = False
     """Print the resolved settings and stop."""
 
@@ -43,10 +49,9 @@ class Sample:
         if self.dry_run:
             about = {"out": str(out), "model": str(file), "trained_images": model.images}
             return print_settings({**to_json(self), **about})
-        folder = draw_samples(
-            model, self.sampling, self.images, self.batch_size, out, _show_progress
-        )
-        calls = ", ".join(map(str, evaluations_per_stage(model.config, self.sampling)))
+        options = with_plan(self.sampling, model, self.run_folder, self.plan, self.budget)
+        folder = draw_samples(model, options, self.images, self.batch_size, out, _show_progress)
+        calls = ", ".join(map(str, evaluations_per_stage(model.config, options)))
         print_line(
             f"{self.images} images in {out}, a grid of them in {folder.grid}; evaluations per "
             f"image by stage: {calls}"

@@ -1,0 +1,58 @@
+"""``multistage schedule``: the best noise levels for a budget."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from multistage_diffusion.cli.plans import plan_file, print_plan
+from multistage_diffusion.cli.terminal import print_line, print_settings
+from multistage_diffusion.config import to_json
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import load_model
+from multistage_diffusion.run import find_model
+from multistage_diffusion.sampling.plan import find_plan, parse_budget, save_plan
+from multistage_diffusion.sampling.solvers import SolverName
+
+__all__ = ["COMMAND", "Schedule"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Search the noise levels that bring a solver closest to the exact images of a model, for what
+    a sample may cost.
+
+    The search records paths of some samples in small steps and weighs each possible step by what
+    the network costs in its stage. Its levels are compared with the usual grids at the same cost,
+    on other samples; the best ones are kept, for sample --plan and evaluate --plan.
+    """
+
+    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run, or a model file."""
+    budget: str
+    """Of one sample: 20nfe (evaluations of the network), 2GMAC or 0.5s."""
+    solver: SolverName = "dpmpp-2m"
+    """The solver that the levels are for: euler, ddim, dpmpp-2m or heun."""
+    images: int = 32
+    """Samples whose paths are recorded, and as many others to compare with."""
+    out: Path | None = None
+    """The plan to write. Default: RUN/plans/SOLVER-BUDGET.json, replaced if it is there."""
+    dry_run: bool = False
+    """Print the resolved settings and stop."""
+
+    def run(self) -> None:
+        budget = parse_budget(self.budget)
+        if self.images < 1:
+            raise BadInput(f"--images must be at least 1, not {self.images}.")
+        model = load_model(find_model(self.run_folder))
+        out = self.out or plan_file(self.run_folder, self.solver, self.budget)
+        if self.dry_run:
+            return print_settings({**to_json(self), "out": str(out)})
+        plan = find_plan(model, budget, self.solver, self.images)
+        print_plan(plan)
+        save_plan(out, plan)
+        print_line(f"wrote {out}")
+
+
+COMMAND = Schedule

@@ -1,0 +1,76 @@
+"""Plans on the command line: their files, and what is printed of them."""
+
+from pathlib import Path
+
+from multistage_diffusion.cli.terminal import print_line, print_table, print_warning
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import Model
+from multistage_diffusion.run import Run
+from multistage_diffusion.sampling import SampleOptions
+from multistage_diffusion.sampling.plan import (
+    Plan,
+    find_plan,
+    load_plan,
+    parse_budget,
+    save_plan,
+)
+
+__all__ = ["plan_file", "print_plan", "with_plan"]
+
+
+def plan_file(target: Path, solver: str, budget: str) -> Path:
+    """Where the plan of a run or model file is kept by default."""
+    run = Run(target.parent if target.is_file() else target)
+    return run.path / "plans" / f"{solver}-{budget.replace(' ', '')}.json"
+
+
+def print_plan(plan: Plan) -> None:
+    """Prints what was compared, and the levels that were chosen."""
+    unit = plan.budget.unit
+    rows = [
+        [one.name, str(len(one.levels)), f"{one.cost:.4g} {unit}", f"{one.error:.4f}"]
+        for one in plan.candidates
+    ]
+    print_table(["levels", "steps", "cost", "distance to the solution"], rows)
+    calls = ", ".join(map(str, plan.evaluations_per_stage))
+    print_line(f"{plan.solver}, levels {' '.join(f'{sigma:.4g}' for sigma in plan.levels)}")
+    print_line(f"evaluations by stage: {calls}")
+
+
+def with_plan(
+    options: SampleOptions, model: Model, target: Path, file: Path | None, budget: str | None
+) -> SampleOptions:
+    """The options with a plan's solver and levels.
+
+    Args:
+        options: without levels of their own.
+        model: the model.
+        target: its run or file, for the plan of a budget, which is searched if it is not there.
+        file: a plan, if one is given.
+        budget: a budget, if one is given.
+
+    Raises:
+        BadInput: if more than one of them says which levels to use.
+    """
+    if file is None and budget is None:
+        return options
+    if options.levels or (file and budget):
+        raise BadInput("Give one of --plan, --budget and --levels.")
+    plan = load_plan(file) if file else _planned(options, model, target, budget or "")
+    if plan.trained_images != model.images:
+        print_warning(
+            f"the plan was made for a model after {plan.trained_images:,} images, not "
+            f"{model.images:,}"
+        )
+    return plan.apply(options)
+
+
+def _planned(options: SampleOptions, model: Model, target: Path, budget: str) -> Plan:
+    solver = options.solver if options.solver != SampleOptions().solver else "dpmpp-2m"
+    wanted, file = parse_budget(budget), plan_file(target, solver, budget)
+    if file.exists() and (plan := load_plan(file)).trained_images == model.images:
+        return plan
+    plan = find_plan(model, wanted, solver)
+    save_plan(file, plan)
+    print_plan(plan)
+    return plan

@@ -1,0 +1,134 @@
+"""Paths of a model from noise to images, recorded in small steps, and the errors of long ones.
+
+Along a recorded path every step of a solver is a linear combination of states and denoised images
+that are already known: ``a x_i + b D_i + c D_h`` for a step from level i that remembers level h.
+Its error against the recorded state at the next level is a quadratic form in their inner products,
+so all steps between any levels are tried without evaluating the network again.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multistage_diffusion.denoiser import Denoiser
+from multistage_diffusion.sampling.ode import heun
+
+__all__ = ["RULES", "Path", "StepRule", "record_path", "step_errors"]
+
+Array = NDArray[np.float64]
+Coefficients = Callable[[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Path:
+    """States and denoised images of some samples at decreasing levels, as inner products."""
+
+    levels: tuple[float, ...]
+    """Noise levels, the last one 0: ``N + 1`` of them."""
+    products: Array
+    """Mean over samples and pixels of the products of the states and then the denoised images at
+    all levels but 0, and of the end of the path: ``[2 N + 1, 2 N + 1]``."""
+
+    def norm(self, coefficients: Array) -> Array:
+        """RMS of linear combinations ``[..., 2 N + 1]``."""
+        squares = np.einsum("...i,ij,...j", coefficients, self.products, coefficients)
+        return np.sqrt(np.maximum(squares, 0))
+
+
+@torch.inference_mode()
+def record_path(denoiser: Denoiser, x: Tensor, levels: Tensor) -> Path:
+    """Solves with Heun's method and keeps what it visits.
+
+    Args:
+        denoiser: any denoiser.
+        x: states at the first level, ``[B, C, H, W]``.
+        levels: decreasing noise levels, the last one 0.
+    """
+    states: list[Tensor] = []
+    denoised: list[Tensor] = []
+
+    def keep(_step: int, _sigma: float, state: Tensor, image: Tensor) -> None:
+        states.append(state.double().flatten().cpu())
+        denoised.append(image.double().flatten().cpu())
+
+    end = heun(denoiser, x, levels, callback=keep)
+    rows = torch.stack([*states, *denoised, end.double().flatten().cpu()])
+    products = rows @ rows.T / rows.shape[1]
+    return Path(tuple(levels.tolist()), products.numpy())
+
+
+def _euler(s: float, t: float, _before: float) -> tuple[float, float, float]:
+    return t / s, 1 - t / s, 0.0
+
+
+def _dpmpp_2m(s: float, t: float, before: float) -> tuple[float, float, float]:
+    if t == 0 or math.isnan(before):
+        return _euler(s, t, before)
+    weight, ratio = 1 - t / s, math.log(s / t) / (2 * math.log(before / s))
+    return t / s, weight * (1 + ratio), -weight * ratio
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """What a solver does in a step."""
+
+    coefficients: Coefficients
+    """Of the state and the denoised image at s and of the other denoised image, for s, t and the
+    level before s, which is NaN in the first step."""
+    remembers: bool = False
+    """Whether the other denoised image is that of the level before; else of the next level."""
+    evaluates_next: bool = False
+    """Whether a step evaluates the denoiser at the next level too, unless that is 0."""
+
+
+def _heun(s: float, t: float, _before: float) -> tuple[float, float, float]:
+    if t == 0:
+        return 0.0, 1.0, 0.0
+    half = (t - s) / 2
+    return 1 + half * 2 / s, -half / s + half * (1 - t / s) / t, -half / t
+
+
+RULES = {
+    "euler": StepRule(_euler),
+    "ddim": StepRule(_euler),
+    "dpmpp-2m": StepRule(_dpmpp_2m, remembers=True),
+    "heun": StepRule(_heun, evaluates_next=True),
+}
+"""The solvers whose steps can be tried along a path."""
+
+
+def step_errors(path: Path, rule: StepRule) -> Array:
+    """RMS errors of all steps: ``[h, i, j]`` for a step from level i to level j > i.
+
+    h < i is the level before; h = i stands for none. Without memory all h are alike. Steps that
+    do not go down are infinite.
+    """
+    count = len(path.levels)
+    errors = np.full((count, count, count), np.inf)
+    for i in range(count - 1):
+        for j in range(i + 1, count):
+            before = range(i + 1) if rule.remembers else [i]
+            found = path.norm(np.stack([_difference(path, rule, h, i, j) for h in before]))
+            errors[list(before), i, j] = found
+            if not rule.remembers:
+                errors[:, i, j] = found[0]
+    return errors
+
+
+def _difference(path: Path, rule: StepRule, h: int, i: int, j: int) -> Array:
+    """Coefficients of a step minus the recorded state at its end."""
+    levels, count = path.levels, len(path.levels) - 1
+    before = levels[h] if h < i else math.nan
+    state, image, other = rule.coefficients(levels[i], levels[j], before)
+    row = np.zeros(2 * count + 1)
+    row[i] += state
+    row[count + i] += image
+    if other:
+        row[count + (h if rule.remembers else j)] += other
+    row[j if j < count else 2 * count] -= 1
+    return row

@@ -1,0 +1,225 @@
+"""Plans: a solver and its noise levels for one model and a budget."""
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path as FilePath
+
+import torch
+from torch import Tensor
+
+from multistage_diffusion.conditions import Conditions
+from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.cost import stage_costs
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.model import Model
+from multistage_diffusion.sampling.draw import (
+    SampleOptions,
+    evaluations_per_stage,
+    labels_of,
+    sampling_grid,
+)
+from multistage_diffusion.sampling.grids import karras_grid
+from multistage_diffusion.sampling.noise import noise
+from multistage_diffusion.sampling.path import RULES, record_path
+from multistage_diffusion.sampling.search import best_levels
+from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
+from multistage_diffusion.schedule import SCHEDULES
+
+__all__ = ["Budget", "Candidate", "Plan", "find_plan", "load_plan", "parse_budget", "save_plan"]
+
+FINE_LEVELS = 64
+REFERENCE_STEPS = 100  # of Heun's method
+SEARCH_SEED, CHECK_SEED = 1_000_001, 1_000_002
+GRIDS = ("karras", "log-snr")
+UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+TIMED = 8  # images in a timed evaluation
+
+Progress = Callable[[Sequence[Tensor], str], Iterator[Tensor]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one sample may cost."""
+
+    amount: float
+    unit: str
+    """``nfe`` (evaluations of the network), ``MAC`` or ``s``."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Noise levels and how far they lead from the solution."""
+
+    name: str
+    levels: tuple[float, ...]
+    cost: float
+    """Of a sample, in the budget's unit."""
+    error: float
+    """RMS distance to the solution in small steps, on starts that the search did not see; images
+    are from -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The best candidate for a model and a budget."""
+
+    solver: str
+    levels: tuple[float, ...]
+    budget: Budget
+    evaluations_per_stage: tuple[int, ...]
+    candidates: tuple[Candidate, ...]
+    """All that were compared, best first."""
+    trained_images: int
+    """Of the model."""
+
+    def apply(self, options: SampleOptions) -> SampleOptions:
+        """The options with the plan's solver and levels."""
+        return replace(options, solver=self.solver, levels=self.levels)
+
+
+def parse_budget(text: str) -> Budget:
+    """A budget such as ``20nfe``, ``2GMAC`` or ``0.5s``, for one sample.
+
+    Raises:
+        BadInput: if it is none.
+    """
+    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *(?:(nfe)|([kMGT]?)MACs?|(s))", text.strip())
+    try:
+        amount = float(match[1]) if match else 0.0
+    except ValueError:
+        amount = 0.0
+    if not match or not amount > 0:
+        raise BadInput(f"The budget of a sample is such as 20nfe, 2GMAC or 0.5s, not {text!r}.")
+    if match[2] or match[4]:
+        return Budget(amount, match[2] or match[4])
+    return Budget(amount * UNITS[match[3]], "MAC")
+
+
+def save_plan(path: FilePath, plan: Plan) -> None:
+    """Writes a plan as JSON."""
+    write_json(path, to_json(plan))
+
+
+def load_plan(path: FilePath) -> Plan:
+    """A plan from its file.
+
+    Raises:
+        BadInput: if the file holds none.
+    """
+    plan = from_json(Plan, read_json(path))
+    if plan.solver not in SOLVERS:
+        raise BadInput(f"{path} is a plan for a solver that there is not: {plan.solver}.")
+    return plan
+
+
+@torch.inference_mode()
+def find_plan(
+    model: Model, budget: Budget, solver: SolverName = "dpmpp-2m", images: int = 32
+) -> Plan:
+    """Searches noise levels on recorded paths, and compares them with the usual grids on others.
+
+    Args:
+        model: the model.
+        budget: for one sample.
+        solver: which the levels are for.
+        images: samples whose paths are recorded; as many others decide.
+
+    Raises:
+        BadInput: if the levels of this solver cannot be searched, or the budget pays for no step.
+    """
+    if solver not in RULES:
+        raise BadInput(f"Levels are searched for {', '.join(RULES)}, not for {solver}.")
+    low, high = SCHEDULES[model.config.schedule].sampling_range
+    fine = karras_grid(FINE_LEVELS, low, high)
+    costs = _costs(model, budget)
+    start, denoiser = _start(model, SEARCH_SEED, range(images))
+    path = record_path(denoiser, start * float(fine[0]), fine)
+    stages = model.denoiser.stages.index(fine[:-1]).tolist()
+    each = [costs[stage] for stage in stages]
+    found = best_levels(path, RULES[solver], each, budget.amount, model.config.sigma_data)
+    if found is None:
+        raise BadInput(f"The budget of {budget.amount:g} {budget.unit} pays for no step.")
+    options = [("searched", SampleOptions(solver=solver, levels=found.levels))]
+    options += [
+        (grid, known)
+        for grid in GRIDS
+        if (known := _most_steps(model, solver, grid, costs, budget))
+    ]
+    candidates = sorted(_compare(model, options, costs, images), key=lambda one: one.error)
+    best = SampleOptions(solver=solver, levels=candidates[0].levels)
+    evaluations = tuple(evaluations_per_stage(model.config, best))
+    return Plan(solver, best.levels, budget, evaluations, tuple(candidates), model.images)
+
+
+def _start(model: Model, seed: int, indices: Sequence[int]) -> tuple[Tensor, Callable[..., Tensor]]:
+    """Unit noise and the denoiser with the labels of these samples, on the accelerator if any."""
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    conditions = Conditions(labels_of(model, SampleOptions(), indices)).to(device)
+    denoiser = partial(model.denoiser.to(device), conditions=conditions)
+    return noise(seed, indices, model.config.shape).to(device), denoiser
+
+
+def _costs(model: Model, budget: Budget) -> list[float]:
+    """The cost of an evaluation in each stage, in the budget's unit."""
+    stages = len(model.denoiser.stages)
+    if budget.unit == "nfe":
+        return [1.0] * stages
+    if budget.unit == "MAC":
+        return [float(cost.macs) for cost in stage_costs(model.config)]
+    return [_seconds(model, stage) for stage in range(stages)]
+
+
+def _seconds(model: Model, stage: int) -> float:
+    """Seconds of an evaluation of an image in a stage, in a batch: the median of five."""
+    x, denoiser = _start(model, 0, range(TIMED))
+    low, high = model.denoiser.stages.bounds(stage)
+    sigma = min(2 * low, high) if low else min(high, 1.0) / 2
+    times = []
+    for _ in range(6):
+        begun = time.perf_counter()
+        denoiser(x * sigma, sigma).sum().item()
+        times.append((time.perf_counter() - begun) / TIMED)
+    return statistics.median(times[1:])
+
+
+def _cost(model: Model, options: SampleOptions, costs: Sequence[float]) -> float:
+    calls = evaluations_per_stage(model.config, options)
+    return sum(count * cost for count, cost in zip(calls, costs, strict=True))
+
+
+def _most_steps(
+    model: Model, solver: SolverName, grid: str, costs: Sequence[float], budget: Budget
+) -> SampleOptions | None:
+    """The usual grid with as many steps as the budget pays for."""
+    best = None
+    for steps in range(1, FINE_LEVELS + 1):
+        options = SampleOptions(solver=solver, grid=grid, steps=steps)
+        if _cost(model, options, costs) > budget.amount * (1 + 1e-9):
+            break
+        best = options
+    return best
+
+
+def _compare(
+    model: Model,
+    options: Sequence[tuple[str, SampleOptions]],
+    costs: Sequence[float],
+    images: int,
+) -> Iterator[Candidate]:
+    """Each candidate's distance to the solution, from starts of their own."""
+    start, denoiser = _start(model, CHECK_SEED, range(images))
+
+    def solve(given: SampleOptions) -> Tensor:
+        grid = sampling_grid(model.config, given)
+        return SOLVERS[given.solver](denoiser, start * float(grid[0]), grid)
+
+    exact = solve(SampleOptions(solver="heun", steps=REFERENCE_STEPS))
+    for name, given in options:
+        error = float((solve(given) - exact).double().square().mean().sqrt())
+        levels = tuple(sampling_grid(model.config, given)[:-1].tolist())
+        yield Candidate(name, levels, _cost(model, given, costs), error)

@@ -1,0 +1,102 @@
+"""The best noise levels for a budget: a dynamic programme over the steps of a recorded path."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multistage_diffusion.sampling.path import Array, Path, StepRule, step_errors
+
+__all__ = ["Levels", "best_levels"]
+
+IntArray = NDArray[np.int64]
+UNITS = 240
+"""Parts that a budget is divided into; costs are rounded up to them."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Noise levels for a solver."""
+
+    levels: tuple[float, ...]
+    """Decreasing and positive; the last step goes to 0."""
+    error: float
+    """What the programme minimised: the sum of the errors of all steps as they are at the end."""
+    cost: float
+    """Of a sample."""
+
+
+def best_levels(
+    path: Path, rule: StepRule, costs: Sequence[float], budget: float, scale: float
+) -> Levels | None:
+    """The levels with the least sum of errors within a budget; None if it pays for no step.
+
+    An error made at sigma is smaller at the end of the path. For data from a Gaussian of standard
+    deviation ``scale`` the factor is ``scale / sqrt(scale^2 + sigma^2)``, which is used here.
+
+    Args:
+        path: recorded states at all levels that may be chosen.
+        rule: the solver.
+        costs: of an evaluation at each level but the last.
+        budget: for all evaluations, in the same unit.
+        scale: standard deviation of the data.
+    """
+    levels = np.array(path.levels)
+    errors = step_errors(path, rule) * (scale / np.sqrt(scale**2 + levels**2))
+    prices = _prices(rule, np.array(costs), budget)
+    table, origin = _fill(errors, prices)
+    found = _trace(table, origin, prices)
+    if found is None:
+        return None
+    chosen, error = found
+    spent = sum(_price(rule, costs, i, j) for i, j in pairwise(chosen))
+    return Levels(tuple(levels[chosen[:-1]].tolist()), error, float(spent))
+
+
+def _price(rule: StepRule, costs: Sequence[float], i: int, j: int) -> float:
+    return costs[i] + (costs[j] if rule.evaluates_next and j < len(costs) else 0.0)
+
+
+def _prices(rule: StepRule, costs: Array, budget: float) -> IntArray:
+    """Units that a step from i to j costs: ``[N + 1, N + 1]``."""
+    following = np.append(costs, 0.0) if rule.evaluates_next else np.zeros(len(costs) + 1)
+    each = np.append(costs, 0.0)[:, None] + following[None, :]
+    return np.ceil(each * UNITS / budget - 1e-9).astype(np.int64)
+
+
+def _fill(errors: Array, prices: IntArray) -> tuple[Array, Array]:
+    """Least error of reaching level i from level h with c units, ``[h, i, c]``, and from where.
+
+    The state "at i, coming from h" is what a solver that remembers one level needs.
+    """
+    count = len(errors)
+    table = np.full((count, count, UNITS + 1), np.inf)
+    origin = np.full((count, count, UNITS + 1), -1.0)
+    table[0, 0] = 0.0
+    for i in range(count - 1):
+        for j in range(i + 1, count):
+            price = prices[i, j]
+            if price > UNITS:
+                continue
+            ways = table[: i + 1, i, : UNITS + 1 - price] + errors[: i + 1, i, j][:, None]
+            table[i, j, price:] = ways.min(0)
+            origin[i, j, price:] = ways.argmin(0)
+    return table, origin
+
+
+def _trace(table: Array, origin: Array, prices: IntArray) -> tuple[list[int], float] | None:
+    """Indices of the levels of the best way to the last one, and its error."""
+    end = len(table) - 1
+    last = table[:, end, UNITS]
+    h = int(last.argmin())
+    if not np.isfinite(last[h]):
+        return None
+    error, i, units, chosen = float(last[h]), end, UNITS, [end]
+    while i:
+        chosen.append(h)
+        before = int(origin[h, i, units])
+        units -= int(prices[h, i])
+        i, h = h, before
+    return chosen[::-1], error
