@@ -11,7 +11,7 @@ from torch import Tensor
 from multistage_diffusion.sampling import SOLVERS, karras_grid, log_snr_grid
 from multistage_diffusion.sampling.path import RULES, Path, record_path, step_errors
 from multistage_diffusion.sampling.search import best_levels
-from tests.sampling.test_solvers import gaussian, mixture
+from tests.sampling.test_solvers import C, gaussian, mixture
 
 
 def recorded(count: int) -> Path:
@@ -54,9 +54,8 @@ def test_the_memory_of_a_multistep_solver_is_its_last_level() -> None:
 def test_the_programme_finds_the_best_of_all_ways(name: str, budget: int) -> None:
     path = recorded(7)
     costs = [2.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
-    rule, scale = RULES[name], 0.5
-    factor = scale / np.sqrt(scale**2 + np.array(path.levels) ** 2)
-    errors = step_errors(path, rule) * factor
+    rule = RULES[name]
+    errors = (step_errors(path, rule) * path.gains) ** 2
     best = math.inf
     for size in range(7):
         for inner in itertools.combinations(range(1, 7), size):
@@ -67,7 +66,7 @@ def test_the_programme_finds_the_best_of_all_ways(name: str, budget: int) -> Non
             if calls <= budget:
                 steps = zip([0, *way], way, way[1:], strict=False)
                 best = min(best, sum(errors[h, i, j] for h, i, j in steps))
-    found = best_levels(path, rule, costs, budget, scale)
+    found = best_levels(path, rule, costs, budget)
     assert found
     assert found.error == pytest.approx(best)
     assert found.cost <= budget
@@ -76,7 +75,7 @@ def test_the_programme_finds_the_best_of_all_ways(name: str, budget: int) -> Non
 
 def test_a_budget_for_no_step_gives_nothing() -> None:
     path = recorded(5)
-    assert best_levels(path, RULES["heun"], [2.0] * 5, 1.0, 0.5) is None
+    assert best_levels(path, RULES["heun"], [2.0] * 5, 1.0) is None
 
 
 @pytest.mark.parametrize("name", ["dpmpp-2m", "euler", "heun"])
@@ -85,7 +84,7 @@ def test_planned_levels_beat_karras_and_log_snr_on_other_starts(
     name: str, evaluations: int
 ) -> None:
     path = recorded(48)
-    found = best_levels(path, RULES[name], [1.0] * 48, evaluations, 0.5)
+    found = best_levels(path, RULES[name], [1.0] * 48, evaluations)
     assert found
     x = 20 * torch.linspace(-2.5, 2.5, 301, dtype=torch.float64).reshape(-1, 1, 1, 1)
     weight = torch.exp(-((x / 20) ** 2) / 2)
@@ -99,3 +98,11 @@ def test_planned_levels_beat_karras_and_log_snr_on_other_starts(
     planned = error(torch.tensor([*found.levels, 0.0], dtype=torch.float64))
     others = [error(grid(steps, 0.02, 20.0)) for grid in (karras_grid, log_snr_grid)]
     assert planned < min(others)
+
+
+def test_errors_grow_as_the_solution_says() -> None:
+    """For a Gaussian of deviation C by C / sqrt(C^2 + sigma^2)."""
+    x = 20 * torch.randn(8, 1, 2, 2, dtype=torch.float64)
+    path = record_path(gaussian, x, log_snr_grid(80, 0.02, 20.0))
+    levels = np.array(path.levels)
+    np.testing.assert_allclose(path.gains, C / np.sqrt(C**2 + levels**2), rtol=0.1)

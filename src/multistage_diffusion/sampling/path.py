@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multistage_diffusion.denoiser import Denoiser
+from multistage_diffusion.sampling.dpm import dpmpp_2m
 from multistage_diffusion.sampling.ode import heun
 
 __all__ = ["RULES", "Path", "StepRule", "record_path", "step_errors"]
 
 Array = NDArray[np.float64]
+GAINS = 8  # levels at which the growth of errors is measured
 Coefficients = Callable[[float, float, float], tuple[float, float, float]]
 
 
@@ -33,6 +35,8 @@ class Path:
     products: Array
     """Mean over samples and pixels of the products of the states and then the denoised images at
     all levels but 0, and of the end of the path: ``[2 N + 1, 2 N + 1]``."""
+    gains: Array
+    """By which factor an error made at each level is larger at the end of the path: ``[N + 1]``."""
 
     def norm(self, coefficients: Array) -> Array:
         """RMS of linear combinations ``[..., 2 N + 1]``."""
@@ -53,13 +57,43 @@ def record_path(denoiser: Denoiser, x: Tensor, levels: Tensor) -> Path:
     denoised: list[Tensor] = []
 
     def keep(_step: int, _sigma: float, state: Tensor, image: Tensor) -> None:
-        states.append(state.double().flatten().cpu())
-        denoised.append(image.double().flatten().cpu())
+        states.append(state)
+        denoised.append(image)
 
     end = heun(denoiser, x, levels, callback=keep)
-    rows = torch.stack([*states, *denoised, end.double().flatten().cpu()])
+    rows = torch.stack([row.double().flatten().cpu() for row in (*states, *denoised, end)])
     products = rows @ rows.T / rows.shape[1]
-    return Path(tuple(levels.tolist()), products.numpy())
+    gains = _gains(denoiser, states, denoised, levels)
+    return Path(tuple(levels.tolist()), products.numpy(), gains)
+
+
+def _gains(
+    denoiser: Denoiser, states: list[Tensor], denoised: list[Tensor], levels: Tensor
+) -> Array:
+    """Measures the growth of the errors of long Euler steps, at some levels, from there to the end.
+
+    Between these levels it is linear in log sigma and in the logarithm of the growth. At 0 it is 1,
+    and above them it falls with sigma, as where the denoised image does not depend on the state.
+    """
+    count = len(states)
+    length = max(1, count // 16)
+    positions = range(length, count, max(1, count // GAINS))
+    found = dict[float, float]()
+    for j in positions:
+        i, sigma = j - length, float(levels[j])
+        euler = denoised[i] + (sigma / levels[i]).to(states[i]) * (states[i] - denoised[i])
+        rest = torch.cat([levels[j:-1:2], levels[-1:]])
+        ends = [dpmpp_2m(denoiser, state, rest) for state in (euler, states[j])]
+        found[sigma] = _rms(ends[0] - ends[1]) / max(_rms(euler - states[j]), 1e-12)
+    highest, first = next(iter(found.items()))
+    lowest = float(levels[-2]) / 10
+    known = {float(levels[0]): first * highest / float(levels[0]), **found, lowest: 1.0}
+    x, y = np.log([*known]), np.log(np.maximum([*known.values()], 1e-9))
+    return np.exp(np.interp(np.log(np.maximum(levels.numpy(), lowest)), x[::-1], y[::-1]))
+
+
+def _rms(difference: Tensor) -> float:
+    return float(difference.double().square().mean().sqrt())
 
 
 def _euler(s: float, t: float, _before: float) -> tuple[float, float, float]:

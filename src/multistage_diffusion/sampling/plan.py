@@ -23,7 +23,7 @@ from multistage_diffusion.sampling.draw import (
     labels_of,
     sampling_grid,
 )
-from multistage_diffusion.sampling.grids import karras_grid
+from multistage_diffusion.sampling.grids import log_snr_grid
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.path import RULES, record_path
 from multistage_diffusion.sampling.search import best_levels
@@ -135,13 +135,13 @@ def find_plan(
     if solver not in RULES:
         raise BadInput(f"Levels are searched for {', '.join(RULES)}, not for {solver}.")
     low, high = SCHEDULES[model.config.schedule].sampling_range
-    fine = karras_grid(FINE_LEVELS, low, high)
+    fine = log_snr_grid(FINE_LEVELS, low, high)
     costs = _costs(model, budget)
     start, denoiser = _start(model, SEARCH_SEED, range(images))
     path = record_path(denoiser, start * float(fine[0]), fine)
     stages = model.denoiser.stages.index(fine[:-1]).tolist()
     each = [costs[stage] for stage in stages]
-    found = best_levels(path, RULES[solver], each, budget.amount, model.config.sigma_data)
+    found = best_levels(path, RULES[solver], each, budget.amount)
     if found is None:
         raise BadInput(f"The budget of {budget.amount:g} {budget.unit} pays for no step.")
     options = [("searched", SampleOptions(solver=solver, levels=found.levels))]

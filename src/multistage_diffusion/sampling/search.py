@@ -23,28 +23,24 @@ class Levels:
     levels: tuple[float, ...]
     """Decreasing and positive; the last step goes to 0."""
     error: float
-    """What the programme minimised: the sum of the errors of all steps as they are at the end."""
+    """What the programme minimised: the sum of the squares of all steps' errors at the end."""
     cost: float
     """Of a sample."""
 
 
-def best_levels(
-    path: Path, rule: StepRule, costs: Sequence[float], budget: float, scale: float
-) -> Levels | None:
-    """The levels with the least sum of errors within a budget; None if it pays for no step.
+def best_levels(path: Path, rule: StepRule, costs: Sequence[float], budget: float) -> Levels | None:
+    """The levels with the least squares of errors within a budget; None if it pays for no step.
 
-    An error made at sigma is smaller at the end of the path. For data from a Gaussian of standard
-    deviation ``scale`` the factor is ``scale / sqrt(scale^2 + sigma^2)``, which is used here.
+    Errors count as they are at the end of the path, and as if they were independent.
 
     Args:
         path: recorded states at all levels that may be chosen.
         rule: the solver.
         costs: of an evaluation at each level but the last.
         budget: for all evaluations, in the same unit.
-        scale: standard deviation of the data.
     """
     levels = np.array(path.levels)
-    errors = step_errors(path, rule) * (scale / np.sqrt(scale**2 + levels**2))
+    errors = (step_errors(path, rule) * path.gains) ** 2
     prices = _prices(rule, np.array(costs), budget)
     table, origin = _fill(errors, prices)
     found = _trace(table, origin, prices)

@@ -55,3 +55,25 @@ def test_when_refused_it_writes_nothing(run: Command, trained: Path) -> None:
     assert_refused(run("sample", trained, "--seed", -1), "seed must not be negative")
     assert not (trained / "samples").exists()
     assert run("sample", trained, "--steps", 2, "--images", 1)[0] == 0
+
+
+def test_a_plan_says_solver_and_levels(run: Command, trained: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    arguments = ["schedule", trained, "--budget", "5nfe", "--images", 2, "--out", plan]
+    code, printed, _ = run(*arguments)
+    assert code == 0
+    assert "distance to the solution" in printed
+    out = ["--images", 2, "--out", tmp_path / "few"]
+    code, printed, _ = run("sample", trained, "--plan", plan, *out)
+    assert code == 0
+    calls = printed.split("by stage: ")[1].split(",")
+    assert sum(map(int, calls)) <= 5
+    refused = run("sample", trained, "--plan", plan, "--levels", 2, 1, *out)
+    assert_refused(refused, "Give one of --plan, --budget and --levels")
+
+
+def test_settings_are_for_solvers_that_take_them(run: Command, trained: Path) -> None:
+    refused = run("sample", trained, "--eta", 0.5)
+    assert_refused(refused, "--eta is for ddim, dpmpp-sde, dpmpp-2m-sde, not for heun")
+    refused = run("sample", trained, "--solver", "ddim", "--eta", 1.5)
+    assert_refused(refused, "--eta must be from 0 to 1, not 1.5")

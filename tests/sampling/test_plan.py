@@ -1,0 +1,102 @@
+"""Plans for a budget."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from multistage_diffusion.cost import stage_costs
+from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import Model
+from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage, plan
+from multistage_diffusion.sampling.plan import (
+    Budget,
+    find_plan,
+    load_plan,
+    parse_budget,
+    save_plan,
+)
+from multistage_diffusion.training.config import RunConfig
+
+
+@pytest.fixture
+def model(
+    denoiser: NetworkDenoiser, run_config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> Model:
+    monkeypatch.setattr(plan, "FINE_LEVELS", 16)
+    monkeypatch.setattr(plan, "REFERENCE_STEPS", 20)
+    return Model(denoiser, run_config.model, 24)
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("20nfe", Budget(20, "nfe")),
+        ("2GMAC", Budget(2e9, "MAC")),
+        ("1.5 MMACs", Budget(1.5e6, "MAC")),
+        ("0.5s", Budget(0.5, "s")),
+        ("1e3nfe", Budget(1000, "nfe")),
+    ],
+)
+def test_budgets_are_read(text: str, budget: Budget) -> None:
+    assert parse_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "20", "nfe", "-3nfe", "0nfe", "2.3.4s", "5GB", "1e"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="such as 20nfe, 2GMAC or"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "heun", "euler"])
+def test_a_plan_keeps_its_budget_in_macs_of_the_stages(model: Model, solver: str) -> None:
+    macs = [cost.macs for cost in stage_costs(model.config)]
+    budget = Budget(5.5 * max(macs), "MAC")
+    found = find_plan(model, budget, solver, images=2)
+    options = found.apply(SampleOptions(seed=3))
+    assert (options.solver, options.seed) == (solver, 3)
+    calls = evaluations_per_stage(model.config, options)
+    assert tuple(calls) == found.evaluations_per_stage
+    spent = sum(n * cost for n, cost in zip(calls, macs, strict=True))
+    assert spent <= budget.amount
+    assert spent == pytest.approx(found.candidates[0].cost)
+
+
+def test_the_best_candidate_is_kept_whichever_it_is(model: Model) -> None:
+    found = find_plan(model, Budget(6, "nfe"), images=2)
+    assert {one.name for one in found.candidates} == {"searched", "karras", "log-snr"}
+    errors = [one.error for one in found.candidates]
+    assert errors == sorted(errors)
+    assert found.levels == found.candidates[0].levels
+    assert all(one.cost <= 6 for one in found.candidates)
+
+
+def test_a_plan_by_time_measures_the_stages(model: Model) -> None:
+    assert find_plan(model, Budget(0.2, "s"), images=2).candidates[0].cost <= 0.2
+
+
+def test_plans_are_files(model: Model, tmp_path: Path) -> None:
+    found = find_plan(model, Budget(4, "nfe"), images=2)
+    save_plan(tmp_path / "plan.json", found)
+    assert load_plan(tmp_path / "plan.json") == found
+    content = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "other.json").write_text(json.dumps({**content, "solver": "none"}))
+    with pytest.raises(BadInput, match="a solver that there is not"):
+        load_plan(tmp_path / "other.json")
+
+
+def test_what_cannot_be_planned_is_refused(model: Model) -> None:
+    with pytest.raises(BadInput, match="pays for no step"):
+        find_plan(model, Budget(1, "MAC"), images=2)
+    with pytest.raises(BadInput, match="not for unipc"):
+        find_plan(model, Budget(5, "nfe"), "unipc", images=2)
+
+
+def test_levels_of_options_replace_steps_and_grid(model: Model) -> None:
+    options = SampleOptions(solver="euler", levels=(80.0, 1.0, 0.1))
+    assert sum(evaluations_per_stage(model.config, options)) == 3
+    for levels in ((1.0, 2.0), (1.0, 0.0), (3.0, 3.0)):
+        with pytest.raises(BadInput, match="--levels must fall"):
+            replace(options, levels=levels)
