@@ -38,7 +38,11 @@ def print_plan(plan: Plan) -> None:
 
 
 def with_plan(
-    options: SampleOptions, model: Model, target: Path, file: Path | None, budget: str | None
+    options: SampleOptions,
+    model: Model,
+    target: Path,
+    file: Path | None,
+    budget: str | None = None,
 ) -> SampleOptions:
     """The options with a plan's solver and levels.
 

@@ -14,6 +14,7 @@ from multistage_diffusion.cli.evaluation import (
     print_values,
     write_pairs,
 )
+from multistage_diffusion.cli.plans import with_plan
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_warning
@@ -37,6 +38,7 @@ from multistage_diffusion.files import json_fingerprint
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import Run, find_model
 from multistage_diffusion.sampling import SampleOptions
+from multistage_diffusion.sampling.plan import load_plan
 from multistage_diffusion.training.config import reported_stages
 
 __all__ = ["COMMAND", "Evaluate"]
@@ -89,6 +91,8 @@ class Evaluate:
     sampling: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=SampleOptions
     )
+    plan: Path | None = None
+    """Solver and noise levels from multistage schedule."""
     dry_run: bool = False
     """Print the resolved settings and stop."""
 
@@ -136,6 +140,8 @@ class Evaluate:
         usual = to_json(Evaluate(target=self.target, data=self.data))
         settings = changed(to_json(self), usual)
         asked = {name: settings[name] for name in DECISIVE if name in settings}
+        if self.plan:
+            asked["levels"] = to_json(load_plan(self.plan))
         return json_fingerprint([asked, real.fingerprint])
 
     def _denoising(self, model: Model | None, images: Images) -> None:
@@ -204,10 +210,11 @@ class Evaluate:
         if model is None:
             images = read_images(self.target, self.images, real.shape)
             return [images], {"samples": str(self.target)}
-        seeds = self.seeds or (self.sampling.seed,)
-        sets = [self._draw(model, replace(self.sampling, seed=seed)) for seed in seeds]
+        options = with_plan(self.sampling, model, self.target, self.plan)
+        seeds = self.seeds or (options.seed,)
+        sets = [self._draw(model, replace(options, seed=seed)) for seed in seeds]
         about = {"samples": str(self.target), "seeds": list(seeds)}
-        return sets, {**about, **describe_samples(model, self.sampling)}
+        return sets, {**about, **describe_samples(model, options)}
 
     def _draw(self, model: Model, sampling: SampleOptions) -> Tensor:
         return draw_images(model, sampling, self._count, self.batch_size, _show_batches)
