@@ -13,6 +13,7 @@ from multistage_diffusion.sampling.solver import Callback, Noise, SolverEntry, i
 __all__ = ["SOLVERS", "dpmpp_adaptive"]
 
 FIRST_STEP = 0.05  # in log sigma
+SMALLEST = 1e-9  # step
 SAFETY = 0.9
 MOST_GROWTH = 5.0
 ABSOLUTE = 0.0078  # one grey level of 256
@@ -32,8 +33,9 @@ def dpmpp_adaptive(
     """Single steps of DPM-Solver++ whose error is estimated by a step of one order less.
 
     Lu et al. 2022, "DPM-Solver-12" and "-23", with data prediction. Each image has levels of its
-    own, so that it is the same in any batch; the denoiser gets a level for each. Of ``sigmas`` only
-    the first and the last positive level are used; the callback gets the smallest level.
+    own, so that it is the same in any batch; the denoiser gets a level for each, and images that
+    are finished wait for the others. Of ``sigmas`` only the first and the last positive level are
+    used; the callback gets the largest level.
 
     Args:
         denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
@@ -41,19 +43,18 @@ def dpmpp_adaptive(
         tolerance: of the error of a step, relative to the state.
     """
     low = float(sigmas[-1]) or float(sigmas[-2])
-    log = x.new_full((len(x),), math.log(float(sigmas[0])), dtype=torch.float64)
-    h, x = torch.full_like(log, FIRST_STEP), x.clone()
-    step = 0
-    while (active := (log > math.log(low) + 1e-9).nonzero().flatten()).numel():
-        length = torch.minimum(h[active], log[active] - math.log(low))
-        start = x[active]
-        end, lower, denoised = _step(denoiser, start, log[active], length, order)
-        callback(step, float(log[active].exp().min()), start, denoised)
-        error = _error(start, end, lower, tolerance)
-        good = active[error <= 1]
-        x[good], log[good] = end[error <= 1], (log[active] - length)[error <= 1]
+    log = torch.full((len(x),), math.log(float(sigmas[0])), dtype=torch.float64)
+    h, step = torch.full_like(log, FIRST_STEP), 0
+    while (left := log - math.log(low)).max() > SMALLEST:
+        length = torch.minimum(h, left).clamp(min=SMALLEST)
+        end, lower, denoised = _step(denoiser, x, log, length, order)
+        callback(step, float(log.exp().max()), x, denoised)
+        error = _error(x, end, lower, tolerance)
+        good = (error <= 1) & (left > SMALLEST)
+        x = torch.where(_like(good, x) > 0, end, x)
+        log = torch.where(good, log - length, log)
         factor = SAFETY * error.clamp(min=1e-10) ** (-1 / order)
-        h[active] = length * factor.clamp(0.1, MOST_GROWTH)
+        h = length * factor.clamp(0.1, MOST_GROWTH)
         step += 1
     return _to_zero(denoiser, x, low, callback, step) if float(sigmas[-1]) == 0 else x
 
@@ -93,12 +94,12 @@ def _error(start: Tensor, end: Tensor, lower: Tensor, tolerance: float) -> Tenso
     """Error of each image as a part of what is tolerated: float64 ``[B]``."""
     scale = torch.maximum(start.abs(), end.abs()) * tolerance
     part = (end - lower) / scale.clamp(min=ABSOLUTE)
-    return part.double().flatten(1).square().mean(1).sqrt()
+    return part.flatten(1).square().mean(1).sqrt().cpu().double()
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:
     """A value for each image, in the shape that multiplies images."""
-    return values.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return values.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 
 EACH = "steps by --tolerance, each image by itself"

@@ -12,9 +12,11 @@ import tyro
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
+from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
 from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName
+from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser, passes
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
 from multistage_diffusion.schedule import SCHEDULES
@@ -52,6 +54,11 @@ class SampleOptions:
     grid: Annotated[GridName, tyro.conf.arg(help=GRID_HELP)] = "karras"
     levels: tuple[float, ...] = ()
     """Noise levels to visit, largest first, instead of --steps and --grid."""
+    guidance: tuple[float, ...] = ()
+    """Weight of classifier-free guidance, one for all stages or one for each, smallest noise first;
+    1 for none. For models trained with --label-dropout."""
+    guidance_range: tuple[float, float] = (0.0, math.inf)
+    """Noise levels between which it acts."""
     eta: float | None = None
     """Share of the noise that is new in each step of ddim, dpmpp-sde and dpmpp-2m-sde, 0 to 1."""
     churn: float | None = None
@@ -118,11 +125,11 @@ def generate(
         BadInput: if the model does not have the label.
     """
     denoiser = model.denoiser.to(device)
-    conditions = Conditions(labels_of(model, options, indices)).to(device)
+    labels = labels_of(model, options, indices)
     grid = sampling_grid(model.config, options)
     drawn = partial(noise, options.seed, indices, model.config.shape)
     start = drawn().to(device) * float(grid[0])
-    conditioned = partial(denoiser, conditions=conditions)
+    conditioned = _conditioned(denoiser, labels, guidance_of(model.config, options), device)
     solver = SOLVERS[options.solver]
     images = solver(
         conditioned, start, grid, noise=lambda draw: drawn(draw=draw), **options.settings
@@ -142,6 +149,35 @@ def generate_batches(
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
         yield part, generate(model, options, part, device)
+
+
+def _conditioned(
+    denoiser: NetworkDenoiser,
+    labels: Tensor | None,
+    guidance: Guidance,
+    device: torch.device | str,
+) -> Denoiser:
+    """The denoiser of samples with these labels."""
+    if labels is None or not guidance.weights:
+        return partial(denoiser, conditions=Conditions(labels).to(device))
+    return GuidedDenoiser(denoiser, labels.to(device), guidance)
+
+
+def guidance_of(config: ModelConfig, options: SampleOptions) -> Guidance:
+    """The guidance that options ask for.
+
+    Raises:
+        BadInput: if the model cannot be guided, or there is not a weight for each stage.
+    """
+    weights = options.guidance
+    stages = len(config.boundaries) + 1
+    if weights and not (config.classes and config.network.label_dropout):
+        raise BadInput(
+            "Guidance needs a class-conditional model that was trained with --label-dropout."
+        )
+    if weights and len(weights) not in (1, stages):
+        raise BadInput(f"--guidance takes 1 weight or {stages}, one for each stage.")
+    return Guidance(weights, options.guidance_range)
 
 
 def check_label(model: Model, options: SampleOptions) -> None:
@@ -178,6 +214,10 @@ def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[i
     start = torch.full((1, 1, 1, 1), float(grid[0]))
     SOLVERS[options.solver](gaussian, start, grid, noise=lambda _: start * 0, **options.settings)
     stages = Stages(config.boundaries)
-    index = stages.index(torch.tensor(levels, dtype=torch.float64))
-    counts: list[int] = index.bincount(minlength=len(stages)).tolist()
+    index = stages.index(torch.tensor(levels, dtype=torch.float64)).tolist()
+    counts = [0] * len(stages)
+    for stage, number in zip(
+        index, passes(guidance_of(config, options), levels, stages), strict=True
+    ):
+        counts[stage] += number
     return counts

@@ -1,0 +1,68 @@
+"""Classifier-free guidance, with a weight for each stage."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multistage_diffusion.conditions import Conditions
+from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.schedule import as_float64
+from multistage_diffusion.stages import Stages
+
+__all__ = ["Guidance", "GuidedDenoiser", "passes"]
+
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly the class is followed at each noise level."""
+
+    weights: tuple[float, ...] = ()
+    """For all stages, or for each; 1 is the conditional model. None for no guidance."""
+    within: tuple[float, float] = (0.0, math.inf)
+    """Noise levels outside of which the weight is 1 (Kynkaanniemi et al. 2024)."""
+
+    def at(self, sigma: Tensor, stages: Stages) -> Tensor:
+        """The weight at each noise level: float64 like ``sigma``."""
+        if not self.weights:
+            return torch.ones_like(sigma)
+        each = self.weights * (len(stages) if len(self.weights) == 1 else 1)
+        weight = torch.tensor(each, dtype=torch.float64)[stages.index(sigma)]
+        low, high = self.within
+        return torch.where((low <= sigma) & (sigma <= high), weight, 1.0)
+
+
+@dataclass(frozen=True)
+class GuidedDenoiser:
+    """A conditional network, moved away from its own answer without a class (Ho and Salimans 2021).
+
+    ``D_none + w (D_class - D_none)``; both are evaluated in one batch, and only where w is not 1.
+    """
+
+    denoiser: NetworkDenoiser
+    labels: Tensor
+    """Classes, int64 ``[B]``."""
+    guidance: Guidance
+
+    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """Denoises, see ``Denoiser``."""
+        level = as_float64(sigma).expand(len(x))
+        weight = self.guidance.at(level, self.denoiser.stages)
+        if bool((weight == 1).all()):
+            return self.denoiser(x, level, Conditions(self.labels))
+        labels = torch.cat([self.labels, torch.full_like(self.labels, NO_LABEL)])
+        both = self.denoiser(torch.cat([x, x]), torch.cat([level, level]), Conditions(labels))
+        given, without = both.chunk(2)
+        scale = weight.to(x).reshape(-1, *[1] * (x.ndim - 1))
+        return without + scale * (given - without)
+
+
+def passes(guidance: Guidance, sigma: Sequence[float], stages: Stages) -> list[int]:
+    """Evaluations of the network at each level: 2 with guidance, else 1."""
+    levels = torch.tensor(sigma, dtype=torch.float64)
+    guided: list[bool] = (guidance.at(levels, stages) != 1).tolist()
+    return [1 + extra for extra in guided]

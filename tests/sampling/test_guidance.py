@@ -1,0 +1,90 @@
+"""Classifier-free guidance."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from multistage_diffusion.conditions import Conditions
+from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import Model, ModelConfig, build_denoiser
+from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage, generate
+from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
+from tests.conftest import MODEL, TINY, disturb
+
+CONFIG = replace(MODEL, classes=3, network=replace(TINY, label_dropout=0.1))
+LABELS = torch.tensor([0, 1, 2, 0])
+SIGMA = torch.tensor([0.1, 1.0, 20.0, 2.0], dtype=torch.float64)
+
+
+@pytest.fixture
+def conditional() -> NetworkDenoiser:
+    return disturb(build_denoiser(CONFIG)).eval()
+
+
+@torch.no_grad()
+def answers(denoiser: NetworkDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
+    """With the classes and without."""
+    return denoiser(x, SIGMA, Conditions(LABELS)), denoiser(x, SIGMA, Conditions(None))
+
+
+@torch.no_grad()
+def test_each_sample_has_the_weight_of_its_stage_and_level(conditional: NetworkDenoiser) -> None:
+    x = torch.randn(4, *CONFIG.shape)
+    given, without = answers(conditional, x)
+    guided = GuidedDenoiser(conditional, LABELS, Guidance((1.0, 2.0, 3.0), (0.0, 10.0)))
+    weight = torch.tensor([1.0, 2.0, 1.0, 2.0])[:, None, None, None]  # 20 is out of the range
+    expected = without + weight * (given - without)
+    torch.testing.assert_close(guided(x, SIGMA), expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_weight_of_one_is_the_model_and_of_zero_the_model_without_class(
+    conditional: NetworkDenoiser,
+) -> None:
+    x = torch.randn(4, *CONFIG.shape)
+    given, without = answers(conditional, x)
+    one, zero = (GuidedDenoiser(conditional, LABELS, Guidance((w,)))(x, SIGMA) for w in (1.0, 0.0))
+    torch.testing.assert_close(one, given)
+    torch.testing.assert_close(zero, without, atol=1e-5, rtol=1e-4)
+
+
+def test_guided_evaluations_count_twice() -> None:
+    plain = SampleOptions(solver="euler", steps=10)
+    calls = evaluations_per_stage(CONFIG, plain)
+    low, high = CONFIG.boundaries
+    middle = replace(plain, guidance=(2.0,), guidance_range=(low, math.nextafter(high, 0)))
+    assert evaluations_per_stage(CONFIG, middle) == [calls[0], 2 * calls[1], calls[2]]
+    only_last = replace(plain, guidance=(1.0, 1.0, 2.0))
+    assert evaluations_per_stage(CONFIG, only_last) == [calls[0], calls[1], 2 * calls[2]]
+
+
+@pytest.mark.parametrize(
+    ("config", "guidance", "message"),
+    [
+        (MODEL, (2.0,), "needs a class-conditional model"),
+        (replace(CONFIG, network=TINY), (2.0,), "trained with --label-dropout"),
+        (CONFIG, (1.0, 2.0), "1 weight or 3"),
+    ],
+)
+def test_what_cannot_be_guided_is_refused(
+    config: ModelConfig, guidance: tuple[float, ...], message: str
+) -> None:
+    model = Model(build_denoiser(config).eval(), config, 0)
+    with pytest.raises(BadInput, match=message):
+        generate(model, SampleOptions(steps=2, guidance=guidance), range(2))
+
+
+@pytest.mark.parametrize("solver", ["heun", "dpmpp-23"])
+def test_guided_images_depend_on_seed_and_index_only(
+    conditional: NetworkDenoiser, solver: str
+) -> None:
+    model = Model(conditional, CONFIG, 0)
+    options = SampleOptions(solver=solver, steps=3, guidance=(1.5,))
+    whole = generate(model, options, range(4)).int()
+    assert int((generate(model, options, [2]).int() - whole[2:3]).abs().max()) <= 1
+    plain = generate(model, replace(options, guidance=()), range(4)).int()
+    assert int((whole - plain).abs().max()) > 1
