@@ -13,10 +13,12 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig, build_denoiser
 from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage, generate
 from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
+from multistage_diffusion.stages import Stages
 from tests.conftest import MODEL, TINY, disturb
 
 CONFIG = replace(MODEL, classes=3, network=replace(TINY, label_dropout=0.1))
 LABELS = torch.tensor([0, 1, 2, 0])
+STAGES = Stages(CONFIG.boundaries)
 SIGMA = torch.tensor([0.1, 1.0, 20.0, 2.0], dtype=torch.float64)
 
 
@@ -35,7 +37,7 @@ def answers(denoiser: NetworkDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
 def test_each_sample_has_the_weight_of_its_stage_and_level(conditional: NetworkDenoiser) -> None:
     x = torch.randn(4, *CONFIG.shape)
     given, without = answers(conditional, x)
-    guided = GuidedDenoiser(conditional, LABELS, Guidance((1.0, 2.0, 3.0), (0.0, 10.0)))
+    guided = GuidedDenoiser(conditional, LABELS, Guidance((1.0, 2.0, 3.0), (0.0, 10.0)), STAGES)
     weight = torch.tensor([1.0, 2.0, 1.0, 2.0])[:, None, None, None]  # 20 is out of the range
     expected = without + weight * (given - without)
     torch.testing.assert_close(guided(x, SIGMA), expected, atol=1e-5, rtol=1e-4)
@@ -47,7 +49,9 @@ def test_a_weight_of_one_is_the_model_and_of_zero_the_model_without_class(
 ) -> None:
     x = torch.randn(4, *CONFIG.shape)
     given, without = answers(conditional, x)
-    one, zero = (GuidedDenoiser(conditional, LABELS, Guidance((w,)))(x, SIGMA) for w in (1.0, 0.0))
+    one, zero = (
+        GuidedDenoiser(conditional, LABELS, Guidance((w,)), STAGES)(x, SIGMA) for w in (1.0, 0.0)
+    )
     torch.testing.assert_close(one, given)
     torch.testing.assert_close(zero, without, atol=1e-5, rtol=1e-4)
 

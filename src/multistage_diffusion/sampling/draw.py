@@ -12,11 +12,17 @@ import tyro
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser
+from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
+from multistage_diffusion.sampling.boundaries import (
+    BlendedDenoiser,
+    BoundaryRule,
+    blend_weight,
+    snapped,
+)
 from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName
-from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser, passes
+from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
 from multistage_diffusion.schedule import SCHEDULES
@@ -54,6 +60,9 @@ class SampleOptions:
     grid: Annotated[GridName, tyro.conf.arg(help=GRID_HELP)] = "karras"
     levels: tuple[float, ...] = ()
     """Noise levels to visit, largest first, instead of --steps and --grid."""
+    boundary: BoundaryRule = "keep"
+    """Where the denoiser jumps from stage to stage: keep the history of a multistep solver, restart
+    it at first order, snap the nearest noise level onto the boundary, or blend both decoders."""
     guidance: tuple[float, ...] = ()
     """Weight of classifier-free guidance, one for all stages or one for each, smallest noise first;
     1 for none. For models trained with --label-dropout."""
@@ -112,7 +121,8 @@ def sampling_grid(config: ModelConfig, options: SampleOptions) -> Tensor:
     """The noise levels that a solver visits, decreasing to 0: float64 ``[steps + 1]``."""
     if options.levels:
         return torch.tensor([*options.levels, 0.0], dtype=torch.float64)
-    return GRIDS[options.grid].levels(options.steps, SCHEDULES[config.schedule])
+    grid = GRIDS[options.grid].levels(options.steps, SCHEDULES[config.schedule])
+    return snapped(grid, Stages(config.boundaries)) if options.boundary == "snap" else grid
 
 
 @torch.inference_mode()
@@ -124,15 +134,19 @@ def generate(
     Raises:
         BadInput: if the model does not have the label.
     """
-    denoiser = model.denoiser.to(device)
+    model.denoiser.to(device)
     labels = labels_of(model, options, indices)
+    labels = None if labels is None else labels.to(device)
     grid = sampling_grid(model.config, options)
     drawn = partial(noise, options.seed, indices, model.config.shape)
     start = drawn().to(device) * float(grid[0])
-    conditioned = _conditioned(denoiser, labels, guidance_of(model.config, options), device)
-    solver = SOLVERS[options.solver]
-    images = solver(
-        conditioned, start, grid, noise=lambda draw: drawn(draw=draw), **options.settings
+    images = SOLVERS[options.solver](
+        _conditioned(model, options, labels),
+        start,
+        grid,
+        noise=lambda draw: drawn(draw=draw),
+        restart_at=model.config.boundaries if options.boundary == "restart" else (),
+        **options.settings,
     )
     return to_pixels(images).cpu()
 
@@ -151,16 +165,13 @@ def generate_batches(
         yield part, generate(model, options, part, device)
 
 
-def _conditioned(
-    denoiser: NetworkDenoiser,
-    labels: Tensor | None,
-    guidance: Guidance,
-    device: torch.device | str,
-) -> Denoiser:
+def _conditioned(model: Model, options: SampleOptions, labels: Tensor | None) -> Denoiser:
     """The denoiser of samples with these labels."""
+    blended = BlendedDenoiser(model.denoiser) if options.boundary == "blend" else model.denoiser
+    guidance = guidance_of(model.config, options)
     if labels is None or not guidance.weights:
-        return partial(denoiser, conditions=Conditions(labels).to(device))
-    return GuidedDenoiser(denoiser, labels.to(device), guidance)
+        return partial(blended, conditions=Conditions(labels))
+    return GuidedDenoiser(blended, labels, guidance, model.denoiser.stages)
 
 
 def guidance_of(config: ModelConfig, options: SampleOptions) -> Guidance:
@@ -200,7 +211,9 @@ def labels_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> T
 
 
 def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[int]:
-    """How often a solver evaluates each stage's decoder for one image.
+    """How often a solver evaluates the network for one image, by the stage of the noise level.
+
+    Guidance and blending evaluate twice where they act.
 
     Of an adaptive solver: for data from a Gaussian of the same standard deviation.
     """
@@ -214,10 +227,10 @@ def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[i
     start = torch.full((1, 1, 1, 1), float(grid[0]))
     SOLVERS[options.solver](gaussian, start, grid, noise=lambda _: start * 0, **options.settings)
     stages = Stages(config.boundaries)
-    index = stages.index(torch.tensor(levels, dtype=torch.float64)).tolist()
-    counts = [0] * len(stages)
-    for stage, number in zip(
-        index, passes(guidance_of(config, options), levels, stages), strict=True
-    ):
-        counts[stage] += number
-    return counts
+    sigma = torch.tensor(levels, dtype=torch.float64)
+    number = 1 + (guidance_of(config, options).at(sigma, stages) != 1).long()
+    if options.boundary == "blend":
+        number = number * (1 + (blend_weight(sigma, stages) > 0).long())
+    counts = torch.zeros(len(stages), dtype=torch.long).index_add(0, stages.index(sigma), number)
+    total: list[int] = counts.tolist()
+    return total

@@ -1,18 +1,17 @@
 """Classifier-free guidance, with a weight for each stage."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.stages import Stages
 
-__all__ = ["Guidance", "GuidedDenoiser", "passes"]
+__all__ = ["Guidance", "GuidedDenoiser"]
 
 NO_LABEL = -1
 
@@ -43,15 +42,17 @@ class GuidedDenoiser:
     ``D_none + w (D_class - D_none)``; both are evaluated in one batch, and only where w is not 1.
     """
 
-    denoiser: NetworkDenoiser
+    denoiser: Callable[[Tensor, Tensor, Conditions], Tensor]
+    """Of states, noise levels and conditions."""
     labels: Tensor
     """Classes, int64 ``[B]``."""
     guidance: Guidance
+    stages: Stages
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """Denoises, see ``Denoiser``."""
         level = as_float64(sigma).expand(len(x))
-        weight = self.guidance.at(level, self.denoiser.stages)
+        weight = self.guidance.at(level, self.stages)
         if bool((weight == 1).all()):
             return self.denoiser(x, level, Conditions(self.labels))
         labels = torch.cat([self.labels, torch.full_like(self.labels, NO_LABEL)])
@@ -59,10 +60,3 @@ class GuidedDenoiser:
         given, without = both.chunk(2)
         scale = weight.to(x).reshape(-1, *[1] * (x.ndim - 1))
         return without + scale * (given - without)
-
-
-def passes(guidance: Guidance, sigma: Sequence[float], stages: Stages) -> list[int]:
-    """Evaluations of the network at each level: 2 with guidance, else 1."""
-    levels = torch.tensor(sigma, dtype=torch.float64)
-    guided: list[bool] = (guidance.at(levels, stages) != 1).tolist()
-    return [1 + extra for extra in guided]
