@@ -6,6 +6,7 @@ Nothing is computed: the tensors hold no numbers.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from multistage_diffusion.networks import StagedUNet
 __all__ = [
     "StageCost",
     "activation_bytes",
+    "reused_macs",
     "stage_costs",
     "step_macs",
     "total_parameters",
@@ -81,6 +83,25 @@ def step_macs(
 @lru_cache(maxsize=16)
 def _costs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[StageCost, ...]:
     return tuple(stage_costs(config, frozen))
+
+
+def reused_macs(config: ModelConfig) -> list[int]:
+    """Multiply-accumulates of a call in each stage that takes over the encoder's features."""
+    with torch.device("meta"):
+        denoiser = build_denoiser(config)
+        x = torch.empty(1, *config.shape)
+        labels = torch.zeros(1, dtype=torch.long) if config.classes else None
+    return [_reused(denoiser, x, Conditions(labels), k) for k in range(len(denoiser.stages))]
+
+
+@torch.no_grad()
+def _reused(denoiser: NetworkDenoiser, x: Tensor, conditions: Conditions, stage: int) -> int:
+    network = denoiser.network
+    encoder: Any = network.encoders[stage if len(network.encoders) > 1 else 0]
+    features = encoder(x, x.new_empty(1), conditions)
+    with FlopCounterMode(display=False) as counter:
+        network.decoders[stage](encoder.renew(features, x, x.new_empty(1), conditions))
+    return counter.get_total_flops() // 2
 
 
 def total_parameters(config: ModelConfig) -> int:

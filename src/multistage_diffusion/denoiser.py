@@ -10,7 +10,7 @@ the order once, after the decoders.
 """
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import StagedUNet
+from multistage_diffusion.networks.encoder import Features
 from multistage_diffusion.preconditioning import Preconditioning, matched, weighted_error
 from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.stages import Stages
@@ -104,6 +105,38 @@ class NetworkDenoiser(nn.Module):
         here = order.to(x.device, non_blocking=x.is_cuda)
         routed = self._denoise(x[here], level[order], counts, conditions.at(here), force_stages)
         return torch.empty_like(routed).index_copy(0, here, routed)
+
+    def with_features(
+        self,
+        x: Tensor,
+        sigma: float,
+        conditions: Conditions = NO_CONDITIONS,
+        features: Features | None = None,
+    ) -> tuple[Tensor, Features]:
+        """Denoises at one noise level, with the encoder's features of an earlier call or new ones.
+
+        Args:
+            x: noisy images, ``[B, C, H, W]``.
+            sigma: their noise level.
+            conditions: labels and context of the B samples.
+            features: of an earlier call for the same samples in the same stage; all but the stem's
+                are taken over.
+
+        Returns:
+            An estimate of ``E[y | x]`` like ``x``, and the features that it was made from.
+        """
+        p, level = self.preconditioning, as_float64(sigma).expand(len(x))
+        stage = int(self.stages.index(level[:1]))
+        network, image = self.network, x.to(torch.float32)
+        encoder: Any = network.encoders[stage if len(network.encoders) > 1 else 0]
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            inputs = _column(p.c_in(level), image) * image, matched(p.c_noise(level), image)
+            if features is None:
+                features = encoder(*inputs, conditions)
+            else:
+                features = encoder.renew(features, *inputs, conditions)
+            raw = network.decoders[stage](features)
+        return _column(p.c_skip(level), x) * x + _column(p.c_out(level), x) * raw.to(x), features
 
     def loss(
         self,

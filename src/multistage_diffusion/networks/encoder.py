@@ -111,3 +111,15 @@ class Encoder(nn.Module):
         for block in self.bottom:
             deepest = block(deepest, emb, context)
         return Features(deepest, tuple(skips), emb, context)
+
+    def renew(
+        self, features: Features, x: Tensor, c_noise: Tensor, conditions: Conditions = NO_CONDITIONS
+    ) -> Features:
+        """Features of an earlier call with the stem and the embedding of this one.
+
+        The blocks, which are nearly all of the cost, are not evaluated. The arguments are those of
+        ``forward``.
+        """
+        emb = self.embedding(c_noise, conditions.labels, conditions.augment)
+        skips = (self.stem(x), *features.skips[1:])
+        return Features(features.deepest, skips, emb, conditions.context)
