@@ -60,7 +60,7 @@ class SampleFolder:
         if not self.note.exists():
             claim(self.path, "was not made by this command", folder=True)
             claim(self.grid, "was not made by this command")
-        elif read_json(self.note) != identity:
+        elif _completed(read_json(self.note)) != identity:
             raise BadInput(
                 f"{self.path} holds images of another model or other settings; choose another "
                 "--out or remove it."
@@ -124,6 +124,13 @@ def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -
             "(grey) and 3 (colour)."
         )
     check_label(model, options)
+
+
+def _completed(note: Any) -> Any:
+    """A note of an earlier version, with the options that it did not have yet."""
+    if not isinstance(note, dict) or not isinstance(note.get("options"), dict):
+        return note
+    return {**note, "options": {**to_json(SampleOptions()), **note["options"]}}
 
 
 def _identity(model: Model, options: SampleOptions) -> dict[str, Any]:
