@@ -34,7 +34,7 @@ record-images = 256
 metric = "fd-pixels"
 images = 8
 real-images = 50
-steps = 2
+steps = 1
 bootstrap = 0
 [arms.unified]
 train.decoder-widths = [8]
@@ -63,6 +63,8 @@ def test_arms_are_trained_for_the_same_cost_measured_and_not_again(
     assert ends["multistage"]["macs"] == pytest.approx(ends["unified"]["macs"], rel=0.15)
     assert len(found["multistage"]["curves"]["0"]["denoising, stage 3"]) == 2
     page = (out / "README.md").read_text()
+    assert "samples/unified-0.png" in page
+    assert (out / "samples" / "multistage-0.png").exists()
     figures = sorted(path.name for path in (out / "figures").iterdir())
     assert all(f"figures/{name}" in page for name in figures)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("evaluations.json")}

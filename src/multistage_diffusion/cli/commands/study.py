@@ -125,6 +125,8 @@ def _write(results: Results, out: Path) -> None:
             path = f"figures/sampling-{metric}.svg"
             write_atomically(out / path, sampling_figure(results, metric).encode())
             figures[f"{metric} over the cost of a sample"] = path
+    grids = sorted((out / "samples").glob("*.png"))
+    figures |= {f"Samples of {grid.stem}": f"samples/{grid.name}" for grid in grids}
     write_atomically(out / "README.md", as_markdown(results, figures).encode())
     write_json(out / "results.json", as_json(results))
     _print_reached(results)

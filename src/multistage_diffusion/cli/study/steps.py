@@ -12,6 +12,7 @@ from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_json
 from multistage_diffusion.run import Run
+from multistage_diffusion.sampling import SampleOptions
 from multistage_diffusion.study.config import Arm, Option, Options, StudyConfig, as_arguments
 from multistage_diffusion.study.results import run_folder
 from multistage_diffusion.training.batches.levels import Levels, stage_shares
@@ -21,6 +22,8 @@ __all__ = ["Job", "Planner", "waves"]
 
 SAME_DENSITY = 0.01  # largest difference of two distributions of levels that count as the same
 READING = {entry.name for entry in fields(ReadOptions)}
+SAMPLING = {entry.name for entry in fields(SampleOptions)}
+GRID_IMAGES = 64
 ARM_PREFIX = "arm:"
 """In an option of ``cluster``: the run of another arm with the first seed."""
 
@@ -149,7 +152,15 @@ class Planner:
             if not file.exists():
                 commands.append(self._conversion(name, seed, file))
         train = [*self._train_words(name, run, images), "--seed", str(seed), *init]
-        return [*commands, train, *self._measurements(arm, run)]
+        return [*commands, train, *self._measurements(arm, run), self._grid(name, seed)]
+
+    def _grid(self, name: str, seed: int) -> Command:
+        """The command that draws samples of a finished model, the same seeds for all."""
+        model = run_folder(self.out, name, seed) / "model.safetensors"
+        out = self.out / "samples" / f"{name}-{seed}"
+        options = {k: v for k, v in self.study.evaluate.items() if k in SAMPLING}
+        words = ["--images", str(GRID_IMAGES), "--out", str(out), *as_arguments(options)]
+        return ["sample", str(model), *words]
 
     def _conversion(self, name: str, seed: int, file: Path) -> Command:
         """The command that gives the checkpoint of a unified arm several decoders."""
@@ -176,7 +187,7 @@ class Planner:
         data = self.study.held_out_data or self.study.data
         words = ["--per-stage", "--data", data, *as_arguments(self._reading(arm))]
         make = [] if file.exists() else [["ema", source, "--out", str(file), *words]]
-        return [*make, *self._measurements(arm, file)]
+        return [*make, *self._measurements(arm, file), self._grid(name, seed)]
 
     def _replaced(self, name: str, seed: int) -> list[Command]:
         """The commands that put a stage of each checkpoint into the finished model."""
