@@ -68,6 +68,10 @@ def test_a_plan_says_solver_and_levels(run: Command, trained: Path, tmp_path: Pa
     assert code == 0
     calls = printed.split("by stage: ")[1].split(",")
     assert sum(map(int, calls)) <= 5
+    other = tmp_path / "notes.json"
+    other.write_text("{}")
+    assert_refused(run(*arguments[:-1], other), "is not a plan")
+    assert other.read_text() == "{}"
     refused = run("sample", trained, "--plan", plan, "--levels", 2, 1, *out)
     assert_refused(refused, "Give one of --plan, --budget and --levels")
 

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from multistage_diffusion.cli.study.steps import Planner, waves
+from multistage_diffusion.cli.study.steps import Planner, waves, with_data
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.run import Run
 from multistage_diffusion.study import read_study
@@ -50,6 +51,22 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_run_of_a_study_is_trained_measured_and_shown(
+    run: Command, file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    code, printed, _ = run("study", file, "--out", out, "--only", "unified")
+    assert code == 0
+    assert "fd-pixels" in printed
+    found = json.loads((out / "results.json").read_text())["arms"]
+    assert [point["images"] for point in found["unified"]["curves"]["0"]["denoising"]] == [256, 512]
+    assert not found["multistage"]["curves"]
+    page = (out / "README.md").read_text()
+    assert "samples/unified-0.png" in page
+    assert (out / "samples" / "unified-0.png").exists()
+
+
+@pytest.mark.slow
 def test_arms_are_trained_for_the_same_cost_measured_and_not_again(
     run: Command, file: Path, tmp_path: Path
 ) -> None:
@@ -72,6 +89,7 @@ def test_arms_are_trained_for_the_same_cost_measured_and_not_again(
     assert {path: path.stat().st_mtime_ns for path in out.rglob("evaluations.json")} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on(file: Path, tmp_path: Path) -> None:
     file.write_text(SMALL.replace("images = 512", "images = 60_000"))
     out = tmp_path / "study"
@@ -116,6 +134,14 @@ def test_what_cannot_be_is_refused(
 
 def test_a_folder_of_something_else_is_refused(run: Command, file: Path, tmp_path: Path) -> None:
     assert_refused(run("study", file, "--out", tmp_path), "is not the folder of a study")
+
+
+def test_held_out_images_belong_to_their_data(file: Path) -> None:
+    study = replace(read_study(file), held_out_data="b")
+    assert with_data(study, None, None).held_out_data == "b"
+    assert with_data(study, None, "c").held_out_data == "c"
+    assert with_data(study, "a", None).held_out_data is None
+    assert with_data(study, "a", "c").data == "a"
 
 
 def planner(file: Path, text: str) -> Planner:

@@ -11,8 +11,8 @@ from multistage_diffusion.cli.terminal import print_line, print_settings
 from multistage_diffusion.config import to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import load_model
-from multistage_diffusion.run import find_model
-from multistage_diffusion.sampling.plan import find_plan, parse_budget, save_plan
+from multistage_diffusion.run import claim, find_model
+from multistage_diffusion.sampling.plan import find_plan, load_plan, parse_budget, save_plan
 from multistage_diffusion.sampling.solvers import SolverName
 
 __all__ = ["COMMAND", "Schedule"]
@@ -49,6 +49,7 @@ class Schedule:
         out = self.out or plan_file(self.run_folder, self.solver, self.budget)
         if self.dry_run:
             return print_settings({**to_json(self), "out": str(out)})
+        claim(out, "is not a plan", _is_plan)
         plan = find_plan(model, budget, self.solver, self.images)
         print_plan(plan)
         save_plan(out, plan)
@@ -56,3 +57,11 @@ class Schedule:
 
 
 COMMAND = Schedule
+
+
+def _is_plan(path: Path) -> bool:
+    try:
+        load_plan(path)
+    except BadInput:
+        return False
+    return True

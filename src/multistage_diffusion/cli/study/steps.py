@@ -293,7 +293,7 @@ def only(jobs: list[Job], wanted: tuple[str, ...]) -> list[Job]:
 
 
 def with_data(study: StudyConfig, data: str | None, held_out: str | None) -> StudyConfig:
-    """A study on other images."""
+    """A study on other images; those held out belong to the data."""
     if data is None:
-        return study
+        return replace(study, held_out_data=held_out or study.held_out_data)
     return replace(study, data=data, held_out_data=held_out)
