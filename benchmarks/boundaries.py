@@ -9,6 +9,7 @@ around it. The last one changes the solution too; its distance is to its own. Th
 tables in Markdown; the report is ``boundaries.md``.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -25,12 +26,13 @@ from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import find_model
 from multistage_diffusion.sampling import SOLVERS, SampleOptions, noise
-from multistage_diffusion.sampling.boundaries import BlendedDenoiser, snapped
+from multistage_diffusion.sampling.boundaries import BlendedDenoiser, BoundaryRule
 from multistage_diffusion.sampling.draw import labels_of, sampling_grid
+from multistage_diffusion.sampling.path import rms
 
 SOLVER_NAMES = ("dpmpp-2m", "unipc", "heun", "euler")
 GRIDS = ("karras", "log-snr")
-RULES = ("keep", "restart", "snap", "blend")
+RULES: tuple[BoundaryRule, ...] = ("keep", "restart", "snap", "blend")
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,10 @@ class Settings:
     reference_steps: int = 200
 
 
-def solve(
-    model: Model, denoiser: Denoiser, start: Tensor, options: SampleOptions, rule: str
-) -> Tensor:
-    """Samples from unit noise under a rule for boundaries."""
+def solve(model: Model, denoiser: Denoiser, start: Tensor, options: SampleOptions) -> Tensor:
+    """Samples from unit noise."""
     grid = sampling_grid(model.config, options)
-    if rule == "snap":
-        grid = snapped(grid, model.denoiser.stages)
-    restart_at = model.config.boundaries if rule == "restart" else ()
+    restart_at = model.config.boundaries if options.boundary == "restart" else ()
     solver = SOLVERS[options.solver]
     return solver(denoiser, start * float(grid[0]), grid, restart_at=restart_at)
 
@@ -64,31 +62,32 @@ def measure(model: Model, settings: Settings) -> None:
     plain: Denoiser = partial(model.denoiser, conditions=labels)
     blended: Denoiser = partial(BlendedDenoiser(model.denoiser), conditions=labels)
     fine = SampleOptions(steps=settings.reference_steps, grid="log-snr")
-    ends = {denoiser: solve(model, denoiser, start, fine, "keep") for denoiser in (plain, blended)}
+    ends = {denoiser: solve(model, denoiser, start, fine) for denoiser in (plain, blended)}
     print(f"| solver, grid, steps | {' | '.join(RULES)} |\n|---|{'---|' * len(RULES)}")
     for name, grid, steps in product(SOLVER_NAMES, GRIDS, settings.steps):
-        options = SampleOptions(solver=name, grid=grid, steps=steps)
         cells = []
         for rule in RULES:
+            options = SampleOptions(solver=name, grid=grid, steps=steps, boundary=rule)
             denoiser = blended if rule == "blend" else plain
-            found = solve(model, denoiser, start, options, rule)
-            cells.append(f"{distance(found, ends[denoiser]):.4f}")
+            found = solve(model, denoiser, start, options)
+            cells.append(f"{rms(found - ends[denoiser]):.4f}")
         print(f"| {name}, {grid}, {steps} | {' | '.join(cells)} |", flush=True)
-    between = distance(ends[plain], ends[blended])
+    between = rms(ends[plain] - ends[blended])
     print(f"\nThe solutions with and without blending are {between:.4f} apart.\n")
-
-
-def distance(first: Tensor, second: Tensor) -> float:
-    """RMS difference of images."""
-    return float((first - second).square().mean().sqrt())
 
 
 def main(settings: Settings) -> None:
     """Measures all models."""
     print(f"{device_name()}, {settings.images} images\n")
-    for run in settings.runs:
+    for model in announced(settings.runs):
+        measure(model, settings)
+
+
+def announced(runs: Sequence[Path]) -> Iterator[Model]:
+    """The models of some runs, each under a heading."""
+    for run in runs:
         print(f"## {run}\n")
-        measure(load_model(find_model(run)), settings)
+        yield load_model(find_model(run))
 
 
 if __name__ == "__main__":

@@ -17,17 +17,16 @@ from typing import Annotated
 
 import torch
 import tyro
-from boundaries import distance
+from boundaries import announced, solve
 from machine import device_name
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.cost import reused_macs, stage_costs
-from multistage_diffusion.denoiser import Denoiser
-from multistage_diffusion.model import Model, load_model
-from multistage_diffusion.run import find_model
-from multistage_diffusion.sampling import SOLVERS, SampleOptions, noise
-from multistage_diffusion.sampling.draw import labels_of, sampling_grid
+from multistage_diffusion.model import Model
+from multistage_diffusion.sampling import SampleOptions, noise
+from multistage_diffusion.sampling.draw import labels_of
+from multistage_diffusion.sampling.path import rms
 from multistage_diffusion.sampling.reuse import ReusingDenoiser
 
 SOLVER_NAMES = ("dpmpp-2m", "euler")
@@ -72,21 +71,17 @@ def measure(model: Model, settings: Settings) -> None:
     full, reused = [cost.macs for cost in stage_costs(model.config)], reused_macs(model.config)
     print(f"MACs of a call by stage: {full}, with reuse {reused}\n")
 
-    def solve(options: SampleOptions, denoiser: Denoiser) -> Tensor:
-        grid = sampling_grid(model.config, options)
-        return SOLVERS[options.solver](denoiser, start * float(grid[0]), grid)
-
     fine = SampleOptions(solver="heun", steps=settings.reference_steps, grid=settings.grid)
-    exact = solve(fine, partial(model.denoiser, conditions=labels))
+    exact = solve(model, partial(model.denoiser, conditions=labels), start, fine)
     for solver in SOLVER_NAMES:
         rows = []
         for steps, period in product(settings.steps, PERIODS):
             counted = Counted(ReusingDenoiser(model.denoiser, period), full, reused)
             options = SampleOptions(solver=solver, steps=steps, grid=settings.grid)
             begun = time.perf_counter()
-            found = solve(options, partial(counted, conditions=labels))
+            found = solve(model, partial(counted, conditions=labels), start, options)
             seconds = (time.perf_counter() - begun) / settings.images
-            rows.append((counted.macs, steps, period, distance(found, exact), seconds))
+            rows.append((counted.macs, steps, period, rms(found - exact), seconds))
         print(f"{solver}\n\n| MACs of a sample | steps | encoder every | distance | ms |")
         print("|---|---|---|---|---|")
         for macs, steps, period, error, seconds in sorted(rows):
@@ -98,9 +93,8 @@ def measure(model: Model, settings: Settings) -> None:
 def main(settings: Settings) -> None:
     """Measures all models."""
     print(f"{device_name()}, {settings.images} images\n")
-    for run in settings.runs:
-        print(f"## {run}\n")
-        measure(load_model(find_model(run)), settings)
+    for model in announced(settings.runs):
+        measure(model, settings)
 
 
 if __name__ == "__main__":

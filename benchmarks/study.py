@@ -22,7 +22,7 @@ import tyro
 from matplotlib.axes import Axes
 
 from multistage_diffusion.config import replace_settings
-from multistage_diffusion.cost import stage_costs
+from multistage_diffusion.cost import mean_training_macs, stage_costs
 from multistage_diffusion.data import Images, load
 from multistage_diffusion.interop import warm_start
 from multistage_diffusion.model import Model, load_model
@@ -147,9 +147,7 @@ def with_length(config: RunConfig, images: int) -> RunConfig:
 
 def macs(config: RunConfig) -> float:
     """Training MACs of a run for an image."""
-    costs = stage_costs(config.model)
-    shares = stage_shares(config)
-    return sum(share * cost.training_macs for share, cost in zip(shares, costs, strict=True))
+    return mean_training_macs(stage_costs(config.model), stage_shares(config))
 
 
 def train_recipe(recipe: Recipe, images: Images, settings: Settings, seed: int, out: Path) -> float:

@@ -21,6 +21,7 @@ from multistage_diffusion.networks import StagedUNet
 __all__ = [
     "StageCost",
     "activation_bytes",
+    "mean_training_macs",
     "reused_macs",
     "stage_costs",
     "step_macs",
@@ -102,6 +103,11 @@ def _reused(denoiser: NetworkDenoiser, x: Tensor, conditions: Conditions, stage:
     with FlopCounterMode(display=False) as counter:
         network.decoders[stage](encoder.renew(features, x, x.new_empty(1), conditions))
     return counter.get_total_flops() // 2
+
+
+def mean_training_macs(costs: Sequence[StageCost], shares: Sequence[float]) -> float:
+    """Multiply-accumulates of a training image, forward and backward, averaged over the stages."""
+    return sum(share * cost.training_macs for share, cost in zip(shares, costs, strict=True))
 
 
 def total_parameters(config: ModelConfig) -> int:

@@ -19,7 +19,7 @@ from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import StagedUNet
 from multistage_diffusion.networks.encoder import Features
-from multistage_diffusion.preconditioning import Preconditioning, matched, weighted_error
+from multistage_diffusion.preconditioning import Preconditioning, column, matched, weighted_error
 from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.stages import Stages
 
@@ -130,13 +130,13 @@ class NetworkDenoiser(nn.Module):
         network, image = self.network, x.to(torch.float32)
         encoder: Any = network.encoders[stage if len(network.encoders) > 1 else 0]
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            inputs = _column(p.c_in(level), image) * image, matched(p.c_noise(level), image)
+            inputs = column(p.c_in(level), image) * image, matched(p.c_noise(level), image)
             if features is None:
                 features = encoder(*inputs, conditions)
             else:
                 features = encoder.renew(features, *inputs, conditions)
             raw = network.decoders[stage](features)
-        return _column(p.c_skip(level), x) * x + _column(p.c_out(level), x) * raw.to(x), features
+        return column(p.c_skip(level), x) * x + column(p.c_out(level), x) * raw.to(x), features
 
     def loss(
         self,
@@ -159,7 +159,7 @@ class NetworkDenoiser(nn.Module):
         Returns:
             The losses, ``[B]``.
         """
-        noisy = y + _column(sigma, y) * noise
+        noisy = y + column(sigma, y) * noise
         denoised = self(noisy, sigma, conditions, force_stages=force_stages)
         return weighted_error(denoised, y, sigma, self.preconditioning)
 
@@ -176,16 +176,11 @@ class NetworkDenoiser(nn.Module):
         image = x.to(torch.float32)
         c_noise = matched(p.c_noise(level), image)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            scaled = _column(p.c_in(level), image) * image
+            scaled = column(p.c_in(level), image) * image
             raw = self.network(scaled, c_noise, counts, conditions, force_stages=force_stages)
-        c_skip = _column(p.c_skip(level), x)
-        c_out = _column(p.c_out(level), x)
+        c_skip = column(p.c_skip(level), x)
+        c_out = column(p.c_out(level), x)
         return c_skip * x + c_out * raw.to(x.dtype)
-
-
-def _column(values: Tensor, images: Tensor) -> Tensor:
-    """Values of each sample, ``[B, 1, 1, 1]``, ready to multiply images."""
-    return matched(values, images)[:, None, None, None]
 
 
 def fastest_memory_format(denoiser: NetworkDenoiser) -> torch.memory_format:

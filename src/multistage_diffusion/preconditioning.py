@@ -24,6 +24,7 @@ __all__ = [
     "Coefficient",
     "Preconditioning",
     "PreconditioningName",
+    "column",
     "edm_preconditioning",
     "eps_preconditioning",
     "matched",
@@ -118,3 +119,8 @@ def matched(values: Tensor, images: Tensor) -> Tensor:
     """
     converted = values.to(images.dtype)
     return converted.to(images.device, non_blocking=images.is_cuda)
+
+
+def column(values: Tensor, images: Tensor) -> Tensor:
+    """Values of each sample, ``[B, 1, 1, 1]``, ready to multiply images."""
+    return matched(values, images)[:, None, None, None]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Run", "claim", "find_model"]
+__all__ = ["Run", "checkpoint_model", "claim", "find_model", "run_of"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,16 @@ class Run:
         return self.path / "grids" / f"{images:012d}-{weights}.png"
 
 
+def run_of(path: Path) -> Run:
+    """The run that a folder or a model file in it belongs to."""
+    return Run(path.parent if path.is_file() else path)
+
+
+def checkpoint_model(checkpoint: Path) -> Path:
+    """The model file of a checkpoint: averaged weights and configuration."""
+    return Run(checkpoint).model
+
+
 def find_model(path: Path) -> Path:
     """The model file of a run: the final one, else that of the latest checkpoint.
 
@@ -118,7 +128,7 @@ def find_model(path: Path) -> Path:
     if path.is_file():
         return path
     run = Run(path)
-    files = [checkpoint / "model.safetensors" for checkpoint in run.checkpoints()]
+    files = map(checkpoint_model, run.checkpoints())
     found = [file for file in (*files, run.model) if file.exists()]
     if not found:
         raise BadInput(

@@ -17,7 +17,7 @@ import tyro
 from multistage_diffusion.cli.discovery import command_names, command_type, overview
 from multistage_diffusion.errors import BadInput, Diverged
 
-__all__ = ["entry", "main", "parse"]
+__all__ = ["INTERRUPTED", "entry", "main", "parse"]
 
 INTERRUPTED = 130
 DISK_ERRORS = {

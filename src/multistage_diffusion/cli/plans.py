@@ -5,7 +5,7 @@ from pathlib import Path
 from multistage_diffusion.cli.terminal import print_line, print_table, print_warning
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model
-from multistage_diffusion.run import Run
+from multistage_diffusion.run import run_of
 from multistage_diffusion.sampling import SampleOptions
 from multistage_diffusion.sampling.plan import (
     Plan,
@@ -20,8 +20,7 @@ __all__ = ["plan_file", "print_plan", "with_plan"]
 
 def plan_file(target: Path, solver: str, budget: str) -> Path:
     """Where the plan of a run or model file is kept by default."""
-    run = Run(target.parent if target.is_file() else target)
-    return run.path / "plans" / f"{solver}-{budget.replace(' ', '')}.json"
+    return run_of(target).path / "plans" / f"{solver}-{budget.replace(' ', '')}.json"
 
 
 def print_plan(plan: Plan) -> None:

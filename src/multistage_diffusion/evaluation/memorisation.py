@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values
-from multistage_diffusion.evaluation.neighbours import nearest_distances
+from multistage_diffusion.evaluation.neighbours import distances, nearest_distances
 
 __all__ = ["Memorisation", "measure_memorisation"]
 
 QUANTILE = 0.01
-BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,5 @@ def measure_memorisation(
 
 def _nearest(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Distance to and index of the nearest other of each row."""
-    columns = others.double()
-    parts = [torch.cdist(block.double(), columns).min(1) for block in rows.split(BLOCK)]
+    parts = [block.min(1) for block in distances(rows, others)]
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])

@@ -9,6 +9,7 @@ from multistage_diffusion.evaluation.estimate import (
     bootstrap_deviation,
     with_deviation,
 )
+from multistage_diffusion.evaluation.samples import evenly_spaced
 
 __all__ = ["mind"]
 
@@ -34,7 +35,9 @@ def mind(generated: Tensor, real: Tensor, replicates: int, seed: int = 0) -> Est
     if count == 0:
         raise BadInput("MIND needs at least 1 image of each kind.")
     directions = _directions(generated.shape[1], seed)
-    first, second = (_evenly(x, count).float() @ directions for x in (generated, real))
+    first, second = (
+        x[evenly_spaced(len(x), count)].float() @ directions for x in (generated, real)
+    )
     sorted_real = second.sort(0).values
     scale = SCALE * generated.shape[1]
 
@@ -52,8 +55,3 @@ def _directions(dimensions: int, seed: int) -> Tensor:
     source = torch.Generator().manual_seed(seed)
     directions = torch.randn(DIRECTIONS, dimensions, generator=source)
     return (directions / directions.norm(dim=1, keepdim=True)).T
-
-
-def _evenly(features: Tensor, count: int) -> Tensor:
-    rows = torch.linspace(0, len(features) - 1, count, dtype=torch.float64).round().long()
-    return features[rows]

@@ -13,7 +13,7 @@ from torch import Tensor
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values
 
-__all__ = ["NEAREST", "Manifolds", "compare_manifolds", "nearest_distances"]
+__all__ = ["NEAREST", "Manifolds", "compare_manifolds", "distances", "nearest_distances"]
 
 NEAREST = 5
 BLOCK = 1024
@@ -61,16 +61,16 @@ def compare_manifolds(generated: Tensor, real: Tensor, nearest: int = NEAREST) -
 
 def _balls(rows: Tensor, centres: Tensor, radius: Tensor) -> Tensor:
     """In how many balls each row lies: int64 ``[len(rows)]``."""
-    return torch.cat([(block < radius).sum(1) for block in _distances(rows, centres)])
+    return torch.cat([(block < radius).sum(1) for block in distances(rows, centres)])
 
 
 def nearest_distances(rows: Tensor, others: Tensor, count: int) -> Tensor:
     """Distances of each row to its nearest others, increasing: ``[len(rows), count]``."""
-    blocks = _distances(rows, others)
+    blocks = distances(rows, others)
     return torch.cat([block.topk(count, largest=False).values for block in blocks])
 
 
-def _distances(rows: Tensor, others: Tensor) -> Iterator[Tensor]:
+def distances(rows: Tensor, others: Tensor) -> Iterator[Tensor]:
     """Distances of rows to all others, a block of rows at a time."""
     columns = others.double()
     for block in rows.split(BLOCK):

@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from multistage_diffusion.cost import StageCost, activation_bytes, stage_costs, total_parameters
+from multistage_diffusion.cost import (
+    StageCost,
+    activation_bytes,
+    mean_training_macs,
+    stage_costs,
+    total_parameters,
+)
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.planning.speed import Speed, measure_speed
 from multistage_diffusion.sampling.draw import SampleOptions, evaluations_per_stage
@@ -51,9 +57,7 @@ class Price:
 
         Averaged over the stages.
         """
-        return sum(
-            share * cost.training_macs for share, cost in zip(self.share, self.costs, strict=True)
-        )
+        return mean_training_macs(self.costs, self.share)
 
     @property
     def image_bytes(self) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.denoiser import Denoiser
+from multistage_diffusion.preconditioning import column
 from multistage_diffusion.sampling.solver import Callback, Noise, SolverEntry, ignore
 
 __all__ = ["SOLVERS", "dpmpp_adaptive"]
@@ -51,7 +52,7 @@ def dpmpp_adaptive(
         callback(step, float(log.exp().max()), x, denoised)
         error = _error(x, end, lower, tolerance)
         good = (error <= 1) & (left > SMALLEST)
-        x = torch.where(_like(good, x) > 0, end, x)
+        x = torch.where(column(good, x) > 0, end, x)
         log = torch.where(good, log - length, log)
         factor = SAFETY * error.clamp(min=1e-10) ** (-1 / order)
         h = length * factor.clamp(0.1, MOST_GROWTH)
@@ -85,9 +86,9 @@ def _step(
 
 def _exponential(x: Tensor, h: Tensor, value: Tensor, slope: Tensor | None = None) -> Tensor:
     """The exact step of lengths ``[B]`` for a data prediction linear in log sigma."""
-    weight = _like(-torch.expm1(-h), x)
-    x = _like(torch.exp(-h), x) * x + weight * value
-    return x if slope is None else x + (1 - weight / _like(h, x)) * slope
+    weight = column(-torch.expm1(-h), x)
+    x = column(torch.exp(-h), x) * x + weight * value
+    return x if slope is None else x + (1 - weight / column(h, x)) * slope
 
 
 def _error(start: Tensor, end: Tensor, lower: Tensor, tolerance: float) -> Tensor:
@@ -95,11 +96,6 @@ def _error(start: Tensor, end: Tensor, lower: Tensor, tolerance: float) -> Tenso
     scale = torch.maximum(start.abs(), end.abs()) * tolerance
     part = (end - lower) / scale.clamp(min=ABSOLUTE)
     return part.flatten(1).square().mean(1).sqrt().cpu().double()
-
-
-def _like(values: Tensor, x: Tensor) -> Tensor:
-    """A value for each image, in the shape that multiplies images."""
-    return values.to(x).reshape(-1, *[1] * (x.ndim - 1))
 
 
 EACH = "steps by --tolerance, each image by itself"

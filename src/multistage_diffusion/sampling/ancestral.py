@@ -16,6 +16,7 @@ from multistage_diffusion.sampling.solver import (
     SolverEntry,
     drawn,
     ignore,
+    midpoint_ratio,
     restarts,
     steps,
 )
@@ -115,8 +116,7 @@ def dpmpp_2m_sde(
         callback(step, s, x, denoised)
         estimate = denoised
         if before is not None and t > 0 and not restarts(before[0], s, restart_at):
-            ratio = math.log(s / t) / (2 * math.log(before[0] / s))
-            estimate = denoised + (denoised - before[1]) * ratio
+            estimate = denoised + (denoised - before[1]) * midpoint_ratio(before[0], s, t)
         kept = (t / s) ** (1 + eta)
         x = kept * x + (1 - kept) * estimate
         if eta and t > 0:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
 from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.preconditioning import column
 from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.stages import Stages
 
@@ -66,11 +68,20 @@ class BlendedDenoiser:
         """Denoises, see ``Denoiser``."""
         level = as_float64(sigma).expand(len(x))
         weight = blend_weight(level, self.denoiser.stages, self.width)
-        below, above = self._view(self.width), self._view(1 / self.width)
+        below = self.below(x, level, conditions)
         if bool((weight == 0).all()):
-            return below(x, level, conditions)
-        mix = weight.to(x).reshape(-1, *[1] * (x.ndim - 1))
-        return torch.lerp(below(x, level, conditions), above(x, level, conditions), mix)
+            return below
+        return torch.lerp(below, self.above(x, level, conditions), column(weight, x))
+
+    @cached_property
+    def below(self) -> NetworkDenoiser:
+        """The network where the decoder below a boundary serves all of its band."""
+        return self._view(self.width)
+
+    @cached_property
+    def above(self) -> NetworkDenoiser:
+        """The network where the decoder above a boundary serves all of its band."""
+        return self._view(1 / self.width)
 
     def _view(self, factor: float) -> NetworkDenoiser:
         """The same network with all boundaries moved by a factor."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
+from multistage_diffusion.preconditioning import column
 from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.stages import Stages
 
@@ -58,5 +59,4 @@ class GuidedDenoiser:
         labels = torch.cat([self.labels, torch.full_like(self.labels, NO_LABEL)])
         both = self.denoiser(torch.cat([x, x]), torch.cat([level, level]), Conditions(labels))
         given, without = both.chunk(2)
-        scale = weight.to(x).reshape(-1, *[1] * (x.ndim - 1))
-        return without + scale * (given - without)
+        return without + column(weight, x) * (given - without)

@@ -18,8 +18,9 @@ from torch import Tensor
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.sampling.dpm import dpmpp_2m
 from multistage_diffusion.sampling.ode import heun
+from multistage_diffusion.sampling.solver import midpoint_ratio
 
-__all__ = ["RULES", "Path", "StepRule", "record_path", "step_errors"]
+__all__ = ["RULES", "Path", "StepRule", "record_path", "rms", "step_errors"]
 
 Array = NDArray[np.float64]
 GAINS = 8  # levels at which the growth of errors is measured
@@ -84,7 +85,7 @@ def _gains(
         euler = denoised[i] + (sigma / levels[i]).to(states[i]) * (states[i] - denoised[i])
         rest = torch.cat([levels[j:-1:2], levels[-1:]])
         ends = [dpmpp_2m(denoiser, state, rest) for state in (euler, states[j])]
-        found[sigma] = _rms(ends[0] - ends[1]) / max(_rms(euler - states[j]), 1e-12)
+        found[sigma] = rms(ends[0] - ends[1]) / max(rms(euler - states[j]), 1e-12)
     highest, first = next(iter(found.items()))
     lowest = float(levels[-2]) / 10
     known = {float(levels[0]): first * highest / float(levels[0]), **found, lowest: 1.0}
@@ -92,7 +93,8 @@ def _gains(
     return np.exp(np.interp(np.log(np.maximum(levels.numpy(), lowest)), x[::-1], y[::-1]))
 
 
-def _rms(difference: Tensor) -> float:
+def rms(difference: Tensor) -> float:
+    """Root of the mean square of all values."""
     return float(difference.double().square().mean().sqrt())
 
 
@@ -103,7 +105,7 @@ def _euler(s: float, t: float, _before: float) -> tuple[float, float, float]:
 def _dpmpp_2m(s: float, t: float, before: float) -> tuple[float, float, float]:
     if t == 0 or math.isnan(before):
         return _euler(s, t, before)
-    weight, ratio = 1 - t / s, math.log(s / t) / (2 * math.log(before / s))
+    weight, ratio = 1 - t / s, midpoint_ratio(before, s, t)
     return t / s, weight * (1 + ratio), -weight * ratio
 
 

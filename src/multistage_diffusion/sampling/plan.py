@@ -25,7 +25,7 @@ from multistage_diffusion.sampling.draw import (
 )
 from multistage_diffusion.sampling.grids import log_snr_grid
 from multistage_diffusion.sampling.noise import noise
-from multistage_diffusion.sampling.path import RULES, record_path
+from multistage_diffusion.sampling.path import RULES, record_path, rms
 from multistage_diffusion.sampling.search import best_levels
 from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
 from multistage_diffusion.schedule import SCHEDULES
@@ -38,8 +38,6 @@ SEARCH_SEED, CHECK_SEED = 1_000_001, 1_000_002
 GRIDS = ("karras", "log-snr")
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 TIMED = 8  # images in a timed evaluation
-
-Progress = Callable[[Sequence[Tensor], str], Iterator[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -220,6 +218,6 @@ def _compare(
 
     exact = solve(SampleOptions(solver="heun", steps=REFERENCE_STEPS))
     for name, given in options:
-        error = float((solve(given) - exact).double().square().mean().sqrt())
+        error = rms(solve(given) - exact)
         levels = tuple(sampling_grid(model.config, given)[:-1].tolist())
         yield Candidate(name, levels, _cost(model, given, costs), error)

@@ -41,25 +41,22 @@ def best_levels(path: Path, rule: StepRule, costs: Sequence[float], budget: floa
     """
     levels = np.array(path.levels)
     errors = (step_errors(path, rule) * path.gains) ** 2
-    prices = _prices(rule, np.array(costs), budget)
+    spending = _step_costs(rule, costs)
+    prices = np.ceil(spending * UNITS / budget - 1e-9).astype(np.int64)
     table, origin = _fill(errors, prices)
     found = _trace(table, origin, prices)
     if found is None:
         return None
     chosen, error = found
-    spent = sum(_price(rule, costs, i, j) for i, j in pairwise(chosen))
-    return Levels(tuple(levels[chosen[:-1]].tolist()), error, float(spent))
+    spent = float(sum(spending[step] for step in pairwise(chosen)))
+    return Levels(tuple(levels[chosen[:-1]].tolist()), error, spent)
 
 
-def _price(rule: StepRule, costs: Sequence[float], i: int, j: int) -> float:
-    return costs[i] + (costs[j] if rule.evaluates_next and j < len(costs) else 0.0)
-
-
-def _prices(rule: StepRule, costs: Array, budget: float) -> IntArray:
-    """Units that a step from i to j costs: ``[N + 1, N + 1]``."""
-    following = np.append(costs, 0.0) if rule.evaluates_next else np.zeros(len(costs) + 1)
-    each = np.append(costs, 0.0)[:, None] + following[None, :]
-    return np.ceil(each * UNITS / budget - 1e-9).astype(np.int64)
+def _step_costs(rule: StepRule, costs: Sequence[float]) -> Array:
+    """What a step from i to j costs: ``[N + 1, N + 1]``."""
+    each = np.append(costs, 0.0)
+    following = each if rule.evaluates_next else np.zeros_like(each)
+    return each[:, None] + following[None, :]
 
 
 def _fill(errors: Array, prices: IntArray) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ stochastic equation with the same marginals, from a start ``x ~ N(0, sigma_0^2 I
 noise levels ``sigma_0 > sigma_1 > ... >= 0``, and returns x at the last one.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,7 @@ __all__ = [
     "SolverEntry",
     "drawn",
     "ignore",
+    "midpoint_ratio",
     "restarts",
     "steps",
 ]
@@ -114,6 +116,11 @@ def drawn(noise: Noise | None, draw: int, x: Tensor) -> Tensor:
 def restarts(before: float, sigma: float, restart_at: Sequence[float]) -> bool:
     """Whether a level of a restart was crossed between two steps."""
     return any(sigma < level <= before for level in restart_at)
+
+
+def midpoint_ratio(before: float, sigma: float, target: float) -> float:
+    """Half a step in log sigma, as a part of the step that led to sigma from the level before."""
+    return math.log(sigma / target) / (2 * math.log(before / sigma))
 
 
 def ignore(step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multistage_diffusion.cost import stage_costs, total_parameters
+from multistage_diffusion.cost import mean_training_macs, stage_costs, total_parameters
 from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
 from multistage_diffusion.evaluation.samples import read_results
 from multistage_diffusion.files import read_json
@@ -16,7 +16,7 @@ from multistage_diffusion.study.reach import cost_to_reach, final_score
 from multistage_diffusion.training.batches.levels import stage_shares
 from multistage_diffusion.training.config import RunConfig, read_run_config
 
-__all__ = ["ArmResults", "Results", "collect", "run_folder"]
+__all__ = ["ArmResults", "Results", "collect", "mean_macs", "run_folder"]
 
 RISING = ("precision", "recall", "density", "coverage", "inception-score")
 """Metrics that are better when larger: they have no cost to reach."""
@@ -45,9 +45,7 @@ class ArmResults:
     def mean_macs(self) -> float:
         """Training multiply-accumulates of an image, over the levels as they are drawn."""
         assert self.config
-        costs = stage_costs(self.config.model)
-        shares = stage_shares(self.config)
-        return sum(share * cost.training_macs for share, cost in zip(shares, costs, strict=True))
+        return mean_macs(self.config)
 
     @property
     def parameters(self) -> int:
@@ -105,6 +103,11 @@ class Results:
             total = float(getattr(whole[metric][-1], cost))
             found[seed] = needed / total if needed is not None and total else None
         return found
+
+
+def mean_macs(config: RunConfig) -> float:
+    """Training multiply-accumulates of an image, over the levels as a run draws them."""
+    return mean_training_macs(stage_costs(config.model), stage_shares(config))
 
 
 def run_folder(out: Path, arm: str, seed: int) -> Path:

@@ -14,7 +14,7 @@ from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import measure_denoising
 from multistage_diffusion.model import Model, load_model, save_model
-from multistage_diffusion.run import Run, claim
+from multistage_diffusion.run import Run, checkpoint_model, claim
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import provenance
 from multistage_diffusion.training.ema.per_stage import put_together
@@ -87,7 +87,7 @@ class Ema:
         if not run.checkpoints():
             raise BadInput(f"{run.path} is no run with checkpoints to choose from.")
         images = read(self.data, self.reading)
-        models = [load_model(folder / "model.safetensors") for folder in run.checkpoints()]
+        models = [load_model(checkpoint_model(folder)) for folder in run.checkpoints()]
         losses = torch.tensor([self._losses(model, images) for model in models])
         best = losses.argmin(0).tolist()
         _print_losses(models, losses)

@@ -36,9 +36,10 @@ from multistage_diffusion.evaluation.samples import (
 from multistage_diffusion.evaluation.suite import Reference, Suite, SuiteOptions
 from multistage_diffusion.files import json_fingerprint
 from multistage_diffusion.model import Model, load_model
-from multistage_diffusion.run import Run, find_model
+from multistage_diffusion.run import Run, checkpoint_model, find_model, run_of
 from multistage_diffusion.sampling import SampleOptions
 from multistage_diffusion.sampling.plan import load_plan
+from multistage_diffusion.tensorfile import read_metadata
 from multistage_diffusion.training.config import reported_stages
 
 __all__ = ["COMMAND", "Evaluate"]
@@ -124,13 +125,13 @@ class Evaluate:
         if not self.missing_only:
             return files
         done = {(r.get("request"), r.get("trained_images")) for r in self._results()}
-        return [file for file in files if (request, load_model(file).images) not in done]
+        return [file for file in files if (request, read_metadata(file)["images"]) not in done]
 
     def _checkpoints(self) -> list[Path]:
         chosen = self._run.evenly_spaced_checkpoints(self.checkpoints)
         if not chosen or self.target.is_file():
             raise BadInput(f"--checkpoints: {self.target} is no run with checkpoints.")
-        return [checkpoint / "model.safetensors" for checkpoint in chosen]
+        return list(map(checkpoint_model, chosen))
 
     def _results(self) -> list[dict[str, Any]]:
         return read_results(self._run.evaluations)
@@ -197,7 +198,7 @@ class Evaluate:
 
     @property
     def _run(self) -> Run:
-        return Run(self.target.parent if self.target.is_file() else self.target)
+        return run_of(self.target)
 
     def _held_out(self) -> Reference | None:
         if self.held_out_data is None:

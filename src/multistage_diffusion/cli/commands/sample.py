@@ -11,7 +11,7 @@ from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.terminal import print_line, print_settings
 from multistage_diffusion.config import to_json
 from multistage_diffusion.model import load_model
-from multistage_diffusion.run import Run, find_model
+from multistage_diffusion.run import find_model, run_of
 from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage
 from multistage_diffusion.sampling.folder import Batches, draw_samples
 
@@ -45,7 +45,7 @@ class Sample:
     def run(self) -> None:
         file = find_model(self.run_folder)
         model = load_model(file)
-        out = self.out or Run(file.parent if self.run_folder.is_file() else self.run_folder).samples
+        out = self.out or run_of(self.run_folder).samples
         if self.dry_run:
             about = {"out": str(out), "model": str(file), "trained_images": model.images}
             return print_settings({**to_json(self), **about})

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from multistage_diffusion.cli.main import INTERRUPTED
 from multistage_diffusion.cli.signals import stop_on_signal
 from multistage_diffusion.cli.study.execution import Execution
 from multistage_diffusion.cli.study.steps import Job, Planner, only, waves, with_data
@@ -20,8 +21,6 @@ from multistage_diffusion.study.figures import curves_figure, sampling_figure
 from multistage_diffusion.study.tables import as_json, as_markdown
 
 __all__ = ["COMMAND", "Study"]
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, kw_only=True)

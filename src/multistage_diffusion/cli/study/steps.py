@@ -7,18 +7,17 @@ from pathlib import Path
 from multistage_diffusion.cli.commands.train import Train
 from multistage_diffusion.cli.main import parse
 from multistage_diffusion.cli.reading import read
-from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_json
-from multistage_diffusion.run import Run
+from multistage_diffusion.run import Run, checkpoint_model
 from multistage_diffusion.sampling import SampleOptions
 from multistage_diffusion.study.config import Arm, Option, Options, StudyConfig, as_arguments
-from multistage_diffusion.study.results import run_folder
-from multistage_diffusion.training.batches.levels import Levels, stage_shares
+from multistage_diffusion.study.results import mean_macs, run_folder
+from multistage_diffusion.training.batches.levels import Levels
 from multistage_diffusion.training.config import RunConfig
 
-__all__ = ["Job", "Planner", "waves"]
+__all__ = ["Command", "Job", "Planner", "only", "waves", "with_data"]
 
 SAME_DENSITY = 0.01  # largest difference of two distributions of levels that count as the same
 READING = {entry.name for entry in fields(ReadOptions)}
@@ -156,7 +155,7 @@ class Planner:
 
     def _grid(self, name: str, seed: int) -> Command:
         """The command that draws samples of a finished model, the same seeds for all."""
-        model = run_folder(self.out, name, seed) / "model.safetensors"
+        model = Run(run_folder(self.out, name, seed)).model
         out = self.out / "samples" / f"{name}-{seed}"
         options = {k: v for k, v in self.study.evaluate.items() if k in SAMPLING}
         words = ["--images", str(GRID_IMAGES), "--out", str(out), *as_arguments(options)]
@@ -172,7 +171,7 @@ class Planner:
         source = Run(run_folder(self.out, start.arm, seed))
         near = min(source.checkpoints(), key=lambda path: abs(int(path.name) - start.images))
         widths = map(str, config.model.network.decoder_widths)
-        model = str(near / "model.safetensors")
+        model = str(checkpoint_model(near))
         return [
             *("convert", model, "--out", str(file), "--stages", str(stages)),
             *("--decoder-widths", *widths),
@@ -182,7 +181,7 @@ class Planner:
         """The commands that make a model of each stage's best checkpoint of another arm."""
         arm = self.study.arms[name]
         assert arm.per_stage
-        file = run_folder(self.out, name, seed) / "model.safetensors"
+        file = Run(run_folder(self.out, name, seed)).model
         source = str(run_folder(self.out, arm.per_stage, seed))
         data = self.study.held_out_data or self.study.data
         words = ["--per-stage", "--data", data, *as_arguments(self._reading(arm))]
@@ -197,9 +196,9 @@ class Planner:
         stages = len(self._configure(replaced.arm, 1).model.boundaries) + 1
         commands = []
         for checkpoint in source.evenly_spaced_checkpoints(self.study.checkpoints):
-            file = run.checkpoint(int(checkpoint.name)) / "model.safetensors"
+            file = checkpoint_model(run.checkpoint(int(checkpoint.name)))
             models = [source.model] * stages
-            models[replaced.stage - 1] = checkpoint / "model.safetensors"
+            models[replaced.stage - 1] = checkpoint_model(checkpoint)
             if not file.exists():
                 words = ["--stages-from", *map(str, models), "--out", str(file)]
                 commands.append(["ema", str(source.path), *words])
@@ -278,13 +277,6 @@ class Planner:
                 "both the same shares, --share-boundaries to a unified network, or the arm "
                 'density = "own".'
             )
-
-
-def mean_macs(config: RunConfig) -> float:
-    """Training multiply-accumulates of an image, over the levels as a run draws them."""
-    costs = stage_costs(config.model)
-    shares = stage_shares(config)
-    return sum(share * cost.training_macs for share, cost in zip(shares, costs, strict=True))
 
 
 def only(jobs: list[Job], wanted: tuple[str, ...]) -> list[Job]:

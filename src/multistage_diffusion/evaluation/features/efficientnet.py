@@ -26,7 +26,8 @@ def efficientnet_lite0_small() -> Extractor:
 
 def _features(side: int) -> Callable[[Tensor], Tensor]:
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    network = _network().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = _network().to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return partial(_pooled, network, side)
 
 
