@@ -418,3 +418,23 @@ def test_the_grids_of_time_and_step_are_those_of_their_bases() -> None:
     assert float(step_grid(10, vp)[0]) < vp.sampling_range[1]
     with pytest.raises(BadInput, match="takes 1 to 1000 steps"):
         step_grid(1001, ddpm)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_an_edit_at_the_end_of_a_step_is_where_the_next_one_begins(name: str) -> None:
+    x = 20 * torch.randn(1, 1, 2, 2, dtype=torch.float64)
+    grid, source = log_snr_grid(12, 0.02, 20.0), torch.randn(24, *x.shape, dtype=torch.float64)
+    chosen, seen, edited = torch.randn_like(x), [], []
+
+    def edit(step: int, state: Tensor) -> Tensor:
+        edited.append(step)
+        return chosen if step == 1 else state
+
+    def callback(_: int, __: float, state: Tensor, ___: Tensor) -> None:
+        seen.append(state)
+
+    settings = {"noise": source.__getitem__, "callback": callback}
+    end = SOLVERS[name](gaussian, x, grid, edit=edit, **settings)
+    assert edited == list(range(len(seen)))
+    assert torch.equal(seen[2], chosen)
+    assert not torch.equal(end, SOLVERS[name](gaussian, x, grid, **settings))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.preconditioning import column
-from multistage_diffusion.sampling.solver import Callback, Noise, SolverEntry, ignore
+from multistage_diffusion.sampling.solver import Callback, Edit, Noise, SolverEntry, ignore, keep
 
 __all__ = ["SOLVERS", "dpmpp_adaptive"]
 
@@ -29,6 +29,7 @@ def dpmpp_adaptive(
     tolerance: float = 0.05,
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """Single steps of DPM-Solver++ whose error is estimated by a step of one order less.
@@ -39,7 +40,7 @@ def dpmpp_adaptive(
     used; the callback gets the largest level.
 
     Args:
-        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         order: 2 or 3, the number of evaluations of a step.
         tolerance: of the error of a step, relative to the state.
     """
@@ -52,12 +53,14 @@ def dpmpp_adaptive(
         callback(step, float(log.exp().max()), x, denoised)
         error = _error(x, end, lower, tolerance)
         good = (error <= 1) & (left > SMALLEST)
-        x = torch.where(column(good, x) > 0, end, x)
+        x = edit(step, torch.where(column(good, x) > 0, end, x))
         log = torch.where(good, log - length, log)
         factor = SAFETY * error.clamp(min=1e-10) ** (-1 / order)
         h = length * factor.clamp(0.1, MOST_GROWTH)
         step += 1
-    return _to_zero(denoiser, x, low, callback, step) if float(sigmas[-1]) == 0 else x
+    if float(sigmas[-1]) > 0:
+        return x
+    return edit(step, _to_zero(denoiser, x, low, callback, step))
 
 
 def _to_zero(denoiser: Denoiser, x: Tensor, low: float, callback: Callback, step: int) -> Tensor:

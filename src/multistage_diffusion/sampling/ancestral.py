@@ -12,10 +12,12 @@ from torch import Tensor
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.sampling.solver import (
     Callback,
+    Edit,
     Noise,
     SolverEntry,
     drawn,
     ignore,
+    keep,
     midpoint_ratio,
     restarts,
     steps,
@@ -41,12 +43,13 @@ def ddim(
     eta: float = 0.0,
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """DDIM (Song et al. 2021); with eta 1 it is DDPM's ancestral sampling, or "Euler ancestral".
 
     Args:
-        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         eta: how much of the noise is new in each step, 0 to 1.
     """
     for step, sigma, target in steps(sigmas):
@@ -56,6 +59,7 @@ def ddim(
         x = denoised + (down / sigma) * (x - denoised)
         if up:
             x = x + up * drawn(noise, step, x)
+        x = edit(step, x)
     return x
 
 
@@ -67,6 +71,7 @@ def dpmpp_sde(
     eta: float = 1.0,
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """DPM-Solver++ (SDE), single steps of order 2 (Lu et al. 2022); two evaluations for each step.
@@ -74,7 +79,7 @@ def dpmpp_sde(
     The midpoint in log sigma is reached with noise of its own, draws 2 n and 2 n + 1 of step n.
 
     Args:
-        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         eta: as for ``ddim``.
     """
     for step, sigma, target in steps(sigmas):
@@ -91,6 +96,7 @@ def dpmpp_sde(
         x = denoised + (down / sigma) * (x - denoised)
         if up:
             x = x + up * drawn(noise, 2 * step + 1, x)
+        x = edit(step, x)
     return x
 
 
@@ -102,12 +108,13 @@ def dpmpp_2m_sde(
     eta: float = 1.0,
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """DPM-Solver++(2M) for the stochastic equation (Lu et al. 2022).
 
     Args:
-        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         eta: how much of the noise is new; 0 is DPM-Solver++(2M).
     """
     before: tuple[float, Tensor] | None = None
@@ -121,7 +128,7 @@ def dpmpp_2m_sde(
         x = kept * x + (1 - kept) * estimate
         if eta and t > 0:
             x = x + t * math.sqrt(1 - (t / s) ** (2 * eta)) * drawn(noise, step, x)
-        before = (s, denoised)
+        x, before = edit(step, x), (s, denoised)
     return x
 
 

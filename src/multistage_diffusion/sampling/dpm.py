@@ -14,9 +14,11 @@ from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.sampling.grids import checked_steps, log_snr_grid
 from multistage_diffusion.sampling.solver import (
     Callback,
+    Edit,
     Noise,
     SolverEntry,
     ignore,
+    keep,
     restarts,
     steps,
 )
@@ -71,6 +73,7 @@ def dpm_multistep(
     data: bool = False,
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """Multistep DPM-Solver (Lu et al. 2022); one evaluation for each step.
@@ -80,7 +83,7 @@ def dpm_multistep(
     and with that order 2; here it is whole.
 
     Args:
-        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         order: 1 to 3.
         data: predict the data (DPM-Solver++) instead of the noise (DPM-Solver).
     """
@@ -92,7 +95,7 @@ def dpm_multistep(
         if history and restarts(history[0][0], s, restart_at):
             history = []
         history = [(s, prediction.of(x, s, denoised)), *history][:order]
-        x = _multistep(prediction, x, history if t > 0 else history[:1], t)
+        x = edit(step, _multistep(prediction, x, history if t > 0 else history[:1], t))
     return x
 
 
@@ -135,12 +138,13 @@ def dpm_singlestep(
     data: bool = False,
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """Single-step DPM-Solver (Lu et al. 2022, algorithms 1 and 2). No step may end at 0.
 
     Args:
-        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         orders: order of each step, 1 to 3, which is also its number of evaluations.
         data: predict the data (DPM-Solver++) instead of the noise (DPM-Solver).
     """
@@ -148,7 +152,7 @@ def dpm_singlestep(
     for (step, s, t), order in zip(steps(sigmas), orders, strict=True):
         denoised = denoiser(x, s)
         callback(step, s, x, denoised)
-        x = _singlestep(prediction, denoiser, x, s, t, denoised, order)
+        x = edit(step, _singlestep(prediction, denoiser, x, s, t, denoised, order))
     return x
 
 
@@ -186,6 +190,7 @@ def _by_evaluations(
     data: bool,
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """Single steps of order 3, evenly spaced in ln sigma.
@@ -200,13 +205,15 @@ def _by_evaluations(
     if evaluations:
         orders = singlestep_orders(evaluations)
         levels = log_snr_grid(len(orders) + 1, low, float(sigmas[0]))[:-1]
-        x = dpm_singlestep(denoiser, x, levels, orders=orders, data=data, callback=callback)
+        x = dpm_singlestep(
+            denoiser, x, levels, orders=orders, data=data, callback=callback, edit=edit
+        )
         step = len(orders)
     if not to_zero:
         return x
     denoised = denoiser(x, low)
     callback(step, low, x, denoised)
-    return denoised
+    return edit(step, denoised)
 
 
 EVENLY = "one evaluation a step, spaced in log sigma"

@@ -11,10 +11,12 @@ from torch import Tensor
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.sampling.solver import (
     Callback,
+    Edit,
     Noise,
     SolverEntry,
     drawn,
     ignore,
+    keep,
     steps,
 )
 
@@ -35,12 +37,13 @@ def euler(
     churn_noise: float = 1.0,
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """Euler's method in sigma; one evaluation for each step. Without churn it is DDIM.
 
     Args:
-        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         churn, churn_range, churn_noise: as for ``heun``.
     """
     gammas = _gammas(sigmas, churn, churn_range)
@@ -48,7 +51,7 @@ def euler(
         x, sigma = _churned(x, sigma, gamma, churn_noise, noise, step)
         denoised = denoiser(x, sigma)
         callback(step, sigma, x, denoised)
-        x = denoised + (target / sigma) * (x - denoised)
+        x = edit(step, denoised + (target / sigma) * (x - denoised))
     return x
 
 
@@ -62,6 +65,7 @@ def heun(
     churn_noise: float = 1.0,
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """Heun's method in sigma (Karras et al. 2022, algorithms 1 and 2).
@@ -69,7 +73,7 @@ def heun(
     Two evaluations for each step; a step to 0 has one.
 
     Args:
-        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         churn: noise that is added before steps, ``S_churn``: over all steps together, as a factor
             on sigma.
         churn_range: the noise levels at which it is added, ``S_tmin`` and ``S_tmax``.
@@ -84,7 +88,7 @@ def heun(
         if target > 0:
             end = x + (target - sigma) * slope
             slope = (slope + (end - denoiser(end, target)) / target) / 2
-        x = x + (target - sigma) * slope
+        x = edit(step, x + (target - sigma) * slope)
     return x
 
 

@@ -17,11 +17,13 @@ from multistage_diffusion.denoiser import Denoiser
 
 __all__ = [
     "Callback",
+    "Edit",
     "Noise",
     "Solver",
     "SolverEntry",
     "drawn",
     "ignore",
+    "keep",
     "midpoint_ratio",
     "restarts",
     "steps",
@@ -31,6 +33,17 @@ Noise = Callable[[int], Tensor]
 """Unit Gaussian noise like x, as a function of the index of the step, or of twice that and one."""
 Callback = Callable[[int, float, Tensor, Tensor], None]
 """Called in each step with its index, its noise level, x at this level and the denoised image."""
+Edit = Callable[[int, Tensor], Tensor]
+"""Called at the end of each step with its index and the new state; returns what to go on with."""
+
+
+def ignore(step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+    """The callback that does nothing."""
+
+
+def keep(step: int, x: Tensor) -> Tensor:
+    """The edit that changes nothing."""
+    return x
 
 
 class Solver(Protocol):
@@ -44,6 +57,7 @@ class Solver(Protocol):
         *,
         noise: Noise | None = None,
         callback: Callback = ...,
+        edit: Edit = ...,
         restart_at: Sequence[float] = (),
     ) -> Tensor:
         """Solves from the first level to the last.
@@ -54,6 +68,7 @@ class Solver(Protocol):
             sigmas: decreasing noise levels ``[steps + 1]``; the last one may be 0.
             noise: noise of each step, for stochastic solvers; others ignore it.
             callback: called once in each step.
+            edit: called at the end of each step; may replace the state.
             restart_at: noise levels at which the denoiser jumps. A multistep solver drops its
                 history when a step begins below one of them and the step before began at or above
                 it; others ignore them.
@@ -91,14 +106,21 @@ class SolverEntry:
         sigmas: Tensor,
         *,
         noise: Noise | None = None,
-        callback: Callback | None = None,
+        callback: Callback = ignore,
+        edit: Edit = keep,
         restart_at: Sequence[float] = (),
         **settings: Any,
     ) -> Tensor:
         """Runs the solver; see ``Solver``. ``settings`` are its own, of the names it takes."""
-        callback = ignore if callback is None else callback
         return self.function(
-            denoiser, x, sigmas, noise=noise, callback=callback, restart_at=restart_at, **settings
+            denoiser,
+            x,
+            sigmas,
+            noise=noise,
+            callback=callback,
+            edit=edit,
+            restart_at=restart_at,
+            **settings,
         )
 
 
@@ -121,10 +143,6 @@ def restarts(before: float, sigma: float, restart_at: Sequence[float]) -> bool:
 def midpoint_ratio(before: float, sigma: float, target: float) -> float:
     """Half a step in log sigma, as a part of the step that led to sigma from the level before."""
     return math.log(sigma / target) / (2 * math.log(before / sigma))
-
-
-def ignore(step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
-    """The callback that does nothing."""
 
 
 def steps(sigmas: Tensor) -> Iterator[tuple[int, float, float]]:

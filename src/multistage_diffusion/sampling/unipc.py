@@ -11,9 +11,11 @@ from torch import Tensor
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.sampling.solver import (
     Callback,
+    Edit,
     Noise,
     SolverEntry,
     ignore,
+    keep,
     restarts,
     steps,
 )
@@ -34,6 +36,7 @@ def unipc(
     variant: Variant = "bh2",
     noise: Noise | None = None,
     callback: Callback = ignore,
+    edit: Edit = keep,
     restart_at: Sequence[float] = (),
 ) -> Tensor:
     """UniPC with data prediction (Zhao et al. 2023, algorithms 5 to 8); one evaluation a step.
@@ -42,22 +45,25 @@ def unipc(
     after a restart and a step to 0 have lower orders.
 
     Args:
-        denoiser, x, sigmas, noise, callback, restart_at: as for every solver.
+        denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         order: of the predictor, 1 to 3.
         variant: ``B(h)`` of the paper, h or exp(h) - 1.
     """
     history: History = []
-    state, used = x, 1
+    start: Tensor | None = None
+    used = 1
     for step, s, t in steps(sigmas):
         denoised = denoiser(x, s)
         if history and restarts(history[0][0], s, restart_at):
             history = []
-        if history:
-            x = _update(state, history[:used], s, variant, denoised)
+        if history and start is not None:
+            x = _update(start, history[:used], s, variant, denoised)
         callback(step, s, x, denoised)
         history = [(s, denoised), *history][:order]
         used = len(history) if t > 0 else 1
-        state, x = x, _update(x, history[:used], t, variant)
+        start, end = x, _update(x, history[:used], t, variant)
+        x = edit(step, end)
+        start = start if x is end else None  # an edited state is not corrected
     return x
 
 
