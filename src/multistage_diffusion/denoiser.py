@@ -77,6 +77,11 @@ class NetworkDenoiser(nn.Module):
         self.stages = stages
         self.dtype = dtype
 
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """The dtype of the weights: float32, unless the whole model was moved to another one."""
+        return next(self.network.parameters()).dtype
+
     def forward(
         self,
         x: Tensor,
@@ -130,7 +135,8 @@ class NetworkDenoiser(nn.Module):
         network, image = self.network, x.to(torch.float32)
         encoder: Any = network.encoders[stage if len(network.encoders) > 1 else 0]
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            inputs = column(p.c_in(level), image) * image, matched(p.c_noise(level), image)
+            scaled = (column(p.c_in(level), image) * image).to(self.weight_dtype)
+            inputs = scaled, matched(p.c_noise(level), image)
             if features is None:
                 features = encoder(*inputs, conditions)
             else:
@@ -176,7 +182,7 @@ class NetworkDenoiser(nn.Module):
         image = x.to(torch.float32)
         c_noise = matched(p.c_noise(level), image)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            scaled = column(p.c_in(level), image) * image
+            scaled = (column(p.c_in(level), image) * image).to(self.weight_dtype)
             raw = self.network(scaled, c_noise, counts, conditions, force_stages=force_stages)
         c_skip = column(p.c_skip(level), x)
         c_out = column(p.c_out(level), x)

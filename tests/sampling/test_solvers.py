@@ -424,7 +424,9 @@ def test_the_grids_of_time_and_step_are_those_of_their_bases() -> None:
 def test_an_edit_at_the_end_of_a_step_is_where_the_next_one_begins(name: str) -> None:
     x = 20 * torch.randn(1, 1, 2, 2, dtype=torch.float64)
     grid, source = log_snr_grid(12, 0.02, 20.0), torch.randn(24, *x.shape, dtype=torch.float64)
-    chosen, seen, edited = torch.randn_like(x), [], []
+    chosen = torch.randn_like(x)
+    seen: list[Tensor] = []
+    edited: list[int] = []
 
     def edit(step: int, state: Tensor) -> Tensor:
         edited.append(step)
@@ -433,7 +435,7 @@ def test_an_edit_at_the_end_of_a_step_is_where_the_next_one_begins(name: str) ->
     def callback(_: int, __: float, state: Tensor, ___: Tensor) -> None:
         seen.append(state)
 
-    settings = {"noise": source.__getitem__, "callback": callback}
+    settings: dict[str, Any] = {"noise": source.__getitem__, "callback": callback}
     end = SOLVERS[name](gaussian, x, grid, edit=edit, **settings)
     assert edited == list(range(len(seen)))
     assert torch.equal(seen[2], chosen)

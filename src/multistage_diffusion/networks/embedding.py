@@ -1,6 +1,8 @@
 """The embedding of noise level, class and augmentation that all blocks of a network receive."""
 
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +67,7 @@ class Embedding(nn.Module):
         Returns:
             ``[B, 4 * width]``.
         """
-        emb = self._waves(c_noise)
+        emb = self._waves(c_noise).to(self.layer0.weight.dtype)
         if self.label is not None and self.before:
             emb = emb + self.label(self._one_hot(labels, emb) * math.sqrt(self.classes))
         if self.augment is not None and augment is not None:
@@ -74,6 +76,13 @@ class Embedding(nn.Module):
         if self.label is not None and not self.before:
             emb = emb + self.label(self._one_hot(labels, emb))
         return F.silu(emb)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the module; frequencies stay float32, since phases need its precision."""
+        exact = self.frequencies
+        super()._apply(fn, recurse)
+        self.frequencies = exact.to(self.frequencies.device)
+        return self
 
     def _frequencies(self) -> Tensor:
         half = (self.channels + 1) // 2
