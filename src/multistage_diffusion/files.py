@@ -6,7 +6,10 @@ Not by a crash, a full disk or a second command.
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ __all__ = [
     "cache_folder",
     "fingerprint",
     "flush_folder",
+    "folder_atomically",
     "json_fingerprint",
     "read_json",
     "write_atomically",
@@ -55,6 +59,24 @@ def flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def folder_atomically(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that is renamed to it, unless an error stops its filling.
+
+    ``path`` is free or an empty folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    flush_folder(path.parent)
 
 
 def write_json(path: Path, value: object) -> None:
