@@ -103,7 +103,7 @@ def test_little_noise_leaves_the_image_alone(name: str, model_config: ModelConfi
 
 def test_edm_input_target_and_weight_have_unit_variance() -> None:
     """Var(c_in x) = Var((y - c_skip x) / c_out) = weight c_out^2 = 1 if Var(y) = sigma_data^2."""
-    p = PRECONDITIONINGS["edm"](0.7)
+    p = PRECONDITIONINGS["edm"](0.7, VP())
     var = 0.49
     one = torch.ones_like(SIGMA)
     torch.testing.assert_close(p.c_in(SIGMA) ** 2 * (var + SIGMA**2), one)
@@ -117,7 +117,7 @@ def test_edm_input_target_and_weight_have_unit_variance() -> None:
 @pytest.mark.parametrize("name", ["vp", "ddpm"])
 def test_noise_prediction_has_the_plain_loss_on_the_noise(name: str) -> None:
     """With F = eps, x - sigma eps has the weighted error (eps - n)^2, whatever the level."""
-    p = PRECONDITIONINGS[name](0.5)
+    p = PRECONDITIONINGS[name](0.5, VP())
     y, n, eps = (torch.randn(23, 1, 4, 4, dtype=torch.float64) for _ in range(3))
     sigma = SIGMA[:, None, None, None]
     denoised = y + sigma * n - sigma * eps
@@ -128,13 +128,13 @@ def test_noise_prediction_has_the_plain_loss_on_the_noise(name: str) -> None:
 
 
 def test_noise_labels_are_the_bases_own_clocks() -> None:
-    assert float(PRECONDITIONINGS["vp"](0.5).c_noise(VP().from_clock(0.4))) == pytest.approx(
+    assert float(PRECONDITIONINGS["vp"](0.5, VP()).c_noise(VP().from_clock(0.4))) == pytest.approx(
         999 * 0.4
     )
-    assert float(PRECONDITIONINGS["ddpm"](0.5).c_noise(DDPM().from_clock(321.0))) == pytest.approx(
-        321
-    )
-    assert float(PRECONDITIONINGS["edm"](0.5).c_noise(torch.tensor(2.0))) == pytest.approx(
+    assert float(
+        PRECONDITIONINGS["ddpm"](0.5, VP()).c_noise(DDPM().from_clock(321.0))
+    ) == pytest.approx(321)
+    assert float(PRECONDITIONINGS["edm"](0.5, VP()).c_noise(torch.tensor(2.0))) == pytest.approx(
         torch.tensor(2.0).log() / 4
     )
 
@@ -165,3 +165,19 @@ def test_dtype_of_the_state_is_kept_and_the_network_runs_in_its_own(
 def test_stages_and_decoders_must_agree(denoiser: NetworkDenoiser) -> None:
     with pytest.raises(BadInput, match="2 stages need 2 decoders, the network has 3"):
         NetworkDenoiser(denoiser.network, denoiser.preconditioning, Stages((1.0,)))
+
+
+@pytest.mark.parametrize("name", PRECONDITIONINGS)
+def test_without_noise_the_image_stays(name: str, model_config: ModelConfig) -> None:
+    denoiser = build_denoiser(replace(model_config, preconditioning=name)).eval()
+    x = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(denoiser(x, 0.0), x)
+        assert torch.equal(denoiser(x, torch.tensor([0.0, 1.0]))[0], x[0])
+
+
+def test_an_empty_batch_has_an_empty_result(denoiser: NetworkDenoiser) -> None:
+    x = torch.zeros(0, 1, 8, 8)
+    sigma = torch.zeros(0, dtype=torch.float64)
+    assert denoiser(x, sigma).shape == denoiser(x, 1.0).shape == (0, 1, 8, 8)
+    assert denoiser.loss(x, sigma, x).shape == (0,)

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.model import load_model, save_model
+from multistage_diffusion.model import build_denoiser, load_model, save_model
 from multistage_diffusion.run import find_model
+from multistage_diffusion.schedule import DDPM
 from multistage_diffusion.training.config import RunConfig, provenance
 from multistage_diffusion.training.config import run_config as run_of
 
@@ -93,3 +94,24 @@ def test_a_bad_setting_is_named(run_config: RunConfig) -> None:
     value["model"]["schedule"] = "linear"
     with pytest.raises(BadInput, match=r"model\.schedule"):
         from_json(RunConfig, value)
+
+
+def test_the_settings_of_a_schedule_are_part_of_a_model(file: Path, run_config: RunConfig) -> None:
+    """The network is told the steps of its own schedule: Stable Diffusion's here."""
+    config = replace(
+        run_config.model,
+        schedule="ddpm",
+        preconditioning="ddpm",
+        schedule_settings=(("beta_start", 0.00085), ("beta_end", 0.012)),
+    )
+    ours = DDPM(0.00085, 0.012)
+    denoiser = build_denoiser(config)
+    step = torch.tensor([0.0, 321.0, 999.0], dtype=torch.float64)
+    told = denoiser.preconditioning.c_noise(ours.from_clock(step))
+    torch.testing.assert_close(told, step)
+    save_model(file, denoiser.network.state_dict(), config, 0, {})
+    loaded = load_model(file)
+    assert loaded.config == config
+    assert loaded.config.density == ours
+    with pytest.raises(BadInput, match="beta_start, beta_end, steps, not beta"):
+        replace(config, schedule_settings=(("beta", 1.0),))

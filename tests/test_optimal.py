@@ -195,3 +195,19 @@ def test_a_data_set_larger_than_the_address_space_is_streamed(tmp_path: Path) ->
         [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True
     )
     assert float(found.stdout) == pytest.approx(200 / 127.5 - 1, abs=1e-6)
+
+
+def test_without_noise_it_is_the_nearest_image(images: Tensor) -> None:
+    x = images[:6] + 1e-3 * torch.randn(6, 3, 8, 8, dtype=torch.float64)
+    assert torch.equal(OptimalDenoiser(images)(x, 0.0), images[:6])
+    mixed = torch.tensor([0.0, 1e4, 0.0, 0.0, 0.0, 0.0])
+    found = OptimalDenoiser(images, block_bytes=1)(x, mixed)
+    assert torch.equal(found[2:], images[2:6])
+    torch.testing.assert_close(found[1], images.mean(0), rtol=0, atol=1e-2)
+    noise = torch.randn(6, 3, 8, 8, dtype=torch.float64)
+    pairs = PairDenoiser(images)(torch.arange(6), noise, torch.tensor([0.0]))
+    torch.testing.assert_close(pairs[:, 0], images[:6].float())
+
+
+def test_no_samples_give_no_images(images: Tensor) -> None:
+    assert OptimalDenoiser(images)(images[:0], 1.0).shape == (0, 3, 8, 8)

@@ -13,7 +13,7 @@ from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.preconditioning import PRECONDITIONINGS, PreconditioningName
-from multistage_diffusion.schedule import ScheduleName
+from multistage_diffusion.schedule import Schedule, ScheduleName, ScheduleSettings, make_schedule
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
@@ -32,6 +32,8 @@ class ModelConfig:
     """Noise levels sigma between the stages."""
     schedule: ScheduleName
     """The density of the noise levels in training."""
+    schedule_settings: ScheduleSettings = ()
+    """Its parameters, where they are not the usual ones."""
     preconditioning: PreconditioningName
     """What the network predicts, and the weight of its loss."""
     sigma_data: float
@@ -44,6 +46,12 @@ class ModelConfig:
                 f"The setting sigma_data must be positive, not {self.sigma_data}: "
                 "do the images differ at all?"
             )
+        make_schedule(self.schedule, self.schedule_settings)  # raises an error for unknown ones
+
+    @property
+    def density(self) -> Schedule:
+        """The schedule with its settings."""
+        return make_schedule(self.schedule, self.schedule_settings)
 
 
 def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
@@ -53,7 +61,7 @@ def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
         BadInput: if the configuration contradicts itself.
     """
     network = StagedUNet(config.shape, config.classes, config.network)
-    preconditioning = PRECONDITIONINGS[config.preconditioning](config.sigma_data)
+    preconditioning = PRECONDITIONINGS[config.preconditioning](config.sigma_data, config.density)
     return NetworkDenoiser(network, preconditioning, Stages(config.boundaries))
 
 

@@ -24,6 +24,8 @@ from multistage_diffusion.space import to_unit_range
 __all__ = ["OptimalDenoiser", "PairDenoiser"]
 
 BLOCK_BYTES = 64 << 20
+LEAST_SIGMA = 1e-100  # at which all weight is on the nearest image, as at 0
+LEAST_PAIR_SIGMA = 1e-6  # the same in the form of pairs, whose logits of 0 are rounded
 LEAST_LOGIT = (
     -64.0
 )  # weights of 1e-28 change nothing, and products with the denormal numbers below are very slow
@@ -51,10 +53,11 @@ class OptimalDenoiser:
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """Denoises ``x`` of shape ``[B, C, H, W]`` at the levels ``sigma``, ``[B]`` or a scalar;
-        the dtype of ``x``.
+        the dtype of ``x``. At sigma 0 the result is the nearest image.
         """
         flat = x.flatten(1).to(torch.float64)
         level = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).expand(len(x))[:, None]
+        level = level.clamp(min=LEAST_SIGMA)
         total = torch.zeros_like(flat)
         weight = torch.zeros_like(level)
         top = torch.full_like(level, -torch.inf)
@@ -162,7 +165,7 @@ class _Average:
     """A running softmax average of rows of data at one level, for several pairs."""
 
     def __init__(self, clean: Tensor, sigma: float, margin: float) -> None:
-        self.sigma, self.margin = sigma, margin
+        self.sigma, self.margin = max(sigma, LEAST_PAIR_SIGMA), margin
         self.total, self.weight = torch.zeros_like(clean), clean.new_zeros(len(clean), 1)
         self.top = torch.zeros_like(self.weight)
 

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 Coefficient = Callable[[Tensor], Tensor]
+LEAST_SIGMA = 1e-30  # whose logarithm the network receives at 0, where c_out is 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def edm_preconditioning(sigma_data: float) -> Preconditioning:
         c_skip=lambda s: var / (s**2 + var),
         c_out=lambda s: s * sigma_data / (s**2 + var).sqrt(),
         c_in=lambda s: 1 / (s**2 + var).sqrt(),
-        c_noise=lambda s: s.log() / 4,
+        c_noise=lambda s: s.clamp(min=LEAST_SIGMA).log() / 4,
         weight=lambda s: (s**2 + var) / (s**2 * var),
     )
 
@@ -80,12 +81,21 @@ def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
     )
 
 
-PRECONDITIONINGS: dict[str, Callable[[float], Preconditioning]] = {
-    "edm": edm_preconditioning,
-    "vp": lambda _: eps_preconditioning(VP(), 999.0),
-    "ddpm": lambda _: eps_preconditioning(DDPM(), 1.0),
+def _vp_preconditioning(_: float, schedule: Schedule) -> Preconditioning:
+    return eps_preconditioning(schedule if isinstance(schedule, VP) else VP(), 999.0)
+
+
+def _ddpm_preconditioning(_: float, schedule: Schedule) -> Preconditioning:
+    return eps_preconditioning(schedule if isinstance(schedule, DDPM) else DDPM(), 1.0)
+
+
+PRECONDITIONINGS: dict[str, Callable[[float, Schedule], Preconditioning]] = {
+    "edm": lambda sigma_data, _: edm_preconditioning(sigma_data),
+    "vp": _vp_preconditioning,
+    "ddpm": _ddpm_preconditioning,
 }
-"""The preconditionings by name, as functions of the data's standard deviation."""
+"""The preconditionings by name, as functions of the data's standard deviation and of the schedule,
+whose clock the network receives where it is of the preconditioning's kind."""
 
 if TYPE_CHECKING:
     PreconditioningName = str

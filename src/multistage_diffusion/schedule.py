@@ -14,12 +14,14 @@ the CPU and return float64 tensors.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+
+from multistage_diffusion.errors import BadInput
 
 __all__ = [
     "DDPM",
@@ -31,7 +33,9 @@ __all__ = [
     "LogNormal",
     "Schedule",
     "ScheduleName",
+    "ScheduleSettings",
     "as_float64",
+    "make_schedule",
 ]
 
 
@@ -223,6 +227,29 @@ DENSITIES: dict[str, Schedule] = {"vp": VP(), "edm": LogNormal(), "ve": VE(), "d
 
 SCHEDULES: dict[str, Schedule] = {**DENSITIES, "karras": Karras()}
 """All schedules by name."""
+
+ScheduleSettings = tuple[tuple[str, float], ...]
+"""Names and values of a schedule's parameters that are not the usual ones."""
+
+
+@lru_cache(maxsize=64)
+def make_schedule(name: str, settings: ScheduleSettings = ()) -> Schedule:
+    """A schedule by name, with other parameters than usual.
+
+    Raises:
+        BadInput: if it does not have one of the parameters.
+    """
+    usual: Any = SCHEDULES[name]
+    known = [entry.name for entry in fields(usual)]
+    unknown = [key for key, _ in settings if key not in known]
+    if unknown:
+        raise BadInput(
+            f"The schedule {name} has the settings {', '.join(known)}, not {unknown[0]}."
+        )
+    values = {key: type(getattr(usual, key))(value) for key, value in settings}
+    made: Schedule = replace(usual, **values)
+    return made
+
 
 if TYPE_CHECKING:
     ScheduleName = str

@@ -29,7 +29,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     text = {key: json.dumps(value) for key, value in metadata.items()}
-    write_atomically(path, save(contiguous, {"format": FORMAT, **text}))
+    write_atomically(path, *_canonical(save(contiguous, {"format": FORMAT, **text})))
+
+
+def _canonical(content: bytes) -> tuple[bytes, memoryview]:
+    """Header and data of a safetensors file with the entries of the header in order.
+
+    Its library writes metadata in another order every time; equal content is to give equal bytes.
+    """
+    data = memoryview(content)[8:]
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(bytes(data[:length])), sort_keys=True).encode()
+    padded = header + b" " * (-len(header) % 8)  # data begins at a multiple of 8 bytes
+    return len(padded).to_bytes(8, "little") + padded, data[length:]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:

@@ -10,9 +10,11 @@ import torch
 from multistage_diffusion.clustering import ClusterOptions, Sums, agreement, cluster, thresholds
 from multistage_diffusion.data import Images, load, to_unit_range
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.model import Model, build_denoiser
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.schedule import SCHEDULES, VP, LogNormal
 from multistage_diffusion.stages import Stages
+from multistage_diffusion.training.config import RunConfig
 
 OPTIONS = ClusterOptions(pairs=40, levels=17)
 U = np.linspace(0, 1, 1001)
@@ -306,3 +308,11 @@ def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
 def test_unit_range_is_twice_the_pixel_range() -> None:
     ends = to_unit_range(torch.tensor([0, 255], dtype=torch.uint8))
     assert ends.tolist() == [-1, 1]
+
+
+def test_a_model_is_not_needed_and_not_minded(few_digits: Images, run_config: RunConfig) -> None:
+    model = Model(build_denoiser(run_config.model), run_config.model, 0)
+    options = replace(OPTIONS, pairs=8, alpha=0.8)
+    assert cluster(few_digits, VP(), options, model).stages == (
+        cluster(few_digits, VP(), options).stages
+    )

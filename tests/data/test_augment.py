@@ -9,6 +9,7 @@ from multistage_diffusion.data.augment import (
     LABELS,
     _rotation,
     _scaling,
+    _taps,
     _transformed,
     _translation,
     augment,
@@ -97,3 +98,9 @@ def test_an_image_does_not_depend_on_the_others() -> None:
     back = torch.cat([rotation, scaling]).repeat(2, 1, 1)
     together = _transformed(images, back)
     torch.testing.assert_close(together[1:2], _transformed(images[1:2], back[1:2]))
+
+
+def test_the_filter_is_made_once() -> None:
+    first, second = (_taps(torch.zeros(2, 3, 4, 4)) for _ in range(2))
+    assert first.data_ptr() == second.data_ptr()
+    assert first.shape == (3, 1, 1, 12)

@@ -105,3 +105,17 @@ def test_only_unified_networks_and_fitting_stages_are_taken() -> None:
         warm_start(build_denoiser(MODEL), MODEL, STAGES, (8, 8, 8))
     with pytest.raises(BadInput, match="3 stages need as many"):
         warm_start(unified(), UNIFIED, STAGES, (8, 8))
+
+
+@pytest.mark.parametrize("width", [12, 4])
+def test_value_and_gate_of_a_transformer_are_copied_as_two_halves(width: int) -> None:
+    config = replace(UNIFIED, network=replace(UNIFIED.network, context_channels=5))
+    first = unified(config)
+    second, _ = warm_start(first, config, Stages(), (width,))
+    name = next(n for n, _ in first.network.decoders[0].named_parameters() if ".gate.weight" in n)
+    old = first.network.decoders[0].get_parameter(name)
+    new = second.network.decoders[0].get_parameter(name)
+    inputs = min(old.shape[1], new.shape[1])
+    rows = min(len(old), len(new)) // 2
+    for one, other in zip(old.chunk(2), new.chunk(2), strict=True):  # value, gate
+        assert torch.equal(one[:rows, :inputs], other[:rows, :inputs])

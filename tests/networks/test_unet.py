@@ -13,6 +13,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import StagedUNet
 from multistage_diffusion.networks.attention import Attention
 from multistage_diffusion.networks.config import NetworkConfig
+from multistage_diffusion.networks.decoder import decoder_attention
 from multistage_diffusion.networks.embedding import Embedding
 from multistage_diffusion.networks.layers import group_norm
 from tests.conftest import TINY, disturb
@@ -181,3 +182,30 @@ def test_encoders_must_fit_decoders() -> None:
 def test_settings_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(BadInput, match=next(iter(bad))):
         replace(TINY, **bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [((8, 4), [(8, 4), (2,), ()]), ((4, 2), [(4, 2), (), ()])],
+)
+def test_the_releases_bookkeeping_of_attention_counts_across_decoders(
+    asked: tuple[int, ...], expected: list[tuple[int, ...]]
+) -> None:
+    """The authors' loop: a factor that is halved at every up-sampling and never reset."""
+    widths = (4, 4, 4)
+    config = replace(
+        TINY,
+        channel_mult=(1, 2, 3),
+        decoder_widths=widths,
+        attention_resolutions=asked,
+        decoder_attention="first-decoder",
+    )
+    factor = 4
+    for stage in range(3):
+        found = []
+        for level in (2, 1, 0):
+            if factor in [8 // size for size in asked]:
+                found.append(8 >> level)
+            factor = factor // 2 if level else factor
+        assert sorted(decoder_attention((3, 8, 8), config, stage)) == sorted(found)
+        assert found == sorted(expected[stage])

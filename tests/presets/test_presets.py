@@ -154,7 +154,7 @@ def test_sigma_data_is_measured_and_used_where_the_preset_leaves_it_open(name: s
         ).model.sigma_data
         == 0.3
     )
-    kept = PRECONDITIONINGS[config.preconditioning](config.sigma_data).c_skip(
+    kept = PRECONDITIONINGS[config.preconditioning](config.sigma_data, config.density).c_skip(
         torch.tensor(config.sigma_data)
     )
     assert float(kept) == pytest.approx(0.5 if config.preconditioning == "edm" else 1.0)

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ from multistage_diffusion.data.png import grid_image, save_png, to_image
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, build_denoiser
-from multistage_diffusion.sampling.draw import SampleOptions, evaluations_per_stage, generate
+from multistage_diffusion.sampling.draw import (
+    SampleOptions,
+    evaluations_per_stage,
+    generate,
+    sampling_grid,
+)
+from multistage_diffusion.schedule import VP
 from multistage_diffusion.training.config import RunConfig
 from tests.conftest import disturb
 
@@ -77,3 +84,51 @@ def test_a_grid_holds_all_images_in_reading_order() -> None:
     assert grid.shape == (2 * 82 - 2, 3 * 82 - 2)
     assert [int(grid[82 * (k // 3), 82 * (k % 3)]) for k in range(5)] == [0, 1, 2, 3, 4]
     assert grid_image(pixels[:, :, :8, :8], columns=5).size[1] >= 48
+
+
+def test_a_model_is_moved_outside_of_inference_mode(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved inside, its weights would be inference tensors, which cannot be trained."""
+    modes = []
+
+    def moved(self: NetworkDenoiser, _: object) -> NetworkDenoiser:
+        modes.append(torch.is_inference_mode_enabled())
+        return self
+
+    monkeypatch.setattr(NetworkDenoiser, "to", moved)
+    generate(model, FEW, [0])
+    assert modes == [False]
+
+
+def test_grids_end_where_asked(model: Model, tmp_path: Path) -> None:
+    """DPM-Solver's published grid ends at t = 1e-4, below the smallest level of training."""
+    config = replace(model.config, schedule="vp")
+    last = float(VP().from_clock(1e-4))
+    for name in ("karras", "log-snr", "time"):
+        options = SampleOptions(grid=name, steps=7, sigma_min=last, sigma_max=9.0)
+        grid = sampling_grid(config, options)
+        assert (float(grid[0]), float(grid[-2])) == pytest.approx((9.0, last))
+    times = VP().to_clock(grid[:-1])
+    torch.testing.assert_close(times.diff(), times.diff()[:1].expand(6))
+    (tmp_path / "levels.txt").write_text("80 10\n1 0.1\n0\n")
+    given = sampling_grid(config, SampleOptions(grid=tmp_path / "levels.txt"))
+    assert given.tolist() == [80, 10, 1, 0.1, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sigma_min": 90.0}, "must be above 0 and below --sigma-max, not 90.0 and 80.0"),
+        ({"sigma_min": 0.1, "levels": (2.0, 1.0)}, "have their own ends"),
+        ({"sigma_max": 0.1, "grid": "step"}, "have their own ends"),
+        ({"grid": Path("missing")}, "no grid missing: it is none of karras"),
+        ({"grid": Path(__file__)}, "is no list of noise levels"),
+    ],
+    ids=str,
+)
+def test_grids_that_cannot_be_are_refused(
+    model: Model, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        sampling_grid(model.config, SampleOptions(**options))

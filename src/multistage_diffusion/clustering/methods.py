@@ -63,7 +63,7 @@ def cluster(
         stages = distance_stages(schedule, options.method, options.stages)
         return Clustering(stages, schedule, options, [(b, b) for b in stages.boundaries])
     sums = Sums() if sums is None else sums
-    find = _by_denoiser if model is None else _by_gradients
+    find = _by_gradients if options.method == "gradient" else _by_denoiser
     sigmas = _levels(schedule, options)
     target = options.pairs
     while True:

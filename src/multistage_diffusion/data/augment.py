@@ -9,6 +9,7 @@ the sym6 wavelet.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -200,7 +201,13 @@ def _to_unit(height: int, width: int, inverse: bool = False) -> Tensor:
 
 def _taps(images: Tensor) -> Tensor:
     """The filter for each channel, ``[C, 1, 1, taps]``."""
-    return torch.tensor(SYM6).to(images).expand(images.shape[1], 1, 1, -1)
+    return _filter(images.device, images.dtype).expand(images.shape[1], 1, 1, -1)
+
+
+@lru_cache(maxsize=8)
+def _filter(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The filter on a device, where it is copied once."""
+    return torch.tensor(SYM6, device=device, dtype=dtype)
 
 
 def _doubled(images: Tensor) -> Tensor:

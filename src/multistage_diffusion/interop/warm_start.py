@@ -63,9 +63,15 @@ def _copy_decoder(decoder: Any, source: Any, skip_channels: Sequence[int]) -> No
             block, layer = _block_and_layer(name)
             reads_inputs = layer == "norm0" or (layer in ("conv0", "skip") and tensor.ndim > 1)
             kept = from_encoder.get(block, 0) if reads_inputs else 0
-            halves = 2 if layer == "affine" and decoder.blocks[0].adaptive else 1  # scale, shift
+            halves = 2 if _has_halves(name, decoder.blocks[0].adaptive) else 1
             for part, origin in zip(tensor.chunk(halves), given[name].chunk(halves), strict=True):
                 _copy(part, origin, kept)
+
+
+def _has_halves(name: str, adaptive: bool) -> bool:
+    """Whether the outputs of a layer are two halves: scale and shift, or value and gate."""
+    layer = name.rpartition(".")[0].rpartition(".")[2]
+    return layer == "gate" or (layer == "affine" and adaptive)
 
 
 def _block_and_layer(name: str) -> tuple[str, str]:

@@ -92,16 +92,18 @@ def decoder_attention(shape: Sequence[int], config: NetworkConfig, stage: int) -
     """Sizes of feature maps at which the decoder of a stage has attention.
 
     In the authors' latent diffusion, the factor of down-sampling is counted on from one decoder to
-    the next: the later ones begin at what they take for the full size. They have attention only if
-    the configuration asks for it at the full size, and then at their lowest level.
+    the next and halved, rounded down, at every up-sampling. The second decoder begins at what it
+    takes for the full size: it has attention only if the configuration asks for it there, and then
+    at its lowest level. From then on the factor is 0, and later decoders have none.
 
     Args:
         shape: channels, height, width of an image.
         config: the network's settings.
         stage: the stage; 0 is the one of smallest noise.
     """
-    if config.decoder_attention != "first-decoder" or stage == 0:
+    levels = len(config.channel_mult)
+    if config.decoder_attention != "first-decoder" or stage == 0 or levels == 1:
         return config.attention_resolutions
     size = max(shape[1:])
-    lowest = size >> (len(config.channel_mult) - 1)
-    return (lowest,) if size in config.attention_resolutions else ()
+    asked = stage == 1 and size in config.attention_resolutions
+    return (size >> (levels - 1),) if asked else ()

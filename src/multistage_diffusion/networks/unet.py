@@ -77,7 +77,8 @@ class StagedUNet(nn.Module):
         """
         features = self._encode(x, c_noise, conditions, counts)
         evaluated = [k for k, count in enumerate(counts) if count or k in force_stages]
-        return torch.cat([self.decoders[k](features[k]) for k in evaluated])
+        decoded = [self.decoders[k](features[k]) for k in evaluated]
+        return torch.cat(decoded) if decoded else torch.empty_like(x)
 
     def _encode(
         self, x: Tensor, c_noise: Tensor, conditions: Conditions, counts: Sequence[int]

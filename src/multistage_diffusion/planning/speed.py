@@ -14,7 +14,6 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
-from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.precision import dtype_of
@@ -79,7 +78,7 @@ def _batch(
     layout: torch.memory_format,
 ) -> Batch:
     """Images, levels, noise and labels in one stage."""
-    schedule, stages = SCHEDULES[config.model.schedule], Stages(config.model.boundaries)
+    schedule, stages = config.model.density, Stages(config.model.boundaries)
     low, high = stages.bounds(stage)
     inside = (
         (float(schedule.u(low)) if low > 0 else 0.0)

@@ -45,6 +45,7 @@ def preset_model(
         classes=classes,
         boundaries=stages.boundaries,
         schedule=preset.diffusion.schedule,
+        schedule_settings=preset.diffusion.schedule_settings,
         preconditioning=preset.diffusion.preconditioning,
         sigma_data=(preset.diffusion.sigma_data or 0.5) if sigma_data is None else sigma_data,
         network=preset.network,

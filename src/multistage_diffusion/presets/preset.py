@@ -7,7 +7,7 @@ import tyro
 
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.preconditioning import PreconditioningName
-from multistage_diffusion.schedule import ScheduleName
+from multistage_diffusion.schedule import ScheduleName, ScheduleSettings
 from multistage_diffusion.training.config import TrainingConfig
 
 __all__ = ["DiffusionConfig", "Preset"]
@@ -20,6 +20,9 @@ class DiffusionConfig:
     schedule: ScheduleName = "vp"
     """Density of the noise levels in training: vp draws t uniformly, edm draws log sigma from
     N(-1.2, 1.2)."""
+    schedule_settings: ScheduleSettings = ()
+    """Other parameters of it than the usual ones, such as beta_start 0.00085 beta_end 0.012 for
+    ddpm."""
     preconditioning: PreconditioningName = "vp"
     """What the network predicts: the noise (vp, ddpm), or EDM's mixture of noise and image."""
     sigma_data: float | None = None

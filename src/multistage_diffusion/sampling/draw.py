@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -21,11 +22,10 @@ from multistage_diffusion.sampling.boundaries import (
     blend_weight,
     snapped,
 )
-from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName
+from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName, read_levels
 from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
-from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.space import to_pixels
 from multistage_diffusion.stages import Stages
 
@@ -49,6 +49,8 @@ SETTINGS = {
 }
 """Settings of some solvers, and their ranges."""
 
+WITH_ENDS = ("karras", "log-snr", "time")  # the grids between --sigma-min and --sigma-max
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
@@ -57,7 +59,11 @@ class SampleOptions:
     solver: Annotated[SolverName, tyro.conf.arg(help=SOLVER_HELP)] = "heun"
     steps: int = 18
     """Steps from pure noise to the image."""
-    grid: Annotated[GridName, tyro.conf.arg(help=GRID_HELP)] = "karras"
+    grid: Annotated[GridName | Path, tyro.conf.arg(help=GRID_HELP)] = "karras"
+    sigma_min: float | None = None
+    """Last noise level before 0; by default the smallest one of the model's schedule."""
+    sigma_max: float | None = None
+    """First noise level; by default the largest one of the model's schedule."""
     levels: tuple[float, ...] = ()
     """Noise levels to visit, largest first, instead of --steps and --grid."""
     boundary: BoundaryRule = "keep"
@@ -90,7 +96,26 @@ class SampleOptions:
             raise BadInput(f"The seed must not be negative, not {self.seed}.")
         if self.levels and not _falling(self.levels):
             raise BadInput(f"--levels must fall and stay above 0, not {list(self.levels)}.")
+        ends_given = self.sigma_min is not None or self.sigma_max is not None
+        if ends_given and (self.levels or self.grid not in WITH_ENDS):
+            raise BadInput(
+                f"--sigma-min and --sigma-max are for the grids {', '.join(WITH_ENDS)}; other "
+                "levels have their own ends."
+            )
         self._check_settings()
+
+    def with_levels_of_file(self) -> "SampleOptions":
+        """The options with the levels of a grid's file in place of its name.
+
+        Raises:
+            BadInput: if it holds no falling levels.
+        """
+        if self.levels or not isinstance(self.grid, Path):
+            return self
+        levels = read_levels(self.grid)
+        if not levels or not _falling(levels):
+            raise BadInput(f"The noise levels in {self.grid} must fall and stay above 0.")
+        return replace(self, levels=levels, grid=SampleOptions().grid)
 
     def _check_settings(self) -> None:
         """Raises BadInput for a setting that the solver does not take or that is out of range."""
@@ -119,13 +144,24 @@ def _falling(levels: Sequence[float]) -> bool:
 
 def sampling_grid(config: ModelConfig, options: SampleOptions) -> Tensor:
     """The noise levels that a solver visits, decreasing to 0: float64 ``[steps + 1]``."""
+    options = options.with_levels_of_file()
     if options.levels:
         return torch.tensor([*options.levels, 0.0], dtype=torch.float64)
-    grid = GRIDS[options.grid].levels(options.steps, SCHEDULES[config.schedule])
+    ends = _ends(config, options)
+    grid = GRIDS[str(options.grid)].levels(options.steps, config.density, ends)
     return snapped(grid, Stages(config.boundaries)) if options.boundary == "snap" else grid
 
 
-@torch.inference_mode()
+def _ends(config: ModelConfig, options: SampleOptions) -> tuple[float, float]:
+    """The smallest and the largest noise level of a grid."""
+    low, high = config.density.sampling_range
+    low = low if options.sigma_min is None else options.sigma_min
+    high = high if options.sigma_max is None else options.sigma_max
+    if not 0 < low < high < math.inf:
+        raise BadInput(f"--sigma-min must be above 0 and below --sigma-max, not {low} and {high}.")
+    return low, high
+
+
 def generate(
     model: Model, options: SampleOptions, indices: Sequence[int], device: torch.device | str = "cpu"
 ) -> Tensor:
@@ -134,21 +170,22 @@ def generate(
     Raises:
         BadInput: if the model does not have the label.
     """
-    model.denoiser.to(device)
+    model.denoiser.to(device)  # before inference mode, in which weights would become untrainable
     labels = labels_of(model, options, indices)
     labels = None if labels is None else labels.to(device)
     grid = sampling_grid(model.config, options)
     drawn = partial(noise, options.seed, indices, model.config.shape)
     start = drawn().to(device) * float(grid[0])
-    images = SOLVERS[options.solver](
-        _conditioned(model, options, labels),
-        start,
-        grid,
-        noise=lambda draw: drawn(draw=draw),
-        restart_at=model.config.boundaries if options.boundary == "restart" else (),
-        **options.settings,
-    )
-    return to_pixels(images).cpu()
+    with torch.inference_mode():
+        images = SOLVERS[options.solver](
+            _conditioned(model, options, labels),
+            start,
+            grid,
+            noise=lambda draw: drawn(draw=draw),
+            restart_at=model.config.boundaries if options.boundary == "restart" else (),
+            **options.settings,
+        )
+        return to_pixels(images).cpu()
 
 
 def generate_batches(

@@ -101,6 +101,7 @@ def draw_samples(
     Raises:
         BadInput: if the folder holds something else, or the request cannot be met.
     """
+    options = options.with_levels_of_file()
     _check(model, options, images, batch_size)
     folder = SampleFolder(out)
     folder.begin(_identity(model, options))

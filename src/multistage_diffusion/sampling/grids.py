@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,10 +19,12 @@ __all__ = [
     "checked_steps",
     "karras_grid",
     "log_snr_grid",
+    "read_levels",
     "step_grid",
     "time_grid",
 ]
 
+Ends = tuple[float, float]
 DISCRETE_STEPS = 1000  # of a schedule that is continuous
 
 
@@ -55,13 +58,15 @@ def checked_steps(steps: int) -> int:
     return steps
 
 
-def time_grid(steps: int, schedule: Schedule) -> Tensor:
+def time_grid(steps: int, schedule: Schedule, ends: Ends | None = None) -> Tensor:
     """``steps`` levels evenly spaced in the schedule's own clock, then 0: float64 ``[steps + 1]``.
+
+    They are between the smallest and the largest level of ``ends``, by default the schedule's.
 
     The clock of VP is t (DPM-Solver's "time uniform"), that of EDM sigma itself, that of DDPM the
     step.
     """
-    low, high = map(schedule.to_clock, schedule.sampling_range)
+    low, high = map(schedule.to_clock, ends or schedule.sampling_range)
     times = torch.linspace(float(high), float(low), checked_steps(steps), dtype=torch.float64)
     return _to_zero(schedule.from_clock(times))
 
@@ -92,24 +97,47 @@ class GridEntry:
     """A grid as the command line offers it."""
 
     name: str
-    levels: Callable[[int, Schedule], Tensor]
-    """From the number of steps and the schedule, whose ends are those of the grid."""
+    levels: Callable[[int, Schedule, Ends], Tensor]
+    """From the number of steps, the schedule, and the smallest and largest level."""
     about: str
     """A few words for the help."""
 
 
 ENTRIES = (
-    GridEntry(
-        "karras", lambda n, s: karras_grid(n, *s.sampling_range), "even in sigma^(1/7) (EDM)"
-    ),
-    GridEntry("log-snr", lambda n, s: log_snr_grid(n, *s.sampling_range), "even in log sigma"),
+    GridEntry("karras", lambda n, _, ends: karras_grid(n, *ends), "even in sigma^(1/7) (EDM)"),
+    GridEntry("log-snr", lambda n, _, ends: log_snr_grid(n, *ends), "even in log sigma"),
     GridEntry("time", time_grid, "even in the schedule's clock: t for vp, sigma for edm"),
-    GridEntry("step", step_grid, "every n-th of a discrete schedule's steps, as DDIM"),
+    GridEntry(
+        "step",
+        lambda n, s, _: step_grid(n, s),
+        "every n-th of a discrete schedule's steps, as DDIM",
+    ),
 )
 GRIDS = {entry.name: entry for entry in ENTRIES}
 """The grids by the names that the command line uses."""
 
-GRID_HELP = "; ".join(f"{entry.name}: {entry.about}" for entry in ENTRIES) + "."
+GRID_HELP = (
+    "; ".join(f"{entry.name}: {entry.about}" for entry in ENTRIES)
+    + "; or a text file of noise levels, largest first."
+)
+
+
+def read_levels(path: Path) -> tuple[float, ...]:
+    """The noise levels in a text file, separated by white space; a last 0 is left out.
+
+    Raises:
+        BadInput: if the file cannot be read or holds anything else.
+    """
+    try:
+        levels = tuple(float(word) for word in path.read_text().split())
+    except OSError as error:
+        raise BadInput(
+            f"There is no grid {path}: it is none of {', '.join(GRIDS)} and no file of levels."
+        ) from error
+    except ValueError as error:
+        raise BadInput(f"{path} is no list of noise levels: {error}.") from error
+    return levels[:-1] if levels and levels[-1] == 0 else levels
+
 
 if TYPE_CHECKING:
     GridName = str

@@ -28,7 +28,6 @@ from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.path import RULES, record_path, rms
 from multistage_diffusion.sampling.search import best_levels
 from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
-from multistage_diffusion.schedule import SCHEDULES
 
 __all__ = ["Budget", "Candidate", "Plan", "find_plan", "load_plan", "parse_budget", "save_plan"]
 
@@ -132,7 +131,7 @@ def find_plan(
     """
     if solver not in RULES:
         raise BadInput(f"Levels are searched for {', '.join(RULES)}, not for {solver}.")
-    low, high = SCHEDULES[model.config.schedule].sampling_range
+    low, high = model.config.density.sampling_range
     fine = log_snr_grid(FINE_LEVELS, low, high)
     costs = _costs(model, budget)
     start, denoiser = _start(model, SEARCH_SEED, range(images))

@@ -20,7 +20,7 @@ from multistage_diffusion.training.ema.snapshots import drop_snapshots_after, sa
 from multistage_diffusion.training.monitoring.grids import draw_grids
 from multistage_diffusion.training.monitoring.records import Record, drop_records_after
 from multistage_diffusion.training.monitoring.trackers import make_accelerator, start_trackers
-from multistage_diffusion.training.precision import dtype_of, set_precision
+from multistage_diffusion.training.precision import dtype_of, rounding_of
 from multistage_diffusion.training.randomness import Stream, seed_globally
 from multistage_diffusion.training.recorder import Recorder, gather_sums
 from multistage_diffusion.training.resume import check_run, load_initial_weights
@@ -60,8 +60,13 @@ def train(
         Diverged: if loss or gradient are not finite in many steps in a row; the last checkpoint is
             kept.
     """
-    session = _Session(config, images, Run(out), init)
-    training = config.training
+    with rounding_of(config.training.precision):
+        yield from _records(_Session(config, images, Run(out), init), should_stop)
+
+
+def _records(session: "_Session", should_stop: Callable[[], bool]) -> Generator[Record, None, None]:
+    """Trains until the end of a run, or until asked to stop; yields its records."""
+    training = session.config.training
     while session.state.images < training.images:
         session.step()
         stopping = session.any_rank(should_stop())
@@ -158,7 +163,6 @@ class _Session:
 def _initial_state(config: RunConfig, device: torch.device, init: Model | None) -> State:
     """The state before the first step, with weights drawn from the seed or those of a model."""
     training = config.training
-    set_precision(training.precision)
     seed_globally(training.seed, Stream.WEIGHTS)
     denoiser = build_denoiser(config.model).to(device)
     if init is not None:

@@ -1,10 +1,12 @@
 """The precision of training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 
-__all__ = ["PrecisionName", "dtype_of", "set_precision"]
+__all__ = ["PrecisionName", "dtype_of", "rounding_of"]
 
 PrecisionName = Literal["float32", "tf32", "bf16"]
 
@@ -14,7 +16,17 @@ def dtype_of(precision: PrecisionName) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def set_precision(precision: PrecisionName) -> None:
-    """Sets whether float32 products may round their factors to TF32 on a GPU."""
-    torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
-    torch.backends.cudnn.allow_tf32 = precision != "float32"
+@contextmanager
+def rounding_of(precision: PrecisionName) -> Iterator[None]:
+    """Inside, float32 products round their factors to TF32 on a GPU unless precision is float32."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    _set_rounding("highest" if precision == "float32" else "high", precision != "float32")
+    try:
+        yield
+    finally:
+        _set_rounding(*before)
+
+
+def _set_rounding(products: str, convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = convolutions

@@ -6,7 +6,6 @@ from torch import Tensor
 from multistage_diffusion import distributed
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.run import Run
-from multistage_diffusion.schedule import SCHEDULES
 from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.learned_weight import write_curve
 from multistage_diffusion.training.monitoring.memory import peak_memory
@@ -118,7 +117,7 @@ def gather_sums(state: State) -> None:
 
 
 def _probe(config: RunConfig, state: State, images: Images) -> Probe:
-    schedule = SCHEDULES[config.model.schedule]
+    schedule = config.model.density
     conditional = config.model.classes > 0
     stages = state.denoiser.stages
     return Probe.draw(images, stages, schedule, conditional, config.training.seed)

@@ -128,4 +128,5 @@ def _function(config: ModelConfig) -> Mapping[str, object]:
         "network": network,
         "boundaries": config.boundaries,
         "preconditioning": config.preconditioning,
+        "schedule_settings": config.schedule_settings,
     }

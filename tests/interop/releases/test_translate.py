@@ -12,6 +12,7 @@ from multistage_diffusion.interop.releases import edm, ldm
 from multistage_diffusion.interop.releases.rules import Rule
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.presets import PRESETS
+from multistage_diffusion.schedule import DDPM
 from tests.conftest import MODEL
 
 
@@ -133,3 +134,25 @@ def test_a_checkpoint_of_another_network_is_named() -> None:
         translate("edm", config, {**state, "model.enc.16x16_conv.bias": torch.zeros(1)})
     with pytest.raises(BadInput, match="no base 'dit'"):
         release_model({"family": "dit"})
+
+
+def test_the_schedule_of_a_release_is_read() -> None:
+    sizes = {
+        "family": "ldm",
+        "latent_resolution": 16,
+        "channels": 3,
+        "stage_upper_timesteps": [20, 50],
+        "encoder_channels": 8,
+        "decoder_channels": [8, 8],
+        "channel_mult": [1, 2],
+        "num_blocks": 1,
+        "attention_downsampling": [2],
+        "linear_start": 0.00085,
+        "linear_end": 0.012,
+        "num_timesteps": 50,
+    }
+    config = release_model(sizes)
+    assert config.density == DDPM(0.00085, 0.012, 50)
+    assert config.density.to_clock(config.boundaries[0]).item() == pytest.approx(19.5)
+    usual = {**sizes, "linear_start": 0.0015, "linear_end": 0.0195, "num_timesteps": 1000}
+    assert release_model(usual).schedule_settings == ()

@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images, to_unit_range
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.schedule import SCHEDULES, VP, LogNormal, Schedule
 from multistage_diffusion.stages import Stages
+from multistage_diffusion.training.batches import levels as levels_module
 from multistage_diffusion.training.batches.levels import Levels, stage_levels
 from multistage_diffusion.training.batches.order import image_indices
 from multistage_diffusion.training.randomness import Stream, generator
@@ -149,3 +153,33 @@ def test_mixed_and_single_stage_batches_have_the_same_expected_gradient(
         errors.append(torch.stack(seen).std(0) / 300**0.5)
     assert ((means[0] - means[1]).abs() < 4 * (errors[0] ** 2 + errors[1] ** 2).sqrt()).all()
     assert float(errors[1].mean()) > float(errors[0].mean())  # single-stage batches are noisier
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("position", [0.0, 1.0])
+def test_rounding_does_not_lead_out_of_a_stage(
+    name: str, position: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At either end of their cells levels are finite, positive and in their own stage."""
+
+    def ends(count: int, _: torch.Generator) -> torch.Tensor:
+        return torch.full((count,), position, dtype=torch.float64)
+
+    monkeypatch.setattr(levels_module, "_stratified", ends)
+    stages = Stages((0.3, 2.5))
+    for stage in range(3):
+        sigma = stage_levels(SCHEDULES[name], stages, stage, 4, draw())
+        assert stages.index(sigma).tolist() == [stage] * 4
+        assert 0 < float(sigma.min()) <= float(sigma.max()) < 1e6
+
+
+def test_stages_without_levels_are_refused(few_digits: Images) -> None:
+    """A log-normal density would give them the largest float64 number, others a single level."""
+    for schedule, name in ((LogNormal(), "edm"), (VP(), "vp")):
+        config = run_on(few_digits)
+        config = replace(config, model=replace(config.model, boundaries=(0.3, 1e6), schedule=name))
+        for shares in ("natural", "uniform"):
+            with pytest.raises(BadInput, match="no noise levels between sigma 1e\\+06 and inf"):
+                Levels.of(replace_settings(config, shares=shares))
+        with pytest.raises(BadInput, match="no noise levels"):
+            stage_levels(schedule, Stages((0.3, 1e6)), 2, 4, draw())

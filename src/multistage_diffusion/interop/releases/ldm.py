@@ -12,10 +12,11 @@ from multistage_diffusion.interop.releases.rules import (
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.networks.attention import SpatialTransformer
-from multistage_diffusion.schedule import DDPM
+from multistage_diffusion.schedule import DDPM, ScheduleSettings, make_schedule
 
 __all__ = ["model_config", "rules"]
 
+SCHEDULE = {"linear_start": "beta_start", "linear_end": "beta_end", "num_timesteps": "steps"}
 EMBEDDING = {"embedding.layer0": "0", "embedding.layer1": "2"}
 BLOCK = {
     "norm0": "in_layers.0",
@@ -39,11 +40,8 @@ OUTPUT = {"norm": "0", "out": "2"}
 
 def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
     """The model that the sizes of a release describe; boundaries are half way between two steps."""
-    schedule = DDPM(
-        sizes.get("linear_start", 0.0015),
-        sizes.get("linear_end", 0.0195),
-        sizes.get("num_timesteps", 1000),
-    )
+    settings = _schedule_settings(sizes)
+    schedule = make_schedule("ddpm", settings)
     steps = [step - 0.5 for step in sizes["stage_upper_timesteps"][:-1]]
     size = sizes["latent_resolution"]
     return ModelConfig(
@@ -51,10 +49,18 @@ def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
         classes=sizes.get("num_classes") or sizes.get("label_dim") or 0,
         boundaries=tuple(float(schedule.from_clock(step)) for step in steps),
         schedule="ddpm",
+        schedule_settings=settings,
         preconditioning="ddpm",
         sigma_data=0.5,
         network=_network_config(sizes),
     )
+
+
+def _schedule_settings(sizes: Mapping[str, Any]) -> ScheduleSettings:
+    """What a release's schedule has in place of the usual parameters."""
+    usual = DDPM()
+    given = [(ours, float(sizes[name])) for name, ours in SCHEDULE.items() if name in sizes]
+    return tuple((ours, value) for ours, value in given if value != getattr(usual, ours))
 
 
 def _network_config(sizes: Mapping[str, Any]) -> NetworkConfig:

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.schedule import SCHEDULES, Schedule
+from multistage_diffusion.schedule import Schedule
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import RunConfig
 
 __all__ = ["Levels", "stage_levels", "stage_shares"]
+
+SMALLEST_SHARE = 1e-12  # of a stage whose levels float64 quantiles can still tell apart
+QUANTILES = (2.0**-53, 1 - 2.0**-53)  # whose levels are finite for densities without ends
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Levels:
         """The levels of a run.
 
         Raises:
-            BadInput: if there are not as many shares as stages, or ``share_boundaries`` are given
-                for a network that has stages.
+            BadInput: if there are not as many shares as stages, a stage has no levels, or
+                ``share_boundaries`` are given for a network that has stages.
         """
         draws = config.training.draws
         if draws.share_boundaries and config.model.boundaries:
@@ -49,7 +52,7 @@ class Levels:
                 "The setting share_boundaries is for a network with a single decoder; others have "
                 "shares by stage."
             )
-        schedule = SCHEDULES[config.model.schedule]
+        schedule = config.model.density
         stages = Stages(draws.share_boundaries or config.model.boundaries)
         shares = _shares(draws.shares, schedule, stages)
         return Levels(schedule, stages, shares, draws.batches == "single-stage")
@@ -65,7 +68,7 @@ class Levels:
         natural = _cumulative(_natural_shares(self.schedule, self.stages))
         u = np.interp(position, shared / shared[-1], natural / natural[-1])
         stages = np.searchsorted(shared[1:-1], position, side="right")
-        sigma = self.schedule.sigma(torch.from_numpy(u))
+        sigma = self.schedule.sigma(torch.from_numpy(u).clamp(*QUANTILES))
         return self._inside(sigma, torch.from_numpy(stages))
 
     def weights(self, sigma: Tensor) -> Tensor:
@@ -92,18 +95,24 @@ class Levels:
     def _inside(self, sigma: Tensor, stage: Tensor) -> Tensor:
         """Levels in the stage they were drawn for, in spite of rounding at its bounds."""
         bounds = [self.stages.bounds(index) for index in range(len(self.stages))]
-        low, high = torch.tensor(bounds, dtype=torch.float64)[stage].unbind(-1)
-        return torch.minimum(torch.maximum(sigma, low), high.nextafter(low))
+        return _within(sigma, torch.tensor(bounds, dtype=torch.float64)[stage])
+
+
+def _within(sigma: Tensor, bounds: Tensor) -> Tensor:
+    """Levels in spite of rounding in half-open intervals ``[..., 2]``."""
+    low, high = bounds.unbind(-1)
+    return torch.minimum(torch.maximum(sigma, low), high.nextafter(low))
 
 
 def _shares(
     given: str | tuple[float, ...], schedule: Schedule, stages: Stages
 ) -> tuple[float, ...]:
     """Shares of the stages as a setting gives them, summing to 1."""
+    natural = _natural_shares(schedule, stages)
     if given == "uniform":
         given = (1.0,) * len(stages)
     if given == "natural":
-        given = tuple(_natural_shares(schedule, stages))
+        given = tuple(natural)
     assert not isinstance(given, str)
     if len(given) != len(stages):
         raise BadInput(f"The setting shares has {len(given)} numbers for {len(stages)} stages.")
@@ -111,7 +120,19 @@ def _shares(
 
 
 def _natural_shares(schedule: Schedule, stages: Stages) -> list[float]:
-    return [stages.share(schedule, stage) for stage in range(len(stages))]
+    """The probability of each stage.
+
+    Raises:
+        BadInput: if the schedule has no levels in a stage.
+    """
+    shares = [stages.share(schedule, stage) for stage in range(len(stages))]
+    if min(shares) < SMALLEST_SHARE:
+        low, high = stages.bounds(shares.index(min(shares)))
+        raise BadInput(
+            f"The schedule has no noise levels between sigma {low:.4g} and {high:.4g}: choose "
+            "boundaries inside it, or another --schedule."
+        )
+    return shares
 
 
 def _cumulative(shares: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -126,11 +147,16 @@ def stage_shares(config: RunConfig) -> tuple[float, ...]:
 def stage_levels(
     schedule: Schedule, stages: Stages, stage: int, count: int, source: torch.Generator
 ) -> Tensor:
-    """``count`` stratified levels of the schedule restricted to a stage: float64 ``[count]``."""
+    """``count`` stratified levels of the schedule restricted to a stage: float64 ``[count]``.
+
+    Raises:
+        BadInput: if the schedule has no levels in a stage.
+    """
     low, high = stages.bounds(stage)
     start = float(schedule.u(low)) if low > 0 else 0.0
-    u = start + stages.share(schedule, stage) * _stratified(count, source)
-    return schedule.sigma(u).clamp(low, high)
+    u = start + _natural_shares(schedule, stages)[stage] * _stratified(count, source)
+    bounds = torch.tensor([low, high], dtype=torch.float64)
+    return _within(schedule.sigma(u.clamp(*QUANTILES)), bounds)
 
 
 def _stratified(count: int, source: torch.Generator) -> Tensor:
