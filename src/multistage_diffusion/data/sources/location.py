@@ -1,5 +1,6 @@
 """What a user names as a data set, and the files or the folder that the name stands for."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def locate(source: Path | str) -> Location:
     """
     given = str(source)
     path = Path(source)
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110  (false for names that no file can have)
         return Location(given, (path,))
     if re.search(r"[*?\[{]", given):
         return Location(given, _files_of(given), is_pattern=True)
