@@ -2,4 +2,5 @@
 
 from multistage_diffusion.cli import entry
 
-entry()
+if __name__ == "__main__":  # not in workers that import it
+    entry()

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from multistage_diffusion.errors import BadInput
+
 __all__ = [
     "all_reduce_max",
     "all_reduce_sum",
@@ -43,7 +45,8 @@ def is_main_process() -> bool:
     """Whether this is rank 0, which prints and writes; known before the process group exists."""
     if dist.is_initialized():
         return rank() == 0
-    return os.environ.get("RANK", "0") == "0"
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    return alone or os.environ.get("RANK", "0") == "0"
 
 
 def barrier() -> None:
@@ -74,10 +77,24 @@ def init_process_group(device: torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, own_rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store, own_rank, size = _rendezvous()
     own_part = dist.PrefixStore(f"attempt-{_attempt()}", store)  # type: ignore[attr-defined]
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=own_part, rank=own_rank, world_size=size)
+
+
+def _rendezvous() -> tuple[dist.Store, int, int]:
+    """The store of all processes, the rank of this one, and their number.
+
+    Raises:
+        BadInput: if the first process cannot be found.
+    """
+    try:
+        store, own_rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    except (ValueError, dist.DistError) as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise BadInput(f"Rank 0 was not found at {address}: {error}.") from error
+    return store, own_rank, size
 
 
 def _attempt() -> str:

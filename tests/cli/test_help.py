@@ -24,7 +24,8 @@ COMMANDS = tuple(command for name in command_names() for command in SUBCOMMANDS.
 INTRODUCTION = """# The commands
 
 `--dry-run` prints what a command would do and stops; only `train --size` leaves a picture then.
-Exit codes: 0 done, 2 an error you can fix (in one line), 130 interrupted.
+Exit codes: 0 done, 2 an error you can fix (in one line), 130 interrupted. `--debug` also shows
+where in the program an error comes from.
 """
 
 

@@ -7,12 +7,14 @@ from types import FrameType
 
 __all__ = ["stop_on_signal"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if name in signal.Signals.__members__)
+"""SIGBREAK is what Windows sends to a process in a group of its own."""
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a request to stop; a second one acts as usual.
+    """Turns the first of these signals into a request to stop; a second one acts as usual.
 
     Yields:
         A function that says whether to stop.

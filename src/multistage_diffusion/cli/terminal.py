@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from multistage_diffusion.distributed import is_main_process
+from multistage_diffusion.text import one_line, printable
 
 __all__ = ["print_line", "print_settings", "print_table", "print_warning"]
 
@@ -15,20 +17,21 @@ WIDTH_WITHOUT_TERMINAL = 200
 
 
 def print_line(text: str) -> None:
-    """Prints a line of results, at once even into a pipe."""
+    """Prints a line of results, at once even into a pipe. Control characters are written out."""
     if is_main_process():
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def print_warning(text: str) -> None:
     """Prints a line about something valid but probably unintended, on standard error."""
     if is_main_process():
-        print(f"multistage: warning: {text}", file=sys.stderr, flush=True)
+        print(f"multistage: warning: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def print_settings(settings: object) -> None:
     """Prints the resolved settings of a dry run."""
-    print_line(json.dumps(settings, indent=1))
+    if is_main_process():
+        print(json.dumps(settings, indent=1), flush=True)
 
 
 def print_table(
@@ -46,9 +49,9 @@ def print_table(
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
         justify = "left" if index == 0 or heading in texts else "right"
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(Text(printable(heading)), justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console()
     console.width = console.width if console.is_terminal else WIDTH_WITHOUT_TERMINAL
     console.print(table)

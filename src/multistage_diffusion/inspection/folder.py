@@ -11,6 +11,7 @@ from multistage_diffusion.inspection.contact_sheet import contact_sheet
 from multistage_diffusion.inspection.findings import Findings
 from multistage_diffusion.inspection.next_commands import reading_arguments
 from multistage_diffusion.run import claim
+from multistage_diffusion.text import printable
 
 __all__ = ["InspectionFolder"]
 
@@ -50,7 +51,7 @@ class InspectionFolder:
     def _write_list(self, name: str, lines: Sequence[str]) -> None:
         path = self.path / name
         if lines:
-            write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+            write_atomically(path, "".join(f"{printable(line)}\n" for line in lines).encode())
         else:
             path.unlink(missing_ok=True)
 

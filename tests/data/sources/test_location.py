@@ -35,3 +35,19 @@ def test_a_missing_file_of_a_pattern_is_named(tmp_path: Path) -> None:
     (tmp_path / "0.tar").touch()
     with pytest.raises(BadInput, match=r"no file .*1\.tar, of 2"):
         locate(f"{tmp_path}/{{0..1}}.tar")
+
+
+def test_numbers_in_braces_may_count_down() -> None:
+    assert expand_braces("{5..3}") == ["5", "4", "3"]
+
+
+@pytest.mark.parametrize("pattern", ["a**b", "***", "{}", "{,}"])
+def test_what_is_no_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(BadInput, match="is not a pattern"):
+        locate(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["{1..1000000000}.tar", "{a,b}" * 60, "{0..9}" * 30])
+def test_braces_that_stand_for_too_many_files_are_refused_at_once(pattern: str) -> None:
+    with pytest.raises(BadInput, match="more than 100,000 files"):
+        locate(pattern)

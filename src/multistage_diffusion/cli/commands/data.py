@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.markup import escape
 
 from multistage_diffusion.cli.discovery import subcommands
 from multistage_diffusion.cli.progress import show_progress
@@ -74,7 +73,8 @@ def _write(folder: InspectionFolder, found: Findings) -> None:
     folder.write(found)
     names = ", ".join(sorted(path.name for path in folder.path.iterdir()))
     verb = "replaced the earlier inspection in" if replaced else "wrote"
-    print_line(f"\n{verb} {folder.path}: {names}")
+    print_line("")
+    print_line(f"{verb} {folder.path}: {names}")
 
 
 def _print_findings(found: Findings) -> None:
@@ -164,7 +164,7 @@ def _print_labels(found: Findings) -> None:
     shown = [*names[: MOST_CLASSES // 2], *names[-MOST_CLASSES // 2 :]] if left_out > 0 else names
     most = max(found.labels.values())
     rows = [
-        [escape(name), f"{found.labels[name]:,}", "█" * round(BAR * found.labels[name] / most)]
+        [name, f"{found.labels[name]:,}", "█" * round(BAR * found.labels[name] / most)]
         for name in shown
     ]
     if left_out > 0:
@@ -201,8 +201,9 @@ def _print_duplicates(found: Findings) -> None:
         sum(pair.mirrored for pair in found.near),
     )
     near = len(found.near) - mirrored
+    print_line("")
     print_line(
-        f"\nduplicates: {extra:,} with the pixels of another image, {near:,} nearly the same, "
+        f"duplicates: {extra:,} with the pixels of another image, {near:,} nearly the same, "
         f"{mirrored:,} mirrored"
     )
     for line in first_lines(found.duplicate_lines()):
@@ -240,7 +241,8 @@ def _print_proposal(found: Findings, without_size: bool) -> None:
         print_line("A part has a first boundary that lies too high; cluster takes all images.")
     for remark in proposal.remarks:
         print_line(remark)
-    print_line("\nnext:")
+    print_line("")
+    print_line("next:")
     for command in found.commands:
         print_line(command)
 

@@ -126,7 +126,8 @@ def _print_comparison(found: Comparison) -> None:
     print_table(headings, [*_stage_rows(found), _twin_row(found)])
     encoders = "/".join(map(str, network.encoder_widths))
     decoders = "/".join(map(str, network.decoder_widths))
-    print_line(f"widths: encoder {encoders}, decoders {decoders}\n")
+    print_line(f"widths: encoder {encoders}, decoders {decoders}")
+    print_line("")
     rows = [_total_row(total) for total in found.totals()]
     print_table(["in all", "this network", "unified", "ratio"], rows)
 

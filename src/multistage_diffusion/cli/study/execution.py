@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from multistage_diffusion.cli.study.steps import Command, Job
 from multistage_diffusion.cli.terminal import print_line
@@ -17,6 +18,13 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["Execution"]
 
 SECONDS_BETWEEN_LOOKS = 0.2
+# A Ctrl-C reaches each command once, through this process.
+if sys.platform == "win32":
+    OWN_GROUP: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    STOP = signal.CTRL_BREAK_EVENT
+else:
+    OWN_GROUP: dict[str, Any] = {"start_new_session": True}
+    STOP = signal.SIGINT
 
 
 @dataclass
@@ -78,7 +86,7 @@ class Execution:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # a Ctrl-C reaches it once, through this process
+                **OWN_GROUP,
             )
             return self._wait(process)
 
@@ -89,7 +97,7 @@ class Execution:
                 return process.wait(SECONDS_BETWEEN_LOOKS)
             except subprocess.TimeoutExpired:
                 if self.should_stop() and not asked:
-                    process.send_signal(signal.SIGINT)
+                    process.send_signal(STOP)
                     asked = True
 
     def _failure(self, job: Job, command: Command) -> str:

@@ -1,13 +1,18 @@
 """What a user names as a data set, and the files or the folder that the name stands for."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["Location", "expand_braces", "locate"]
+
+MOST_TEXTS = 100_000
+"""That a pattern may stand for."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def locate(source: Path | str) -> Location:
     """
     given = str(source)
     path = Path(source)
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110  (false for names that no file can have)
         return Location(given, (path,))
     if re.search(r"[*?\[{]", given):
         return Location(given, _files_of(given), is_pattern=True)
@@ -64,26 +69,49 @@ def _files_of(pattern: str) -> tuple[Path, ...]:
 
 
 def _matches(pattern: Path) -> Sequence[Path]:
-    """The paths that ``*``, ``?`` and ``[]`` stand for, in order; the pattern itself if none."""
+    """The paths that ``*``, ``?`` and ``[]`` stand for, in order; the pattern itself if none.
+
+    Raises:
+        BadInput: if it is no pattern.
+    """
     root = Path(pattern.anchor)
-    return sorted(root.glob(str(pattern.relative_to(root)))) or [pattern]
+    try:
+        return sorted(root.glob(str(pattern.relative_to(root)))) or [pattern]
+    except (ValueError, IndexError) as error:
+        raise BadInput(f"{str(pattern)!r} is not a pattern of file names: {error}.") from error
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """The texts that braces stand for: ``{000..004}`` for numbers, ``{a,b}`` for alternatives."""
+    """The texts that braces stand for: ``{000..004}`` for numbers, ``{a,b}`` for alternatives.
+
+    Raises:
+        BadInput: if they are more than a data set has files.
+    """
+    texts = list(islice(_expanded(pattern), MOST_TEXTS + 1))
+    if len(texts) > MOST_TEXTS:
+        raise BadInput(f"The pattern {pattern} stands for more than {MOST_TEXTS:,} files.")
+    return texts
+
+
+def _expanded(pattern: str) -> Iterator[str]:
     braces = re.search(r"\{([^{}]*)\}", pattern)
     if not braces:
-        return [pattern]
+        yield pattern
+        return
     before = pattern[: braces.start()]
     after = pattern[braces.end() :]
-    expanded = [expand_braces(before + text + after) for text in _alternatives(braces[1])]
-    return [text for texts in expanded for text in texts]
+    for text in _alternatives(braces[1]):
+        yield from _expanded(before + text + after)
 
 
-def _alternatives(inside: str) -> list[str]:
-    """What the text between two braces stands for; numbers are as wide as the first one."""
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+def _alternatives(inside: str) -> Iterator[str]:
+    """What the text between two braces stands for; numbers are as wide as the first one.
+
+    They count down where the second one is the smaller.
+    """
+    numbers = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", inside)
     if not numbers:
-        return inside.split(",")
-    first, last = numbers.groups()
-    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+        return iter(inside.split(","))
+    first, last = (int(text) for text in numbers.groups())
+    step = 1 if first <= last else -1
+    return (str(number).zfill(len(numbers[1])) for number in range(first, last + step, step))
