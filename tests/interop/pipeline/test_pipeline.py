@@ -208,7 +208,7 @@ def test_schedulers_of_diffusers_lead_to_the_exact_solution(
     name: str, settings: dict[str, Any], tolerance: float
 ) -> None:
     """Of data from N(0, C^2 I) it is C n for the noise n, up to the last level's own."""
-    unet = Gaussian([8, 8], 1, network={"encoder_widths": [4]})
+    unet = Gaussian([8, 8], 1)
     pipe = quiet(MultistagePipeline(unet, getattr(diffusers, name)(**settings)))
     start = noise(0, range(1), (1, 8, 8))
     images = drawn(pipe, latents=start, num_inference_steps=100)

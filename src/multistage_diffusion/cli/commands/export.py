@@ -9,10 +9,12 @@ import tyro
 
 from multistage_diffusion.cli.terminal import print_line
 from multistage_diffusion.interop.exported import export_onnx, export_program
+from multistage_diffusion.report.model_card import export_pipeline
 
 __all__ = ["COMMAND", "EXPORTERS", "Export"]
 
 EXPORTERS: dict[str, Callable[[Path, Path], None]] = {
+    "diffusers": export_pipeline,
     "onnx": export_onnx,
     "torch-export": export_program,
 }
@@ -28,8 +30,9 @@ else:  # read at run time, where the command line is parsed
 class Export:
     """Write a model for other programs.
 
-    onnx and torch-export write one file for each stage: the encoder and that stage's decoder, with
-    the preconditioning. A model.json beside them says which file serves which noise levels.
+    diffusers writes the folder of a pipeline, with a model card. onnx and torch-export write one
+    file for each stage: the encoder and that stage's decoder, with the preconditioning; a
+    model.json beside them says which file serves which noise levels.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

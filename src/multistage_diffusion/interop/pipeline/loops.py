@@ -11,7 +11,6 @@ from torch import Tensor
 
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.interop.pipeline.coordinates import coordinates, prediction
-from multistage_diffusion.schedule import SCHEDULES
 
 __all__ = ["Call", "StepEnd", "run_scheduler", "run_solver"]
 
@@ -86,8 +85,7 @@ def _step(call: Call, t: Tensor, x: Tensor) -> Tensor:
     if hasattr(scheduler, "scale_model_input"):
         scheduler.scale_model_input(x, t)  # the scheduler counts its steps there
     at = coordinates(scheduler, t)
-    highest = SCHEDULES[call.pipe.unet.config.schedule].sampling_range[1]
-    level = at.level(highest)
+    level = at.level(call.pipe.unet.model_config.density.sampling_range[1])
     denoised = call.denoiser(at.noisy(x, level), torch.tensor(level, dtype=torch.float64))
     takes = inspect.signature(scheduler.step).parameters
     source = {"generator": call.generator} if "generator" in takes else {}

@@ -1,6 +1,6 @@
 """The denoiser as a model of diffusers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,14 @@ from multistage_diffusion.model import Model, ModelConfig, build_denoiser
 
 __all__ = ["MultistageUNet", "MultistageUNetOutput"]
 
+USUAL: dict[str, Any] = {
+    "boundaries": [2.51, 7.4],
+    "schedule": "edm",
+    "preconditioning": "edm",
+    "sigma_data": 0.5,
+    "network": {},
+}
+
 
 @dataclass
 class MultistageUNetOutput(BaseOutput):
@@ -28,18 +36,13 @@ class MultistageUNetOutput(BaseOutput):
 class MultistageUNet(ModelMixin, ConfigMixin):
     """A denoiser with one encoder and a decoder for each stage of noise.
 
-    The arguments are those of ``ModelConfig`` under the names that diffusers uses.
-
     Args:
         sample_size: height and width of an image.
         in_channels: channels of an image.
         num_class_embeds: number of classes; 0 for an unconditional model.
-        boundaries: noise levels sigma between the stages; by default those of CIFAR-10.
-        schedule: density of the noise levels in training.
-        preconditioning: what the network predicts.
-        sigma_data: standard deviation of the data.
-        network: the settings of ``NetworkConfig``.
         class_names: names of the classes, or none.
+        model: the other settings of ``ModelConfig``, as JSON. By default, EDM's preconditioning,
+            the boundaries of CIFAR-10, and the smallest of networks.
 
     Raises:
         BadInput: if the configuration contradicts itself.
@@ -54,23 +57,12 @@ class MultistageUNet(ModelMixin, ConfigMixin):
         sample_size: Sequence[int] = (32, 32),
         in_channels: int = 3,
         num_class_embeds: int = 0,
-        boundaries: Sequence[float] = (2.51, 7.4),
-        schedule: str = "edm",
-        preconditioning: str = "edm",
-        sigma_data: float = 0.5,
-        network: dict[str, Any] | None = None,
         class_names: Sequence[str] = (),
+        model: Mapping[str, Any] = USUAL,
     ) -> None:
         super().__init__()
-        settings = {
-            "shape": [in_channels, *sample_size],
-            "classes": num_class_embeds,
-            "boundaries": list(boundaries),
-            "schedule": schedule,
-            "preconditioning": preconditioning,
-            "sigma_data": sigma_data,
-            "network": {} if network is None else dict(network),
-        }
+        shape = [in_channels, *sample_size]
+        settings = {**model, "shape": shape, "classes": num_class_embeds}
         self.model_config = from_json(ModelConfig, settings)
         self.denoiser = build_denoiser(self.model_config)
 
@@ -80,7 +72,7 @@ class MultistageUNet(ModelMixin, ConfigMixin):
         config = to_json(model.config)
         channels, *size = config.pop("shape")
         classes = config.pop("classes")
-        unet = cls(size, channels, classes, class_names=list(class_names), **config)
+        unet = cls(size, channels, classes, list(class_names), config)
         unet.denoiser = model.denoiser
         return unet
 
