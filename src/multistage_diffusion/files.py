@@ -11,12 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from multistage_diffusion.errors import BadInput
 
 __all__ = [
     "cache_folder",
+    "file_atomically",
     "fingerprint",
     "flush_folder",
     "folder_atomically",
@@ -32,12 +33,22 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
 
     Creates the folder if need be.
     """
+    with file_atomically(path) as file:
+        file.writelines(content)
+
+
+@contextmanager
+def file_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A file with a temporary name beside ``path`` that is renamed to it, unless an error stops.
+
+    Creates the folder if need be.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.writelines(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
