@@ -98,10 +98,10 @@ def reused_macs(config: ModelConfig) -> list[int]:
 @torch.no_grad()
 def _reused(denoiser: NetworkDenoiser, x: Tensor, conditions: Conditions, stage: int) -> int:
     network = denoiser.network
-    encoder: Any = network.encoders[stage if len(network.encoders) > 1 else 0]
+    encoder: Any = network.encoder(stage)
     features = encoder(x, x.new_empty(1), conditions)
     with FlopCounterMode(display=False) as counter:
-        network.decoders[stage](encoder.renew(features, x, x.new_empty(1), conditions))
+        network.decoder(stage)(encoder.renew(features, x, x.new_empty(1), conditions))
     return counter.get_total_flops() // 2
 
 
@@ -123,10 +123,8 @@ def _cost(denoiser: NetworkDenoiser, config: ModelConfig, stage: int) -> StageCo
         forward = counter.get_total_flops() // 2
         if output.requires_grad:
             output.sum().backward()
-    encoder = network.encoders[stage if len(network.encoders) > 1 else 0]
-    parameters = sum(
-        p.numel() for part in (encoder, network.decoders[stage]) for p in part.parameters()
-    )
+    parts = (network.encoder(stage), network.decoder(stage))
+    parameters = sum(p.numel() for part in parts for p in part.parameters())
     return StageCost(parameters, forward, counter.get_total_flops() // 2)
 
 
@@ -134,7 +132,7 @@ def _forward(
     network: StagedUNet, config: ModelConfig, stage: int, batch: int, device: str
 ) -> Tensor:
     """The network's output for a batch of one stage."""
-    counts = [batch * (k == stage) for k in range(len(network.decoders))]
+    counts = [batch * (k == stage) for k in range(config.network.stages)]
     image = torch.empty(batch, *config.shape, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device) if config.classes else None
     return network(image, image.new_empty(batch), counts, Conditions(labels))

@@ -15,12 +15,14 @@ class NetworkConfig:
     """A U-Net of encoders and decoders.
 
     One of each: unified. One encoder, several decoders: multistage. Pairs of them: separate.
+    Several encoders, one decoder: the other half is shared.
     """
 
     encoder_widths: tuple[int, ...] = (32,)
-    """Channels of each encoder's top level: one shared encoder, or one for each decoder."""
+    """Channels of each encoder's top level: one shared encoder, or one for each stage."""
     decoder_widths: tuple[int, ...] = (48, 32, 16)
-    """Channels of each decoder's top level, one decoder for each stage, smallest noise first."""
+    """Channels of each decoder's top level, one decoder for each stage, smallest noise first, or a
+    single one."""
     channel_mult: tuple[int, ...] = (1, 2)
     """Channels of each level as multiples of the width; each further level halves the
     resolution."""
@@ -75,6 +77,11 @@ class NetworkConfig:
     """Channels of a context that is attended to, for example text; 0 for none."""
     transformer_depth: int = 1
     """Transformer layers where there is a context."""
+
+    @property
+    def stages(self) -> int:
+        """Number of stages: of decoders, or of the encoders that share one."""
+        return max(len(self.encoder_widths), len(self.decoder_widths))
 
     def __post_init__(self) -> None:
         for name in ("encoder_widths", "decoder_widths", "channel_mult"):

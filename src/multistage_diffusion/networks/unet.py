@@ -5,7 +5,8 @@ Unified, multistage and separate networks are settings of one class:
 
 - unified: one encoder, one decoder;
 - multistage: one encoder, and for each stage a decoder with its own width;
-- separate: an encoder and a decoder for each stage.
+- separate: an encoder and a decoder for each stage;
+- decoder shared: an encoder for each stage, all of one width, and one decoder.
 """
 
 from collections.abc import Collection, Sequence
@@ -31,8 +32,8 @@ class StagedUNet(nn.Module):
         config: widths and depth.
 
     Raises:
-        BadInput: if there is neither one encoder nor one for each decoder, or if the levels cannot
-            halve the image size.
+        BadInput: if encoders and decoders do not fit each other, or if the levels cannot halve the
+            image size.
     """
 
     def __init__(self, shape: Sequence[int], classes: int, config: NetworkConfig) -> None:
@@ -41,11 +42,19 @@ class StagedUNet(nn.Module):
         encoders = [Encoder(shape, width, classes, config) for width in config.encoder_widths]
         widths = config.decoder_widths
         self.encoders = nn.ModuleList(encoders)
-        sources = encoders if len(encoders) > 1 else encoders * len(widths)
+        sources = encoders * len(widths) if len(encoders) == 1 else encoders[: len(widths)]
         self.decoders = nn.ModuleList()
         for stage, (width, encoder) in enumerate(zip(widths, sources, strict=True)):
             attention = decoder_attention(shape, config, stage)
             self.decoders.append(Decoder(shape, width, encoder, config, attention))
+
+    def encoder(self, stage: int) -> nn.Module:
+        """The encoder of a stage."""
+        return self.encoders[stage if len(self.encoders) > 1 else 0]
+
+    def decoder(self, stage: int) -> nn.Module:
+        """The decoder of a stage."""
+        return self.decoders[stage if len(self.decoders) > 1 else 0]
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:
@@ -77,7 +86,7 @@ class StagedUNet(nn.Module):
         """
         features = self._encode(x, c_noise, conditions, counts)
         evaluated = [k for k, count in enumerate(counts) if count or k in force_stages]
-        decoded = [self.decoders[k](features[k]) for k in evaluated]
+        decoded = [self.decoder(k)(features[k]) for k in evaluated]
         return torch.cat(decoded) if decoded else torch.empty_like(x)
 
     def _encode(
@@ -94,10 +103,14 @@ class StagedUNet(nn.Module):
 def _check(shape: Sequence[int], config: NetworkConfig) -> None:
     encoders = len(config.encoder_widths)
     decoders = len(config.decoder_widths)
-    if encoders not in (1, decoders):
+    if encoders > 1 < decoders and encoders != decoders:
         raise BadInput(
             f"{encoders} encoders do not fit {decoders} decoders: "
             "give one encoder, or one for each decoder."
+        )
+    if decoders == 1 and len(set(config.encoder_widths)) > 1:
+        raise BadInput(
+            f"Encoders that share a decoder need one width, not {list(config.encoder_widths)}."
         )
     height, width = shape[1:]
     levels = len(config.channel_mult)

@@ -21,7 +21,7 @@ def choose_stages(preset: Preset, file: Path | None) -> Stages:
     """The stages of a file, else the preset's own; one stage for a single decoder."""
     if file is not None:
         return Stages.load(file)
-    return Stages(preset.diffusion.boundaries if len(preset.network.decoder_widths) > 1 else ())
+    return Stages(preset.diffusion.boundaries if preset.network.stages > 1 else ())
 
 
 def preset_model(
@@ -97,7 +97,7 @@ def _check(preset: Preset, images: Images, stages: Stages, path: str) -> None:
         raise BadInput(
             f"--augment needs a network that is conditioned on it: --augment-channels {LABELS}."
         )
-    decoders = len(preset.network.decoder_widths)
+    decoders = preset.network.stages
     if decoders != len(stages):
         raise BadInput(
             f"The number of stages is {len(stages)}, that of decoders {decoders}: give "

@@ -18,7 +18,7 @@ from multistage_diffusion.run import claim
 from multistage_diffusion.study import Results, StudyConfig, collect, read_study
 from multistage_diffusion.study.curve import COSTS
 from multistage_diffusion.study.figures import curves_figure, sampling_figure
-from multistage_diffusion.study.tables import as_json, as_markdown
+from multistage_diffusion.study.tables import as_json, as_markdown, reached_text
 
 __all__ = ["COMMAND", "Study"]
 
@@ -132,13 +132,9 @@ def _write(results: Results, out: Path) -> None:
 
 
 def _print_reached(results: Results) -> None:
-    rows = []
-    for metric in results.metrics():
-        row = [metric]
-        for arm in results.arms:
-            found = results.reach(arm, metric).values()
-            reached = [v for v in found if v is not None]
-            row.append(f"{sum(reached) / len(reached):.2f}" if reached else "-")
-        rows.append(row)
+    rows = [
+        [metric, *(reached_text(results.reach(arm, metric)) for arm in results.arms)]
+        for metric in results.metrics()
+    ]
     print_line(f"part of the MACs of {results.study.reference} to reach its final score:")
     print_table(["metric", *results.arms], rows)
