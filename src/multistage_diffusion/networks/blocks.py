@@ -115,7 +115,7 @@ class ResamplingConv(nn.Module):
         pad_end: pad one row and column at the end instead of at both, downwards.
     """
 
-    def __init__(self, channels: int, how: Resample, pad_end: bool) -> None:
+    def __init__(self, channels: int, how: Resample, pad_end: bool = False) -> None:
         super().__init__()
         self.how = how
         self.pad_end = pad_end
