@@ -127,6 +127,19 @@ def test_noise_prediction_has_the_plain_loss_on_the_noise(name: str) -> None:
     torch.testing.assert_close(p.c_out(SIGMA), -SIGMA)
 
 
+def test_prediction_of_v_has_the_plain_loss_on_v() -> None:
+    """With F = v + error, D has the weighted error mean(error^2), and v = (n - sigma y) / scale."""
+    p = PRECONDITIONINGS["ddpm-v"](0.5, DDPM())
+    y, n, error = (torch.randn(23, 1, 4, 4, dtype=torch.float64) for _ in range(3))
+    sigma = SIGMA[:, None, None, None]
+    v = (n - sigma * y) / (1 + sigma**2).sqrt()
+    skip, out = (part(SIGMA)[:, None, None, None] for part in (p.c_skip, p.c_out))
+    torch.testing.assert_close(skip * (y + sigma * n) + out * v, y)
+    denoised = skip * (y + sigma * n) + out * (v + error)
+    plain = error.square().flatten(1).mean(1)
+    torch.testing.assert_close(weighted_error(denoised, y, SIGMA, p), plain)
+
+
 def test_noise_labels_are_the_bases_own_clocks() -> None:
     assert float(PRECONDITIONINGS["vp"](0.5, VP()).c_noise(VP().from_clock(0.4))) == pytest.approx(
         999 * 0.4

@@ -14,6 +14,8 @@ BOUNDED = [
     DDPM(),
     VP(beta_min=0.2, beta_max=10, t_min=1e-5),
     DDPM(1e-4, 0.02, 50),
+    DDPM(1e-4, 0.02, betas="linear"),
+    DDPM(betas="cosine"),
 ]
 ALL = [*BOUNDED, LogNormal(), LogNormal(0.4, 1.0)]
 
@@ -92,4 +94,5 @@ def test_numbers_keep_their_precision() -> None:
 
 
 def test_named_schedules() -> None:
-    assert set(SCHEDULES) == {"vp", "edm", "ve", "ddpm", "karras"}
+    chains = {"ddpm", "ddpm-linear", "ddpm-cosine"}
+    assert set(SCHEDULES) == {"vp", "edm", "ve", "karras", *chains}

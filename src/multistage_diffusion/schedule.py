@@ -13,6 +13,7 @@ think; ``to_clock`` and ``from_clock`` convert at the edge. All maps work elemen
 the CPU and return float64 tensors.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -181,29 +182,34 @@ class VE(Schedule):
 
 @dataclass(frozen=True)
 class DDPM(Schedule):
-    """Discrete schedule with ``sqrt(beta)`` linear in the step.
+    """Discrete schedule of a Markov chain that adds noise of variance ``beta_i`` in step i.
 
-    As in latent diffusion ("scaled linear").
-
-    ``sigma_i^2 = (1 - abar_i) / abar_i`` at the steps ``0 .. steps-1``; between two steps ln sigma
-    is interpolated, so that the map is one to one. Step i lies at the quantile ``i / (steps - 1)``.
+    ``sigma_i^2 = (1 - abar_i) / abar_i`` at the steps ``0 .. steps-1`` with ``abar_i`` the product
+    of ``1 - beta_j`` up to i; between two steps ln sigma is interpolated, so that the map is one to
+    one. Step i lies at the quantile ``i / (steps - 1)``.
     """
 
     beta_start: float = 0.0015
     beta_end: float = 0.0195
     steps: int = 1000
+    betas: Literal["scaled-linear", "linear", "cosine"] = "scaled-linear"
+    """Linear in the step are ``sqrt(beta)`` (latent diffusion) or ``beta`` (Ho et al. 2020); or
+    ``abar`` is a squared cosine (Nichol & Dhariwal 2021, eq. 17), without the two numbers."""
     clock: ClassVar[str] = "step"
 
     @cached_property
     def log_table(self) -> Tensor:
         """Ln sigma at each step, shape ``[steps]``."""
-        beta = (
-            torch.linspace(
-                self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64
-            )
-            ** 2
-        )
-        return torch.expm1(-torch.log1p(-beta).cumsum(0)).log() / 2
+        return torch.expm1(-torch.log1p(-self._beta()).cumsum(0)).log() / 2
+
+    def _beta(self) -> Tensor:
+        if self.betas == "cosine":
+            time = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
+            abar = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+            return (1 - abar[1:] / abar[:-1]).clamp(max=0.999)
+        power = 0.5 if self.betas == "scaled-linear" else 1.0
+        low, high = self.beta_start**power, self.beta_end**power
+        return torch.linspace(low, high, self.steps, dtype=torch.float64) ** (1 / power)
 
     def sigma(self, u: Tensor | float) -> Tensor:
         return self.from_clock(as_float64(u) * (self.steps - 1))
@@ -222,7 +228,14 @@ class DDPM(Schedule):
         return (low + (log - table[low]) / (table[low + 1] - table[low])).clamp(0, self.steps - 1)
 
 
-DENSITIES: dict[str, Schedule] = {"vp": VP(), "edm": LogNormal(), "ve": VE(), "ddpm": DDPM()}
+DENSITIES: dict[str, Schedule] = {
+    "vp": VP(),
+    "edm": LogNormal(),
+    "ve": VE(),
+    "ddpm": DDPM(),
+    "ddpm-linear": DDPM(1e-4, 0.02, betas="linear"),
+    "ddpm-cosine": DDPM(betas="cosine"),
+}
 """Schedules to train and cluster with, by the names that the command line uses."""
 
 SCHEDULES: dict[str, Schedule] = {**DENSITIES, "karras": Karras()}

@@ -38,9 +38,11 @@ class NetworkConfig:
     """Fewest channels in a group."""
     norm_eps: float = 1e-6
     """Added to the variance in a group normalisation."""
-    bottom: Literal["encoder", "decoder"] = "decoder"
+    bottom: Literal["encoder", "decoder", "none"] = "decoder"
     """Where the two blocks at the lowest resolution belong: in DPM-Solver and latent diffusion to
     the encoder, which all stages share, in EDM to each decoder."""
+    bottom_attention: bool = True
+    """Put attention between these two blocks."""
     decoder_attention: Literal["last", "each", "first-decoder"] = "last"
     """Which blocks of a decoder's level have attention: the last one, each, or each of the first
     decoder (the paper's LDM)."""
@@ -56,6 +58,9 @@ class NetworkConfig:
     """Put a 1x1 convolution into the skip of every resampling block."""
     resampling: Literal["block", "conv"] = "block"
     """Resample in residual blocks, or by convolutions between them (latent diffusion)."""
+    downsampling_padding: Literal["sides", "end"] = "sides"
+    """Where a convolution that halves the resolution pads: on all sides, or only below and to the
+    right (DDPM)."""
     resample_filter: tuple[int, ...] = (1, 1)
     """Filter of resampling: 1 1 is a box, 1 3 3 1 the smoother one of NCSN++."""
     input_pyramid: Pyramid = "none"

@@ -88,7 +88,12 @@ def _load(file: Path) -> StageFunction:
 
 def _load_program(file: Path) -> StageFunction:
     module = torch.export.load(str(file)).module()
-    return lambda inputs: module(**inputs)
+
+    def run(inputs: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            return module(**inputs)
+
+    return run
 
 
 def _load_onnx(file: Path) -> StageFunction:

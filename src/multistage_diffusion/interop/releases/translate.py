@@ -14,8 +14,9 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.releases import dpm, edm, ldm
 from multistage_diffusion.interop.releases.rules import Rule
 from multistage_diffusion.model import ModelConfig, build_denoiser
+from multistage_diffusion.networks import StagedUNet
 
-__all__ = ["release_classes", "release_model", "translate"]
+__all__ = ["release_classes", "release_model", "translate", "translated"]
 
 BASES = {"edm": edm, "dpm-solver": dpm, "ldm": ldm}
 CLASS_INPUTS = ("model.map_label.weight", "map_label.weight")
@@ -62,13 +63,32 @@ def translate(base: str, config: ModelConfig, state: Mapping[str, Tensor]) -> di
     with torch.device("meta"):
         network = build_denoiser(config).network
     rules = list(BASES[base].rules(network, config.shape, frozenset(state)))
+    return translated(rules, network, state)
+
+
+def translated(
+    rules: Sequence[Rule], network: StagedUNet, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """A state dict made by rules.
+
+    Args:
+        rules: how each tensor of the network is made.
+        network: ours, which may be without storage.
+        state: the tensors to make them from.
+
+    Returns:
+        The state dict of the network, float32.
+
+    Raises:
+        BadInput: if a tensor is missing, left over, or of another shape; names the first one.
+    """
     _check_names(rules, state)
-    translated = {}
+    made = {}
     for rule in rules:
         tensor = rule.make(*(state[name] for name in rule.theirs))
-        translated[rule.ours] = tensor.float().contiguous()
-    _check_shapes(rules, translated, network.state_dict())
-    return translated
+        made[rule.ours] = tensor.float().contiguous()
+    _check_shapes(rules, made, network.state_dict())
+    return made
 
 
 def _check_names(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> None:
@@ -85,11 +105,11 @@ def _check_names(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> None:
 
 
 def _check_shapes(
-    rules: Sequence[Rule], translated: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+    rules: Sequence[Rule], made: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> None:
-    assert translated.keys() == expected.keys(), translated.keys() ^ expected.keys()
+    assert made.keys() == expected.keys(), made.keys() ^ expected.keys()
     for rule in rules:
-        found = list(translated[rule.ours].shape)
+        found = list(made[rule.ours].shape)
         needed = list(expected[rule.ours].shape)
         if found != needed:
             name = rule.theirs[0]
