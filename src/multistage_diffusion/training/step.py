@@ -118,7 +118,7 @@ class TrainingStep:
 
     def _add_to_sums(self, losses: Tensor, sigma: Tensor) -> None:
         sums = self.state.sums
-        stage = self.state.denoiser.stages.index(sigma).to(self.device, non_blocking=True)
+        stage = self.state.stages.index(sigma).to(self.device, non_blocking=True)
         finite = losses.isfinite()
         sums.loss.index_add_(0, stage, losses.where(finite, 0).to(sums.loss.dtype))
         sums.count.index_add_(0, stage, finite.to(sums.count.dtype))
@@ -173,7 +173,7 @@ class TrainingStep:
         return Diverged(
             f"{what} was not finite in {MOST_FAILED_STEPS} steps in a row, which were skipped. The "
             f"first was the batch after {seen} images; its largest loss, {losses[worst]:.3g}, is "
-            f"in stage {int(self.state.denoiser.stages.index(sigma)) + 1}, of image "
+            f"in stage {int(self.state.stages.index(sigma)) + 1}, of image "
             f"{int(draws.chosen[sample])} at sigma {float(sigma):.4g}. Earlier checkpoints are "
             f"kept; train in another --out with a lower learning rate (now {self.rates})."
         )
