@@ -21,6 +21,7 @@ from multistage_diffusion.networks import StagedUNet
 __all__ = [
     "StageCost",
     "activation_bytes",
+    "known_costs",
     "mean_training_macs",
     "reused_macs",
     "stage_costs",
@@ -76,13 +77,14 @@ def step_macs(
         config, frozen: as for ``stage_costs``.
         counts: images of each stage in the batch.
     """
-    costs = list(zip(counts, _costs(config, frozen), strict=True))
+    costs = list(zip(counts, known_costs(config, frozen), strict=True))
     forward = sum(count * cost.macs for count, cost in costs)
     return forward, sum(count * cost.training_macs for count, cost in costs) - forward
 
 
 @lru_cache(maxsize=16)
-def _costs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[StageCost, ...]:
+def known_costs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[StageCost, ...]:
+    """``stage_costs``, counted once for the same arguments."""
     return tuple(stage_costs(config, frozen))
 
 

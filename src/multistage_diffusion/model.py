@@ -49,6 +49,11 @@ class ModelConfig:
         make_schedule(self.schedule, self.schedule_settings)  # raises an error for unknown ones
 
     @property
+    def stages(self) -> Stages:
+        """The stages of its decoders."""
+        return Stages(self.boundaries)
+
+    @property
     def density(self) -> Schedule:
         """The schedule with its settings."""
         return make_schedule(self.schedule, self.schedule_settings)

@@ -46,6 +46,11 @@ class Run:
         return self.path / "uncertainty.json"
 
     @property
+    def optimum(self) -> Path:
+        """The optimal denoiser's loss on the probe."""
+        return self.path / "optimal_loss.json"
+
+    @property
     def samples(self) -> Path:
         """The folder of samples; their grid lies beside it, see ``sample_grid``."""
         return self.path / "samples"

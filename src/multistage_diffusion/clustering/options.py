@@ -5,9 +5,10 @@ from typing import Literal
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["ClusterOptions"]
+__all__ = ["FEWEST_PAIRS", "ClusterOptions"]
 
 MOST_STAGES = 16
+FEWEST_PAIRS = 16  # from which intervals are computed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +57,16 @@ class ClusterOptions:
             raise BadInput(f"eta must be positive, not {self.eta}.")
         if self.ci_width is not None and not self.ci_width > 0:
             raise BadInput(f"The width of an interval must be positive, not {self.ci_width}.")
+        if self.ci_width is not None and self.pairs < FEWEST_PAIRS:
+            raise BadInput(f"Intervals need at least {FEWEST_PAIRS} pairs, not {self.pairs}.")
         least = max(3, self.stages)
         if self.pairs < 1 or self.levels < least:
             raise BadInput(
                 f"Clustering needs at least 1 pair and {least} levels, not {self.pairs} and "
                 f"{self.levels}."
             )
+
+    @property
+    def between_levels(self) -> bool:
+        """Whether boundaries are between two of the levels, and not interpolated."""
+        return self.method == "gradient" or (self.method == "optimal-denoiser" and self.stages != 3)

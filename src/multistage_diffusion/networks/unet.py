@@ -10,6 +10,7 @@ Unified, multistage and separate networks are settings of one class:
 """
 
 from collections.abc import Collection, Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.decoder import Decoder, decoder_attention
 from multistage_diffusion.networks.encoder import Encoder, Features
+from multistage_diffusion.networks.layers import dropout_from, generators
 
 __all__ = ["StagedUNet"]
 
@@ -39,6 +41,7 @@ class StagedUNet(nn.Module):
     def __init__(self, shape: Sequence[int], classes: int, config: NetworkConfig) -> None:
         super().__init__()
         _check(shape, config)
+        self.dropout = config.dropout
         encoders = [Encoder(shape, width, classes, config) for width in config.encoder_widths]
         widths = config.decoder_widths
         self.encoders = nn.ModuleList(encoders)
@@ -84,20 +87,42 @@ class StagedUNet(nn.Module):
             ``[B, C, H, W]`` in the order of ``x``. The decoder of a stage that has no samples and
             is not forced is not evaluated and gets no gradient.
         """
-        features = self._encode(x, c_noise, conditions, counts)
-        evaluated = [k for k, count in enumerate(counts) if count or k in force_stages]
-        decoded = [self.decoder(k)(features[k]) for k in evaluated]
+        sources = self._sources(conditions.seeds)
+        edges = list(accumulate(counts, initial=0))
+        by_stage = [sources[start:stop] for start, stop in pairwise(edges)]
+        features = self._encode(x, c_noise, conditions, counts, sources)
+        decoded = []
+        for stage, count in enumerate(counts):
+            if count or stage in force_stages:
+                with dropout_from(by_stage[stage]):
+                    decoded.append(self.decoder(stage)(features[stage]))
         return torch.cat(decoded) if decoded else torch.empty_like(x)
 
+    def _sources(self, seeds: Tensor | None) -> list[torch.Generator]:
+        """Where the dropout of each sample is drawn from."""
+        return generators(seeds) if seeds is not None and self.training and self.dropout else []
+
     def _encode(
-        self, x: Tensor, c_noise: Tensor, conditions: Conditions, counts: Sequence[int]
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        conditions: Conditions,
+        counts: Sequence[int],
+        sources: Sequence[torch.Generator],
     ) -> list[Features]:
         """The features of the samples of each stage."""
         if len(self.encoders) == 1:
-            return self.encoders[0](x, c_noise, conditions).split(counts)
+            with dropout_from(sources):
+                return self.encoders[0](x, c_noise, conditions).split(counts)
         sizes = list(counts)
         parts = zip(x.split(sizes), c_noise.split(sizes), conditions.split(sizes), strict=True)
-        return [encoder(*part) for encoder, part in zip(self.encoders, parts, strict=True)]
+        encoded = []
+        start = 0
+        for encoder, part in zip(self.encoders, parts, strict=True):
+            with dropout_from(sources[start : start + len(part[0])]):
+                encoded.append(encoder(*part))
+            start += len(part[0])
+        return encoded
 
 
 def _check(shape: Sequence[int], config: NetworkConfig) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from multistage_diffusion.report.colours import BAND, GRID, INK, stage_colour
 from multistage_diffusion.svg import svg_text
-from multistage_diffusion.training.monitoring.records import Record
+from multistage_diffusion.training.monitoring.records import Record, comparable
 
 __all__ = ["learned_figure", "loss_figure", "stages_figure"]
 
@@ -75,6 +75,7 @@ def loss_figure(records: Sequence[Record]) -> str:
 
     Of training batches, and on the probe of averaged weights and of the optimal denoiser.
     """
+    records = comparable(records)
     count = len(records[0].probe_loss)
     figure = Figure(figsize=(max(4.5, 3.3 * count), 3.4), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]

@@ -20,8 +20,8 @@ from multistage_diffusion.report.figures import learned_figure, loss_figure, sta
 from multistage_diffusion.run import Run
 from multistage_diffusion.sampling.folder import SampleFolder
 from multistage_diffusion.stages import Stages
-from multistage_diffusion.training.batches.levels import stage_shares
-from multistage_diffusion.training.config import RunConfig, read_run_config
+from multistage_diffusion.training.batches.levels import Levels, stage_shares
+from multistage_diffusion.training.config import RunConfig, read_run_config, stages_of_records
 from multistage_diffusion.training.learned_weight import read_curve
 from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.records import Record, read_records
@@ -123,16 +123,24 @@ def _remarks(records: Sequence[Record]) -> list[str]:
 
 
 def _rows(config: RunConfig, last: Record | None) -> list[StageRow]:
-    stages = Stages(config.model.boundaries)
-    shares = stage_shares(config)
+    stages = _stages_of(config, last)
+    own = len(stages) == len(config.model.boundaries) + 1
+    shares = stage_shares(config) if own else Levels.of(config).shares
     unknown = [None] * len(stages)
     losses = last.probe_loss if last else unknown
     optimal = last.optimal_loss if last else unknown
     costs = stage_costs(config.model)
     return [
-        StageRow(k + 1, *stages.bounds(k), shares[k], costs[k], losses[k], optimal[k])
+        StageRow(k + 1, *stages.bounds(k), shares[k], costs[k if own else 0], losses[k], optimal[k])
         for k in range(len(stages))
     ]
+
+
+def _stages_of(config: RunConfig, last: Record | None) -> Stages:
+    """The stages of a run's records; those of earlier versions had the network's own."""
+    own = Stages(config.model.boundaries)
+    recorded = stages_of_records(own, config.training)
+    return own if last and len(last.probe_loss) == len(own) else recorded
 
 
 def _stages_svg(run: Run) -> str | None:
@@ -143,7 +151,7 @@ def _stages_svg(run: Run) -> str | None:
 def _learned_svg(learned: Any, config: RunConfig, last: Record | None) -> str | None:
     if not learned or last is None:
         return None
-    return learned_figure(learned, config.model.boundaries, last.loss)
+    return learned_figure(learned, _stages_of(config, last).boundaries, last.loss)
 
 
 def _trained_images(run: Run) -> int | None:

@@ -180,7 +180,9 @@ def _load_progress(
     state: State, tensors: Mapping[str, Tensor], progress: Mapping[str, object]
 ) -> None:
     for name, value in vars(state.sums).items():
-        value.copy_(tensors[f"sum.{name}"])
+        stored = tensors[f"sum.{name}"]
+        if len(stored) == len(value):  # earlier versions summed some losses by fewer stages
+            value.copy_(stored)
     state.images = int(str(progress["images"]))
     state.ledger = Ledger.from_progress(
         {name: float(str(value)) for name, value in progress.items()}

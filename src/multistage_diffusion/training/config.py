@@ -22,6 +22,7 @@ __all__ = [
     "read_run_config",
     "reported_stages",
     "run_config",
+    "stages_of_records",
 ]
 
 
@@ -104,7 +105,16 @@ def reported_stages(model: Model) -> Stages:
 
     They are its own; those that its training had shares for, if it has a single decoder.
     """
-    boundaries = model.config.boundaries
-    if not boundaries and model.run:
-        boundaries = run_config(model).training.draws.share_boundaries
-    return Stages(boundaries)
+    own = Stages(model.config.boundaries)
+    return stages_of_records(own, run_config(model).training) if model.run else own
+
+
+def stages_of_records(own: Stages, training: TrainingConfig) -> Stages:
+    """The stages by which a run's losses are recorded.
+
+    Args:
+        own: the network's stages.
+        training: how it is trained; of a network with a single decoder it may say for which stages
+            there are shares, which are then those of the network it is compared with.
+    """
+    return Stages(own.boundaries or training.draws.share_boundaries)

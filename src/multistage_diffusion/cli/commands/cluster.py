@@ -25,6 +25,7 @@ from multistage_diffusion.clustering import (
     cluster,
     identity,
 )
+from multistage_diffusion.clustering.options import FEWEST_PAIRS
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
@@ -136,13 +137,14 @@ def _print_stages(result: Clustering) -> None:
 
 def _print_intervals(result: Clustering) -> None:
     width = f"the widest interval spans {result.ci_width:.4f} of the levels"
+    if 0 < result.pairs < FEWEST_PAIRS:
+        width = f"no intervals, which need at least {FEWEST_PAIRS}"
     if result.pairs:
         print_line(f"{result.pairs} pairs; {width}")
     wanted = result.options.ci_width
     if wanted is None or result.ci_width <= wanted:
         return
-    between_levels = result.agreement is None or result.options.stages != 3
-    finer = ", and --levels: these boundaries are between two levels" if between_levels else ""
+    finer = ", and --levels: these boundaries are between two levels" if result.apart else ""
     print_warning(f"an interval is still wider than {wanted}; raise --most-pairs{finer}")
 
 

@@ -21,6 +21,7 @@ from multistage_diffusion.planning.comparison import (
 )
 from multistage_diffusion.presets import ABOUT_PRESETS, PRESETS, Preset, choose_stages, preset_model
 from multistage_diffusion.sampling import SOLVERS
+from multistage_diffusion.training.batches.sharing import expected_balance
 from multistage_diffusion.training.config import DataInfo, RunConfig
 
 __all__ = ["COMMAND", "Plan"]
@@ -48,6 +49,9 @@ class Plan:
     """Number of classes of a conditional model; 10 if not given."""
     steps: int = 18
     """Steps of each solver."""
+    processes: int | None = None
+    """Processes (GPUs) to train with: print how equal their work is, the mean over the maximum of
+    their multiply-accumulates."""
     measure: bool = True
     """Measure this machine's speed for some seconds."""
     budget: str | None = None
@@ -61,7 +65,11 @@ class Plan:
         if self.budget is not None:
             return self._propose(config, _ratio(self.budget))
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        _print_comparison(compare(config, self.steps, self.measure, device))
+        found = compare(config, self.steps, self.measure, device)
+        _print_comparison(found)
+        if self.processes is not None:
+            costs = [cost.training_macs for cost in found.ours.costs]
+            print_line(f"balance: {expected_balance(config, costs, self.processes):.2f}")
         if self.measure:
             print_line(
                 f"Times are measured in {config.training.precision} on {_device_name(device)}, in "

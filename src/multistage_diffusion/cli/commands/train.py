@@ -160,6 +160,9 @@ class _Messages:
     def on_record(self, record: Record) -> None:
         """Prints the losses to compare with, and which stages overfit, once each."""
         optimal = "/".join(f"{loss:.3g}" for loss in record.optimal_loss)
+        if record.optimal_loss_error:
+            errors = "/".join(f"{error:.2g}" for error in record.optimal_loss_error)
+            optimal = f"{optimal} (standard errors {errors})"
         zero = "/".join(f"{loss:.3g}" for loss in record.zero_loss)
         text = f"optimal denoiser {optimal}, untrained network {zero}"
         self._once("losses", f"losses to compare with, stage by stage: {text}", print_line)

@@ -1,7 +1,7 @@
 """The records of a run: lines of JSON in ``stats.jsonl``."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from multistage_diffusion.config import from_json
@@ -9,14 +9,15 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.run import Run
 
-__all__ = ["Record", "append_record", "drop_records_after", "read_records"]
+__all__ = ["Record", "append_record", "comparable", "drop_records_after", "read_records"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """How a run is going.
 
-    Lists have one entry for each stage, smallest noise first; None where a stage had no sample.
+    Lists have one entry for each stage, smallest noise first; None where a stage had no sample. A
+    unified network with ``share_boundaries`` has the stages between these.
     """
 
     images: int
@@ -35,6 +36,9 @@ class Record:
     """Speed of training since the last record of this session, without records and checkpoints."""
     seconds: float
     """Wall-clock time across all sessions."""
+    optimal_loss_error: list[float] = field(default_factory=list)
+    """Its standard errors, where the data set is so large that it is computed on a part of the
+    probe; else empty."""
     learning_rates: list[float] = field(default_factory=list)
     """Of each encoder, then of each decoder, 0 while frozen; empty if all are the same."""
     gradient_norm: list[float] = field(default_factory=list)
@@ -84,6 +88,14 @@ def read_records(run: Run) -> list[Record]:
         return [from_json(Record, json.loads(line)) for line in lines if line.endswith("\n")]
     except ValueError as error:
         raise BadInput(f"{run.stats} is damaged: {error}") from error
+
+
+def comparable(records: Sequence[Record]) -> list[Record]:
+    """The records with as many stages as the last one.
+
+    In earlier versions a unified network had one stage, whatever its shares were meant for.
+    """
+    return [one for one in records if len(one.probe_loss) == len(records[-1].probe_loss)]
 
 
 def drop_records_after(run: Run, images: int) -> None:
