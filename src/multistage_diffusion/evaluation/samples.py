@@ -1,13 +1,14 @@
 """What is evaluated: generated images, and the real ones they are compared with."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import Settings, from_json, setting, to_json
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import load
 from multistage_diffusion.errors import BadInput
@@ -85,15 +86,49 @@ def describe_samples(model: Model, options: SampleOptions) -> dict[str, Any]:
     return {"options": to_json(options), "trained_images": model.images, "cost": cost}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loss(Settings):
+    """A loss and its 95 % interval."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultData(Settings):
+    """The images that were compared with."""
+
+    path: str
+    images: int = setting(MISSING, at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Loss):
+    """What is read of a result."""
+
+    metric: str
+    images: int = setting(MISSING, at_least=0)
+    trained_images: int = setting(0, at_least=0)
+    request: str = ""
+    tag: str = ""
+    samples: str
+    """The run, model or folder that was measured."""
+    data: ResultData
+    stages: tuple[Loss, ...] = ()
+    """Of the denoising loss."""
+
+
 def read_results(path: Path) -> list[dict[str, Any]]:
     """The results in a JSON file; none if there is no file.
 
     Raises:
         BadInput: if the file holds something else.
     """
-    results: object = read_json(path) if path.exists() else []
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+    results: Any = read_json(path) if path.exists() else []
+    if not isinstance(results, list):
         raise BadInput(f"{path} is not a list of results; move it away.")
+    for number, result in enumerate(results):
+        from_json(Result, result, f"{path}, result {number}")
     return results
 
 

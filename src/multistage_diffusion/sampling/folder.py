@@ -4,27 +4,39 @@ The same request completes an interrupted one; another one is refused.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import Settings, read_config, setting, to_json
 from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.data.png import grid_image, save_png, to_image
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.files import write_json
 from multistage_diffusion.model import Model
 from multistage_diffusion.run import claim
 from multistage_diffusion.sampling.draw import SampleOptions, check_label, generate_batches
 
-__all__ = ["SampleFolder", "draw_samples"]
+__all__ = ["SampleFolder", "SampleNote", "draw_samples"]
 
 Batches = Iterable[tuple[Sequence[int], Tensor]]
 NOTE = "samples.json"
 GRID_IMAGES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleNote(Settings):
+    """What the samples of a folder are."""
+
+    options: dict[str, Any]
+    """How they were drawn."""
+    trained_images: int = setting(MISSING, at_least=0)
+    """Images that the model had seen."""
+    config: dict[str, Any]
+    """Of the model's run."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class SampleFolder:
         if not self.note.exists():
             claim(self.path, "was not made by this command", folder=True)
             claim(self.grid, "was not made by this command")
-        elif _completed(read_json(self.note)) != identity:
+        elif _completed(read_config(SampleNote, self.note)) != identity:
             raise BadInput(
                 f"{self.path} holds images of another model or other settings; choose another "
                 "--out or remove it."
@@ -127,11 +139,9 @@ def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -
     check_label(model, options)
 
 
-def _completed(note: Any) -> Any:
-    """A note of an earlier version, with the options that it did not have yet."""
-    if not isinstance(note, dict) or not isinstance(note.get("options"), dict):
-        return note
-    return {**note, "options": {**to_json(SampleOptions()), **note["options"]}}
+def _completed(note: SampleNote) -> dict[str, Any]:
+    """A note as JSON; one of an earlier version gets the options that it did not have yet."""
+    return {**to_json(note), "options": {**to_json(SampleOptions()), **note.options}}
 
 
 def _identity(model: Model, options: SampleOptions) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from multistage_diffusion.cli.terminal import print_line
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop import read_release, release_classes, translate, warm_start
 from multistage_diffusion.model import Model, build_denoiser, load_model, save_model
@@ -19,7 +20,7 @@ __all__ = ["Convert"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert:
+class Convert(Settings):
     """Read a checkpoint of EDM (.pkl), score_sde (.pth) or latent diffusion (.ckpt), or give a
     unified network several decoders.
 
@@ -33,7 +34,7 @@ class Convert:
     """The model file to write, .safetensors."""
     preset: str | None = None
     """The preset with the network of another program's checkpoint."""
-    decoder_widths: tuple[int, ...] = ()
+    decoder_widths: tuple[int, ...] = setting((), at_least=1, at_most=65_536)
     """Make a multi-stage network from a unified one, with decoders of these widths."""
     stages: Path | None = None
     """The stages of these decoders: a stages file. Without one, those of the preset's multi-stage
