@@ -36,6 +36,7 @@ Config = TypeVar("Config")
 LARGEST = 10**15
 """The most that a setting may be which has no lower limit of its own: float64 and int64 hold it
 exactly."""
+MOST_DIGITS = 40
 MOST_SHOWN = 300  # characters of a message about a file
 MOST_NUMBERS = 1000
 """In a setting that is a list."""
@@ -106,8 +107,9 @@ def _words(value: float, bounds: Bounds) -> str:
     limits = [str(bounds)]
     if abs(value) > LARGEST and bounds.at_most == LARGEST:
         limits.append(f"at most {LARGEST:,}")
-    short = isinstance(value, float) or abs(value) < LARGEST**2
-    number = f"{value}" if short else "a number with more digits"
+    number = f"{value}"
+    if len(number) > MOST_DIGITS:
+        number = f"a number of {len(number)} digits"
     return f"{' and '.join(filter(None, limits)) or 'a number'}, not {number}"
 
 

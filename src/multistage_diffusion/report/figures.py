@@ -135,7 +135,9 @@ def _limits(
     seen = seen[np.isfinite(seen) & (seen > 0)]
     if not len(seen):
         return 1e-3, 1.0
-    least = min(seen.min(), max(records[-1].optimal_loss[stage], seen.min() / 100))
+    least = seen.min()
+    if records[-1].optimal_loss[stage] < least:  # not if it is no number
+        least = max(records[-1].optimal_loss[stage], least / 100)
     return float(least / 1.5), float(seen.max() * 1.5)
 
 

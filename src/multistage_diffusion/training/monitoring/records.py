@@ -1,7 +1,6 @@
 """The records of a run: lines of JSON in ``stats.jsonl``."""
 
 import json
-import math
 from dataclasses import MISSING, asdict, dataclass, field
 
 from multistage_diffusion.config import Settings, from_json, setting
@@ -68,8 +67,6 @@ class Record(Settings):
         optional = (self.zero_loss, self.held_out_loss)
         if any(len(values) != count for values in always) or not count:
             raise BadInput("loss, share and optimal_loss need a value for each probe_loss")
-        if not all(map(math.isfinite, (*self.optimal_loss, *self.zero_loss))):
-            raise BadInput("optimal_loss and zero_loss need finite numbers")
         if any(len(values) not in (0, count) for values in optional):
             raise BadInput("zero_loss and held_out_loss need a value for each probe_loss")
 
