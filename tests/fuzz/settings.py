@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin, get_type_hints
 
-__all__ = ["VALUES", "numbers"]
+__all__ = ["VALUES", "Setting", "numbers"]
 
 VALUES = {
     int: ("-1", "0", "1000000000000000000", "1" + "0" * 30, "1" + "0" * 400),
@@ -14,14 +14,31 @@ VALUES = {
 }
 
 
-def numbers(command: type) -> Iterator[tuple[str, type, int]]:
-    """The option, the type and the number of values of each setting that is a number."""
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A setting that is a number, or several."""
+
+    name: str
+    kind: type
+    count: int
+    """Of its values."""
+    bounded: bool
+
+    @property
+    def option(self) -> str:
+        """As it is typed."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+def numbers(command: Any) -> Iterator[Setting]:
+    """The settings of a command that are numbers."""
+    metadata = {entry.name: entry.metadata for entry in dataclasses.fields(command)}
     for name, hint in get_type_hints(command, include_extras=True).items():
         bare = get_args(hint)[0] if get_origin(hint) is typing.Annotated else hint
         if dataclasses.is_dataclass(bare):
-            yield from numbers(typing.cast("type", bare))
+            yield from numbers(bare)
         elif found := _number(bare):
-            yield f"--{name.replace('_', '-')}", *found
+            yield Setting(name, *found, "bounds" in metadata[name])
 
 
 def _number(hint: Any) -> tuple[type, int] | None:

@@ -6,6 +6,7 @@ The fast test takes about twenty seconds, the slow one ten minutes. A failure na
 import random
 import shutil
 import time
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from multistage_diffusion.cli import main
-from multistage_diffusion.cli.discovery import command_names
+from multistage_diffusion.cli.discovery import command_names, command_type
 from tests.cli.conftest import SHORT, TINY
 from tests.fuzz.damage import damaged
 from tests.fuzz.promise import check_promise
@@ -115,23 +116,19 @@ def commands_with_numbers(root: Path) -> dict[str, Words]:
 
 def set_something(world: Path, root: Path, source: random.Random) -> None:
     """Gives a setting of a command a value that it should hardly have."""
-    from multistage_diffusion.cli.discovery import command_type
-
     shutil.copytree(world, root)
     name, words = source.choice(list(commands_with_numbers(root).items()))
     assert name in command_names()
     command = command_class(command_type(name))
-    option, kind, count = source.choice(list(numbers(command)))
-    values = [source.choice(VALUES[kind]) for _ in range(count)]
-    check_promise([*words, option, *values], root)
+    setting = source.choice(list(numbers(command)))
+    values = [source.choice(VALUES[setting.kind]) for _ in range(setting.count)]
+    check_promise([*words, setting.option, *values], root)
 
 
 def command_class(found: object) -> type:
     """The class of a command, or of one of its subcommands."""
     if isinstance(found, type):
         return found
-    import typing
-
     inner = typing.get_args(found)
     return command_class(inner[0])
 

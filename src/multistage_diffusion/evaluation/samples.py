@@ -1,5 +1,6 @@
 """What is evaluated: generated images, and the real ones they are compared with."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import load
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.memory import check_memory
 from multistage_diffusion.model import Model
 from multistage_diffusion.sampling import (
     SampleOptions,
@@ -56,6 +58,8 @@ def draw_images(
     progress: Callable[[Batches, int], Batches] = lambda batches, _: batches,
 ) -> Tensor:
     """Images drawn from a model, uint8 ``[count, C, H, W]``."""
+    size = math.prod(model.config.shape)
+    check_memory(2 * count * size, f"Comparing {count:,} images", "give fewer --images")
     batches = generate_batches(model, options, range(count), batch_size)
     return torch.cat([pixels for _, pixels in progress(batches, count)])
 

@@ -20,6 +20,7 @@ from multistage_diffusion.report.figures import learned_figure, loss_figure, sta
 from multistage_diffusion.run import Run
 from multistage_diffusion.sampling.folder import SampleFolder, SampleNote
 from multistage_diffusion.stages import Stages, StagesFile
+from multistage_diffusion.text import printable
 from multistage_diffusion.training.batches.levels import stage_shares
 from multistage_diffusion.training.config import RunConfig, load_run_config
 from multistage_diffusion.training.learned_weight import LearnedCurve, read_curve
@@ -97,7 +98,7 @@ def _section(run: Run) -> Section:
     learned = read_curve(run)
     rows = _rows(config, last)
     return Section(
-        name=str(run.path),
+        name=printable(str(run.path)),
         config=config,
         rows=rows,
         mean_macs=sum(row.share * row.cost.macs for row in rows),

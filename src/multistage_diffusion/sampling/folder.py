@@ -3,6 +3,7 @@
 The same request completes an interrupted one; another one is refused.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
@@ -53,7 +54,8 @@ class SampleFolder:
     @property
     def grid(self) -> Path:
         """The first samples as one picture, beside the folder."""
-        return self.path.with_name(f"{self.path.name}.png")
+        path = Path(os.path.abspath(self.path))  # noqa: PTH100  (without following links)
+        return path.with_name(f"{path.name}.png")
 
     def image(self, index: int) -> Path:
         """The file of a sample."""
@@ -115,6 +117,8 @@ def draw_samples(
     """
     options = options.with_levels_of_file()
     _check(model, options, images, batch_size)
+    if not out.resolve().name:
+        raise BadInput(f"{out} is no folder for samples; choose another --out.")
     folder = SampleFolder(out)
     folder.begin(_identity(model, options))
     missing = folder.missing(images)
