@@ -39,7 +39,10 @@ class Outer(Settings):
         ({"rate": math.nan}, "rate must be"),
         ({"length": 0}, "length must be positive, not 0"),
         ({"length": math.inf}, "length must be positive"),
-        ({"rates": (1.0, -1.0)}, "rates needs zero or positive numbers"),
+        ({"rates": (1.0, -1.0)}, "rates must be zero or positive, not -1.0"),
+        ({"rates": (0.0,) * 2000}, "rates has 2,000 values"),
+        ({"length": 10**18}, "length must be positive and at most 1,000,000,000,000,000, not 10"),
+        ({"length": 10**400}, "not a number of 401 digits"),
     ],
 )
 def test_a_setting_out_of_its_bounds_is_named(settings: dict[str, float], message: str) -> None:

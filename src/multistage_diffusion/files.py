@@ -105,6 +105,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise BadInput(f"Cannot read {path}: {error.strerror}.") from error
+    except RecursionError as error:
+        raise BadInput(f"{path} is not valid JSON: it is nested too deeply.") from error
     except ValueError as error:
         raise BadInput(f"{path} is not valid JSON: {error}.") from error
 

@@ -2,33 +2,40 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.config import Settings, from_json, setting, to_json
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.memory import check_memory, free_memory
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.preconditioning import PRECONDITIONINGS, PreconditioningName
 from multistage_diffusion.schedule import Schedule, ScheduleName, ScheduleSettings, make_schedule
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
-__all__ = ["Model", "ModelConfig", "build_denoiser", "load_model", "save_model"]
+__all__ = ["MOST_CLASSES", "Model", "ModelConfig", "build_denoiser", "load_model", "save_model"]
+
+
+MOST_CLASSES = 10_000_000
+FLOAT32 = 4  # bytes
+MOST_MATRICES = 100  # of the channels squared, in a block
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """What a denoiser is built from."""
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int] = setting(MISSING, at_least=1, at_most=65_536)
     """Channels, height, width of an image."""
-    classes: int
+    classes: int = setting(MISSING, at_least=0, at_most=MOST_CLASSES)
     """Number of classes; 0 for an unconditional model."""
-    boundaries: tuple[float, ...]
+    boundaries: tuple[float, ...] = setting(MISSING, above=0)
     """Noise levels sigma between the stages."""
     schedule: ScheduleName
     """The density of the noise levels in training."""
@@ -36,11 +43,13 @@ class ModelConfig:
     """Its parameters, where they are not the usual ones."""
     preconditioning: PreconditioningName
     """What the network predicts, and the weight of its loss."""
-    sigma_data: float
+    sigma_data: float = setting(MISSING, at_least=0)
     """Standard deviation of the data."""
     network: NetworkConfig
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        Stages(self.boundaries)
         if not 0 < self.sigma_data < math.inf:
             raise BadInput(
                 f"The setting sigma_data must be positive, not {self.sigma_data}: "
@@ -63,11 +72,38 @@ def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
     """A denoiser with new random weights, drawn from torch's global generator.
 
     Raises:
-        BadInput: if the configuration contradicts itself.
+        BadInput: if the configuration contradicts itself, or its weights need more memory than
+            there is.
     """
+    _check_size(config)
     network = StagedUNet(config.shape, config.classes, config.network)
     preconditioning = PRECONDITIONINGS[config.preconditioning](config.sigma_data, config.density)
     return NetworkDenoiser(network, preconditioning, Stages(config.boundaries))
+
+
+def _check_size(config: ModelConfig) -> None:
+    """Raises BadInput if the weights need more memory than there is.
+
+    They are counted where an upper bound of their number does not fit.
+    """
+    network = config.network
+    widths = (*network.encoder_widths, *network.decoder_widths)
+    widest = max(widths) * max(network.channel_mult)
+    blocks = len(widths) * len(network.channel_mult) * (network.blocks + 1)
+    largest = max(network.embedding_mult, network.transformer_depth, 1)
+    bound = FLOAT32 * (MOST_MATRICES * largest * blocks * widest + config.classes) * widest
+    on_meta = torch.get_default_device().type == "meta"
+    if on_meta or bound < free_memory():
+        return
+    needed = FLOAT32 * sum(math.prod(shape) for shape in _shapes(config).values())
+    check_memory(needed, "The network", "give it smaller widths or fewer blocks")
+
+
+def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    """The shapes of a network's weights, without making them."""
+    with torch.device("meta"):
+        state = StagedUNet(config.shape, config.classes, config.network).state_dict()
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 @dataclass(frozen=True)
@@ -110,13 +146,22 @@ def load_model(path: Path) -> Model:
             its configuration.
     """
     tensors, metadata = read_tensors(path)
-    run: Any = metadata.get("config")
-    model = run.pop("model", None) if isinstance(run, dict) else None
-    config = from_json(ModelConfig, model)
+    found = from_json(_Metadata, metadata, str(path))
+    run = dict(found.config)
+    config = from_json(ModelConfig, run.pop("model", None), f"{path}, config.model")
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    real = all(tensor.is_floating_point() for tensor in tensors.values())
+    if shapes != _shapes(config) or not real:
+        raise BadInput(f"The weights in {path} do not fit its configuration.")
     denoiser = build_denoiser(config)
-    try:
-        denoiser.network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise BadInput(f"The weights in {path} do not fit its configuration.") from error
-    images = int(str(metadata["images"]))
-    return Model(denoiser.eval(), config, images, run)
+    denoiser.network.load_state_dict(tensors)
+    return Model(denoiser.eval(), config, found.images, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Metadata(Settings):
+    """The metadata of a model file."""
+
+    config: dict[str, Any]
+    """The run's configuration, with that of the model under ``model``."""
+    images: int = setting(MISSING, at_least=0)

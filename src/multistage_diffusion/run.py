@@ -6,7 +6,19 @@ from pathlib import Path
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Run", "checkpoint_model", "claim", "find_model", "run_of"]
+__all__ = [
+    "Run",
+    "checkpoint_model",
+    "claim",
+    "find_model",
+    "holder_file",
+    "is_of_lock",
+    "lock_file",
+    "run_of",
+]
+
+LOCK = ".lock"
+HOLDER = ".holder"
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,21 @@ def find_model(path: Path) -> Path:
     return found[-1]
 
 
+def lock_file(folder: Path, command: str) -> Path:
+    """The file that is locked while a command works in a folder."""
+    return folder / f".{command}{LOCK}"
+
+
+def holder_file(folder: Path, command: str) -> Path:
+    """The file that says which process holds the lock."""
+    return folder / f".{command}{HOLDER}"
+
+
+def is_of_lock(path: Path) -> bool:
+    """Whether a file is one of those of a lock, which say nothing about what a folder holds."""
+    return path.name.startswith(".") and path.name.endswith((LOCK, HOLDER))
+
+
 def claim(
     path: Path,
     problem: str,
@@ -161,6 +188,6 @@ def claim(
     Raises:
         BadInput: if the path is neither free nor ours.
     """
-    empty = folder and path.is_dir() and not any(path.iterdir())
+    empty = folder and path.is_dir() and all(map(is_of_lock, path.iterdir()))
     if path.exists() and not empty and not ours(path):
         raise BadInput(f"{path} exists and {problem}; choose another --out or remove it.")

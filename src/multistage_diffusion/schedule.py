@@ -39,6 +39,9 @@ __all__ = [
     "make_schedule",
 ]
 
+LARGEST = 1e5
+"""Value of a parameter of a schedule."""
+
 
 def as_float64(value: Tensor | float) -> Tensor:
     """The value as a float64 tensor on the CPU (some accelerators have no float64)."""
@@ -259,9 +262,25 @@ def make_schedule(name: str, settings: ScheduleSettings = ()) -> Schedule:
         raise BadInput(
             f"The schedule {name} has the settings {', '.join(known)}, not {unknown[0]}."
         )
+    for key, value in settings:
+        _check_parameter(key, value)
     values = {key: type(getattr(usual, key))(value) for key, value in settings}
     made: Schedule = replace(usual, **values)
+    low, high = made.sampling_range
+    if not 0 < low < high < math.inf:
+        raise BadInput(
+            f"The schedule {name} with these settings has noise levels from {low:g} to {high:g}."
+        )
     return made
+
+
+def _check_parameter(name: str, value: float) -> None:
+    """Raises BadInput for a parameter that no schedule could have."""
+    least = {"steps": 2, "mean": -LARGEST}.get(name, 1 / LARGEST)
+    if not least <= value <= LARGEST:
+        raise BadInput(
+            f"The setting {name} of a schedule must be from {least:g} to {LARGEST:g}, not {value}."
+        )
 
 
 if TYPE_CHECKING:

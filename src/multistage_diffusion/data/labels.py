@@ -15,6 +15,7 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = [
     "DATASET_JSON",
+    "is_number",
     "labels_of",
     "numbered",
     "of_subfolders",
@@ -24,6 +25,9 @@ __all__ = [
 
 DATASET_JSON = "dataset.json"  # where the tools of EDM and StyleGAN put the labels
 Labels = dict[str, int | str]
+LARGEST_LABEL = 2**63 - 1
+MOST_DIGITS = 100  # of a text that is read as a number
+MOST_SHOWN = 80  # characters of a label in a message
 
 
 def numbered(
@@ -133,8 +137,11 @@ def _of_csv(text: str, where: str) -> Labels:
         raise BadInput(
             f"{where} needs the header file,label in its first line, not {','.join(header)!r}."
         )
-    rows = [(row["file"], row["label"]) for row in reader]
-    if all(label is not None and label.isdecimal() for _, label in rows):
+    try:
+        rows = [(row["file"], row["label"]) for row in reader]
+    except csv.Error as error:
+        raise BadInput(f"{where} is not a table of labels: {error}.") from error
+    if all(label is not None and is_number(label) for _, label in rows):
         return _checked([(name, int(label)) for name, label in rows], where)
     return _checked(rows, where)
 
@@ -142,6 +149,8 @@ def _of_csv(text: str, where: str) -> Labels:
 def _of_json(text: str, where: str) -> Labels:
     try:
         content = json.loads(text)
+    except RecursionError as error:
+        raise BadInput(f"{where} is not valid JSON: it is nested too deeply.") from error
     except ValueError as error:
         raise BadInput(f"{where} is not valid JSON: {error}.") from error
     pairs = _pairs(content)
@@ -150,6 +159,11 @@ def _of_json(text: str, where: str) -> Labels:
             f'{where} needs labels as {{"file": label}} or {{"labels": [["file", 3], ...]}}.'
         )
     return _checked(pairs, where)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number, of as many digits as a label may have."""
+    return text.removeprefix("-").isdecimal() and len(text) <= MOST_DIGITS
 
 
 def _pairs(content: Any) -> list[Any] | None:
@@ -168,10 +182,11 @@ def _is_pair(value: object) -> bool:
 
 def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> Labels:
     for name, label in pairs:
-        if not isinstance(label, int | str) or isinstance(label, bool) or label == "":
+        known = isinstance(label, int | str) and not isinstance(label, bool) and label != ""
+        if not known or (isinstance(label, int) and abs(label) > LARGEST_LABEL):
             raise BadInput(
-                f"{where} has the label {label!r} for {name}; "
-                "labels are whole numbers from 0 or names."
+                f"{where} has the label {str(label)[:MOST_SHOWN]} for {name}; "
+                "labels are whole numbers from 0 to 2^63 - 1 or names."
             )
     return {_posix(name): label for name, label in pairs}
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["MappedFile", "MappedRows"]
+__all__ = ["BAD_HEADER", "MappedFile", "MappedRows"]
+
+BAD_HEADER = (ValueError, TypeError, SyntaxError, TokenError)
+"""Errors of numpy about the header of an array."""
 
 
 class MappedFile:
@@ -49,7 +53,7 @@ class MappedFile:
         shape, is_fortran, stored, offset = self._header()
         is_pixels = stored == np.uint8 and len(shape) in (3, 4)
         is_latents = stored.kind == "f" and len(shape) == 4
-        if is_fortran or not (is_pixels or is_latents):
+        if is_fortran or not (is_pixels or is_latents) or min(shape) < 1:
             raise BadInput(
                 f"{self.path} holds {stored}{list(shape)}; give uint8 [N, H, W] or [N, H, W, C] "
                 "for images, or floating point [N, C, H, W] for latents."
@@ -67,7 +71,7 @@ class MappedFile:
                     else np.lib.format.read_array_header_2_0
                 )
                 return *read(file), file.tell()
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, *BAD_HEADER) as error:
             raise BadInput(f"Cannot read {self.path}: {error}.") from error
 
     def _row_bytes(self) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["Fit", "ReadOptions"]
@@ -12,14 +13,14 @@ Fit = Literal["center-crop", "resize", "pad"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadOptions:
+class ReadOptions(Settings):
     """How images are read. Give the same to every command that reads the same data.
 
     Raises:
         BadInput: if a setting is out of its range.
     """
 
-    size: tuple[int, ...] = ()
+    size: tuple[int, ...] = setting((), at_least=1, at_most=65_536)
     """Height and width of every image, or one number for a square. Needed where sizes differ."""
     fit: Fit = "center-crop"
     """center-crop: scale and cut out the middle; resize: stretch; pad: scale and reflect edges."""
@@ -35,7 +36,8 @@ class ReadOptions:
     """Folder for decoded images. Default: ~/.cache/multistage-diffusion over 1 GiB, else memory."""
 
     def __post_init__(self) -> None:
-        if len(self.size) > 2 or any(side < 1 for side in self.size):
+        super().__post_init__()
+        if len(self.size) > 2:
             given = " ".join(map(str, self.size))
             raise BadInput(
                 f"--size takes a height and a width, or one number for both, not {given}."

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.preconditioning import PreconditioningName
 from multistage_diffusion.schedule import ScheduleName, ScheduleSettings
@@ -14,7 +15,7 @@ __all__ = ["DiffusionConfig", "Preset"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
+class DiffusionConfig(Settings):
     """What is learned at which noise levels."""
 
     schedule: ScheduleName = "vp"
@@ -25,11 +26,11 @@ class DiffusionConfig:
     ddpm."""
     preconditioning: PreconditioningName = "vp"
     """What the network predicts: the noise (vp, ddpm), or EDM's mixture of noise and image."""
-    sigma_data: float | None = None
+    sigma_data: float | None = setting(None, above=0, at_most=1e6)
     """Standard deviation of the data, for EDM's preconditioning; measured if not given."""
     conditional: bool = False
     """Train a class-conditional model, if the data has labels."""
-    boundaries: tuple[float, ...] = ()
+    boundaries: tuple[float, ...] = setting((), above=0)
     """Noise levels between the stages where no stages file is given and there are several
     decoders."""
 

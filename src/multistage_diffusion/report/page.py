@@ -11,18 +11,19 @@ from typing import Any
 
 import jinja2
 
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import read_config, to_json
 from multistage_diffusion.cost import StageCost, stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json
+from multistage_diffusion.evaluation.samples import read_results
 from multistage_diffusion.report import colours
 from multistage_diffusion.report.figures import learned_figure, loss_figure, stages_figure
 from multistage_diffusion.run import Run
-from multistage_diffusion.sampling.folder import SampleFolder
-from multistage_diffusion.stages import Stages
+from multistage_diffusion.sampling.folder import SampleFolder, SampleNote
+from multistage_diffusion.stages import Stages, StagesFile
+from multistage_diffusion.text import printable
 from multistage_diffusion.training.batches.levels import Levels, stage_shares
-from multistage_diffusion.training.config import RunConfig, read_run_config, stages_of_records
-from multistage_diffusion.training.learned_weight import read_curve
+from multistage_diffusion.training.config import RunConfig, load_run_config, stages_of_records
+from multistage_diffusion.training.learned_weight import LearnedCurve, read_curve
 from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.records import Record, read_records
 
@@ -89,13 +90,15 @@ def _section(run: Run) -> Section:
         raise BadInput(
             f"{run.path} holds no run: there is no config.json in it (multistage train makes one)."
         )
-    config = read_run_config(read_json(run.config))
+    config = load_run_config(run)
     records = read_records(run)
     last = records[-1] if records else None
+    if last and len(last.probe_loss) != len(config.model.boundaries) + 1:
+        raise BadInput(f"{run.stats} and {run.config} differ in the number of stages.")
     learned = read_curve(run)
     rows = _rows(config, last)
     return Section(
-        name=str(run.path),
+        name=printable(str(run.path)),
         config=config,
         rows=rows,
         mean_macs=sum(row.share * row.cost.macs for row in rows),
@@ -105,7 +108,7 @@ def _section(run: Run) -> Section:
         stages_svg=_stages_svg(run),
         loss_svg=loss_figure(records) if records else None,
         learned_svg=_learned_svg(learned, config, last),
-        learned_at=learned["images"] if learned else None,
+        learned_at=learned.images if learned else None,
         samples=_inline(run.sample_grid),
         sampled_at=_trained_images(run),
         evaluations=_evaluations(run),
@@ -144,11 +147,13 @@ def _stages_of(config: RunConfig, last: Record | None) -> Stages:
 
 
 def _stages_svg(run: Run) -> str | None:
-    stages = read_json(run.stages) if run.stages.exists() else {}
-    return stages_figure(stages) if stages.get("curves") else None
+    stages = StagesFile.load(run.stages) if run.stages.exists() else None
+    return stages_figure(stages) if stages and stages.curves.sigma else None
 
 
-def _learned_svg(learned: Any, config: RunConfig, last: Record | None) -> str | None:
+def _learned_svg(
+    learned: LearnedCurve | None, config: RunConfig, last: Record | None
+) -> str | None:
     if not learned or last is None:
         return None
     return learned_figure(learned, _stages_of(config, last).boundaries, last.loss)
@@ -157,8 +162,7 @@ def _learned_svg(learned: Any, config: RunConfig, last: Record | None) -> str | 
 def _trained_images(run: Run) -> int | None:
     """The images that the model had seen whose samples are in the run."""
     note = SampleFolder(run.samples).note
-    images: int | None = read_json(note)["trained_images"] if note.exists() else None
-    return images
+    return read_config(SampleNote, note).trained_images if note.exists() else None
 
 
 def _readable(settings: object) -> str:
@@ -177,4 +181,4 @@ def _inline(path: Path) -> str | None:
 def _evaluations(run: Run) -> list[dict[str, Any]]:
     """What was measured on the run and on the samples in it."""
     paths = [run.evaluations, Run(run.samples).evaluations]
-    return [result for path in paths if path.exists() for result in read_json(path)]
+    return [result for path in paths if path.exists() for result in read_results(path)]

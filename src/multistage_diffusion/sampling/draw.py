@@ -13,6 +13,8 @@ import tyro
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
+from multistage_diffusion.config import Settings, setting
+from multistage_diffusion.cost import check_sampling_memory
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
@@ -48,28 +50,29 @@ SETTINGS = {
     "tolerance": (1e-6, 1.0),
 }
 """Settings of some solvers, and their ranges."""
+MOST_STEPS = 10_000
 
 WITH_ENDS = ("karras", "log-snr", "time")  # the grids between --sigma-min and --sigma-max
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions:
+class SampleOptions(Settings):
     """How images are drawn."""
 
     solver: Annotated[SolverName, tyro.conf.arg(help=SOLVER_HELP)] = "heun"
-    steps: int = 18
+    steps: int = setting(18, at_least=1, at_most=MOST_STEPS)
     """Steps from pure noise to the image."""
     grid: Annotated[GridName | Path, tyro.conf.arg(help=GRID_HELP)] = "karras"
-    sigma_min: float | None = None
+    sigma_min: float | None = setting(None, above=0, at_most=1e9)
     """Last noise level before 0; by default the smallest one of the model's schedule."""
-    sigma_max: float | None = None
+    sigma_max: float | None = setting(None, above=0, at_most=1e9)
     """First noise level; by default the largest one of the model's schedule."""
-    levels: tuple[float, ...] = ()
+    levels: tuple[float, ...] = setting((), at_least=1e-9, at_most=1e9)
     """Noise levels to visit, largest first, instead of --steps and --grid."""
     boundary: BoundaryRule = "keep"
     """Where the denoiser jumps from stage to stage: keep the history of a multistep solver, restart
     it at first order, snap the nearest noise level onto the boundary, or blend both decoders."""
-    guidance: tuple[float, ...] = ()
+    guidance: tuple[float, ...] = setting((), at_least=-1e6, at_most=1e6)
     """Weight of classifier-free guidance, one for all stages or one for each, smallest noise first;
     1 for none. For models trained with --label-dropout."""
     guidance_range: tuple[float, float] = (0.0, math.inf)
@@ -84,16 +87,20 @@ class SampleOptions:
     """Its standard deviation (S_noise)."""
     tolerance: float | None = None
     """Of the adaptive solvers: error of a step relative to the image."""
-    seed: int = 0
+    seed: int = setting(0, at_least=0)
     """Image i is a function of the seed and i only."""
     label: int | None = None
     """The class to draw, for a class-conditional model. By default the classes take turns."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadInput(f"Sampling needs at least 1 step, not {self.steps}.")
-        if self.seed < 0:
-            raise BadInput(f"The seed must not be negative, not {self.seed}.")
+        super().__post_init__()
+        if len(self.levels) > MOST_STEPS:
+            raise BadInput(f"--levels has {len(self.levels)} levels, the most is {MOST_STEPS}.")
+        low, high = self.guidance_range
+        if not 0 <= low <= high:
+            raise BadInput(
+                f"--guidance-range needs two levels, the smaller first, not {low} {high}."
+            )
         if self.levels and not _falling(self.levels):
             raise BadInput(f"--levels must fall and stay above 0, not {list(self.levels)}.")
         ends_given = self.sigma_min is not None or self.sigma_max is not None
@@ -197,6 +204,8 @@ def generate_batches(
         Indices, and their images as ``generate`` returns them.
     """
     device = torch.accelerator.current_accelerator() or "cpu"
+    largest = min(batch_size, len(indices)) * (2 if options.guidance else 1)
+    check_sampling_memory(model.config, largest, device)
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
         yield part, generate(model, options, part, device)

@@ -7,10 +7,9 @@ from multistage_diffusion.config import fixed_settings
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json
 from multistage_diffusion.model import Model, ModelConfig
-from multistage_diffusion.run import Run
-from multistage_diffusion.training.config import RunConfig, read_run_config
+from multistage_diffusion.run import Run, is_of_lock
+from multistage_diffusion.training.config import RunConfig, load_run_config
 
 __all__ = ["check_run", "load_initial_weights"]
 
@@ -31,7 +30,7 @@ def check_run(run: Run, config: RunConfig, images: Images) -> None:
             f"{config.data.fingerprint})."
         )
     if run.begun:
-        _check_same_run(run, read_run_config(read_json(run.config)), config)
+        _check_same_run(run, load_run_config(run), config)
     else:
         _check_free(run)
     _check_length(run, config)
@@ -76,7 +75,8 @@ def _as_typed(value: object) -> str:
 
 def _check_free(run: Run) -> None:
     """Refuses a folder with files that no run leaves before it begins."""
-    names = sorted(path.name for path in run.path.iterdir()) if run.path.is_dir() else []
+    found = run.path.iterdir() if run.path.is_dir() else ()
+    names = sorted(path.name for path in found if not is_of_lock(path))
     others = [name for name in names if not _may_be_there(name)]
     if others:
         raise BadInput(

@@ -26,7 +26,7 @@ from multistage_diffusion.clustering import (
     identity,
 )
 from multistage_diffusion.clustering.options import FEWEST_PAIRS
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, read_json, write_atomically, write_json
@@ -34,6 +34,7 @@ from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.report.figures import stages_figure
 from multistage_diffusion.run import claim, find_model
 from multistage_diffusion.schedule import SCHEDULES, ScheduleName
+from multistage_diffusion.stages import StagesFile
 
 __all__ = ["COMMAND", "Cluster"]
 
@@ -108,7 +109,8 @@ class Cluster:
 
     def _write(self, contents: dict[str, Any], figure: Path) -> None:
         if contents["curves"]:
-            write_atomically(figure, stages_figure(contents).encode())
+            figured = stages_figure(from_json(StagesFile, contents))
+            write_atomically(figure, figured.encode())
         write_json(self.out, contents)
 
 
@@ -122,7 +124,7 @@ def _holds(path: Path, wanted: dict[str, Any]) -> bool:
 
 
 def _print_existing(path: Path) -> None:
-    boundaries = ", ".join(f"{boundary:.4g}" for boundary in read_json(path)["boundaries"])
+    boundaries = ", ".join(f"{boundary:.4g}" for boundary in StagesFile.load(path).boundaries)
     print_line(f"{path} holds these stages already: {boundaries}")
 
 

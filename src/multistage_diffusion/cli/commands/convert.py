@@ -9,6 +9,7 @@ import tyro
 from torch import Tensor
 
 from multistage_diffusion.cli.terminal import print_line, print_warning
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop import read_release, release_classes, translate, warm_start
 from multistage_diffusion.interop.unet2d import (
@@ -33,7 +34,7 @@ __all__ = ["Convert"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert:
+class Convert(Settings):
     """Read a checkpoint of EDM (.pkl), score_sde (.pth) or latent diffusion (.ckpt) or a U-Net of
     diffusers, or give a unified network several decoders.
 
@@ -49,7 +50,7 @@ class Convert:
     """The model file to write, .safetensors."""
     preset: str | None = None
     """The preset with the network of another program's checkpoint."""
-    decoder_widths: tuple[int, ...] = ()
+    decoder_widths: tuple[int, ...] = setting((), at_least=1, at_most=65_536)
     """Make a multi-stage network from a unified one, with decoders of these widths. With --stages
     alone, all have the width of the unified one."""
     stages: Path | None = None

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import tyro
 
+from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.plans import with_plan
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.terminal import print_line, print_settings
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import Settings, setting, to_json
 from multistage_diffusion.model import load_model
 from multistage_diffusion.run import find_model, run_of
 from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage
@@ -19,7 +20,7 @@ __all__ = ["COMMAND", "Sample"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Sample(Settings):
     """Draw images from a trained model. The same command again completes an interrupted one."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -27,9 +28,9 @@ class Sample:
     out: Path | None = None
     """Folder for the images 000000.png, 000001.png, ...; a grid of the first 100 goes beside it.
     Default: RUN/samples."""
-    images: int = 64
+    images: int = setting(64, at_least=1, at_most=10_000_000)
     """Number of images."""
-    batch_size: int = 64
+    batch_size: int = setting(64, at_least=1)
     """Images at a time; changes the memory needed, not the images."""
     sampling: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=SampleOptions
@@ -50,7 +51,8 @@ class Sample:
             about = {"out": str(out), "model": str(file), "trained_images": model.images}
             return print_settings({**to_json(self), **about})
         options = with_plan(self.sampling, model, self.run_folder, self.plan, self.budget)
-        folder = draw_samples(model, options, self.images, self.batch_size, out, _show_progress)
+        with holding(out, "sample"):
+            folder = draw_samples(model, options, self.images, self.batch_size, out, _show_progress)
         calls = ", ".join(map(str, evaluations_per_stage(model.config, options)))
         print_line(
             f"{self.images} images in {out}, a grid of them in {folder.grid}; evaluations per "

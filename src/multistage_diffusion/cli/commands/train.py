@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from multistage_diffusion.cli.discovery import subcommands
+from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.signals import stop_on_signal
@@ -22,7 +23,7 @@ from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import fingerprint, read_json, write_atomically
+from multistage_diffusion.files import fingerprint, write_atomically
 from multistage_diffusion.inspection.preview import write_preview
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.presets import (
@@ -33,10 +34,11 @@ from multistage_diffusion.presets import (
     configure_run,
 )
 from multistage_diffusion.run import Run, claim, find_model
-from multistage_diffusion.stages import Stages
+from multistage_diffusion.stages import Stages, StagesFile
 from multistage_diffusion.training import Record, read_records, train
 from multistage_diffusion.training.batches.levels import stage_shares
 from multistage_diffusion.training.config import RunConfig
+from multistage_diffusion.training.footprint import check_training_memory
 from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.resume import check_run
 
@@ -76,12 +78,15 @@ class Train:
         _warn(config, self.stages)
         if self.dry_run:
             return self._dry_run(config, images)
+        check_training_memory(config)
         _print_cost(config)
         run = Run(self.out)
         check_run(run, config, images)
-        self._copy_stages(run)
-        self._write_preview(run, images)
-        return _train(config, images, run, load_model(init) if init else None)
+        with holding(self.out, "train"):
+            check_run(run, config, images)
+            self._copy_stages(run)
+            self._write_preview(run, images)
+            return _train(config, images, run, load_model(init) if init else None)
 
     def configure(self, images: Images) -> RunConfig:
         """The configuration of the run, without weights to begin with."""
@@ -94,6 +99,7 @@ class Train:
         _print_cost(config)
         run = Run(self.out)
         try:
+            check_training_memory(config)
             check_run(run, config, images)
         except BadInput as error:
             print_warning(str(error))
@@ -184,8 +190,8 @@ def _warn(config: RunConfig, file: Path | None) -> None:
             rare = f"less than one in {1 / SMALL_SHARE:,.0f} images"
             schedule = config.model.schedule
             print_warning(f"stage {stage} gets {rare} under the schedule {schedule}")
-    data = read_json(file).get("data") if file else None
-    if isinstance(data, dict) and data.get("fingerprint") != config.data.fingerprint:
+    data = StagesFile.load(file).data if file else None
+    if data and data.fingerprint != config.data.fingerprint:
         print_warning(f"{file} was made from other images than {config.data.path}")
 
 

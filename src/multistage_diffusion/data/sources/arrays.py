@@ -1,5 +1,6 @@
 """Images that are arrays already: the digits of scikit-learn, ``.npz`` and ``.npy`` files."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.fitting import fitted
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.data.mapped import MappedFile, MappedRows
+from multistage_diffusion.data.mapped import BAD_HEADER, MappedFile, MappedRows
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.parallel import in_order
 from multistage_diffusion.data.sources.source import Source
@@ -23,6 +24,7 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["DIGITS", "NPY", "NPZ", "resized"]
 
 DIGITS_NAME = "digits"
+DAMAGED_ARCHIVE = (BadZipFile, EOFError, KeyError, RuntimeError, zlib.error)
 
 
 def load_digits() -> Images:
@@ -65,7 +67,7 @@ def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, *DAMAGED_ARCHIVE, *BAD_HEADER) as error:
         raise BadInput(f"Cannot read {path}: {error}.") from error
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from multistage_diffusion.data.decoding import is_image
-from multistage_diffusion.data.labels import of_subfolders
+from multistage_diffusion.data.labels import is_number, of_subfolders
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.archives import open_bytes
 from multistage_diffusion.data.sources.listing import Entry, Label, Listing, stamps
@@ -109,12 +109,14 @@ def _label(fields: dict[str, bytes], label_key: str | None, where: str) -> Label
 def _label_of_text(content: bytes) -> Label:
     """The number or name in a ``.cls`` file; None if it is empty."""
     text = content.decode("utf-8", "replace").strip()
-    return int(text) if text.removeprefix("-").isdecimal() else text or None
+    return int(text) if is_number(text) else text or None
 
 
 def _json(content: bytes, where: str) -> dict[str, object]:
     try:
         about = json.loads(content)
+    except RecursionError as error:
+        raise BadInput(f"{where}.json is not valid JSON: it is nested too deeply.") from error
     except ValueError as error:
         raise BadInput(f"{where}.json is not valid JSON: {error}.") from error
     return about if isinstance(about, dict) else {}

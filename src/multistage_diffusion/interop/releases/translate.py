@@ -41,9 +41,9 @@ def release_model(sizes: Mapping[str, Any]) -> ModelConfig:
 def release_classes(state: Mapping[str, Tensor]) -> int:
     """The number of classes of a release's weights; 0 for an unconditional network."""
     if "label_emb.weight" in state:
-        return len(state["label_emb.weight"])
+        return state["label_emb.weight"].shape[:1].numel()
     names = [name for name in CLASS_INPUTS if name in state]
-    return state[names[-1]].shape[1] if names else 0
+    return state[names[-1]].shape[1:2].numel() if names else 0
 
 
 def translate(base: str, config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -85,10 +85,17 @@ def translated(
     _check_names(rules, state)
     made = {}
     for rule in rules:
-        tensor = rule.make(*(state[name] for name in rule.theirs))
-        made[rule.ours] = tensor.float().contiguous()
+        made[rule.ours] = _made(rule, state).float().contiguous()
     _check_shapes(rules, made, network.state_dict())
     return made
+
+
+def _made(rule: Rule, state: Mapping[str, Tensor]) -> Tensor:
+    try:
+        return rule.make(*(state[name] for name in rule.theirs))
+    except (RuntimeError, IndexError, ValueError) as error:
+        names = ", ".join(rule.theirs)
+        raise BadInput(f"{names} of the checkpoint have other shapes than they should.") from error
 
 
 def _check_names(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> None:
