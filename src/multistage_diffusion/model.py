@@ -4,16 +4,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import Tensor
 
 from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.latents.space import space_of_model
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.preconditioning import PRECONDITIONINGS, PreconditioningName
 from multistage_diffusion.schedule import ScheduleName
+from multistage_diffusion.space import LatentConfig, Space
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
@@ -25,7 +28,7 @@ class ModelConfig:
     """What a denoiser is built from."""
 
     shape: tuple[int, int, int]
-    """Channels, height, width of an image."""
+    """Channels, height, width of an image, or of the latents that the network works on."""
     classes: int
     """Number of classes; 0 for an unconditional model."""
     boundaries: tuple[float, ...]
@@ -37,6 +40,20 @@ class ModelConfig:
     sigma_data: float
     """Standard deviation of the data."""
     network: NetworkConfig
+    latents: Annotated[LatentConfig | None, Field(exclude_if=lambda latents: latents is None)] = (
+        None
+    )
+    """How images become the values the network works on; None for pixels."""
+
+    @property
+    def space(self) -> Space:
+        """What turns the values of the network into images."""
+        return space_of_model(self.latents)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of the images that are drawn."""
+        return self.shape if self.latents is None else self.latents.image_shape
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_data < math.inf:

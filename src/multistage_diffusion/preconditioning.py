@@ -27,6 +27,8 @@ __all__ = [
     "column",
     "edm_preconditioning",
     "eps_preconditioning",
+    "expected_deviation",
+    "flow_preconditioning",
     "matched",
     "weighted_error",
 ]
@@ -80,12 +82,45 @@ def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
     )
 
 
+def flow_preconditioning() -> Preconditioning:
+    """Flow matching: the network predicts the velocity ``n - y`` of the linear path, with the plain
+    loss on it.
+
+    At ``t = sigma / (1 + sigma)`` the network sees ``x_t = x / (1 + sigma)``, and
+    ``D = x_t - t F``. It receives 1000 t.
+
+    Source: Lipman et al. 2023; Esser et al. 2024.
+    """
+    return Preconditioning(
+        c_skip=lambda s: 1 / (1 + s),
+        c_out=lambda s: -s / (1 + s),
+        c_in=lambda s: 1 / (1 + s),
+        c_noise=lambda s: 1000 * s / (1 + s),
+        weight=lambda s: ((1 + s) / s) ** 2,
+    )
+
+
 PRECONDITIONINGS: dict[str, Callable[[float], Preconditioning]] = {
     "edm": edm_preconditioning,
     "vp": lambda _: eps_preconditioning(VP(), 999.0),
     "ddpm": lambda _: eps_preconditioning(DDPM(), 1.0),
+    "flow": lambda _: flow_preconditioning(),
 }
 """The preconditionings by name, as functions of the data's standard deviation."""
+
+DEFAULT_SIGMA_DATA = 0.5
+
+
+def expected_deviation(name: str, sigma_data: float | None) -> float:
+    """The standard deviation of data whose network input has unit variance without noise.
+
+    Args:
+        name: of the preconditioning.
+        sigma_data: that it is given; EDM's 0.5 if not given.
+    """
+    given = PRECONDITIONINGS[name](sigma_data or DEFAULT_SIGMA_DATA)
+    return float(1 / given.c_in(torch.zeros((), dtype=torch.float64)))
+
 
 if TYPE_CHECKING:
     PreconditioningName = str

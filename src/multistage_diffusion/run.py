@@ -1,12 +1,15 @@
 """A run folder: the names of its files, and the rule for what may be written where."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
+
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Run", "checkpoint_model", "claim", "find_model", "run_of"]
+__all__ = ["Run", "checkpoint_model", "claim", "find_model", "one_at_a_time", "run_of"]
 
 
 @dataclass(frozen=True)
@@ -159,3 +162,11 @@ def claim(
     empty = folder and path.is_dir() and not any(path.iterdir())
     if path.exists() and not empty and not ours(path):
         raise BadInput(f"{path} exists and {problem}; choose another --out or remove it.")
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Waits until no other process works on a path that several may want to make."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f"{path.name}.lock")):
+        yield

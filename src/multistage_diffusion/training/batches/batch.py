@@ -14,6 +14,7 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.augment import Augmentation, draw_augmentation, mirror
 from multistage_diffusion.data.images import Images
+from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training.batches.levels import Levels
@@ -67,6 +68,8 @@ class Draws:
     augmentation: Augmentation | None
     candidates: int = 1
     """Noises drawn for each image, of which the nearest is taken."""
+    mirrored_copies: bool = False
+    """Whether the data set holds mirrored copies, which are read instead of mirroring."""
 
     def read(
         self, start: int, stop: int, images: Images, conditional: bool, device: torch.device
@@ -77,7 +80,7 @@ class Draws:
         """
         rows = self.chosen[start:stop]
         labels = images.labels[rows] if conditional and images.labels is not None else None
-        pixels = _rows(images, rows)
+        pixels = self._pixels(images, rows, self.mirrored[start:stop])
         noise = self._noise(start, stop, images.shape, pinned=device.type == "cuda")
         if self.candidates > 1:
             self._choose_nearest(noise, pixels, start)
@@ -96,7 +99,9 @@ class Draws:
         here = slice(samples.start, samples.stop)
         pixels = samples.pixels.to(device, non_blocking=True)
         noise = samples.noise.to(device, non_blocking=True)
-        y = mirror(to_unit_range(pixels), self.mirrored[here])
+        y = to_unit_range(pixels)
+        if not self.mirrored_copies:
+            y = mirror(y, self.mirrored[here])
         augment = None
         if self.augmentation is not None:
             augmentation = self.augmentation[here]
@@ -110,13 +115,22 @@ class Draws:
             conditions,
         )
 
+    def _pixels(self, images: Images, rows: Tensor, mirrored: Tensor) -> Tensor:
+        """What is stored of some images, or of their mirrored copies."""
+        pixels = _rows(images.pixels, rows)
+        if images.mirrored is None or not mirrored.any():
+            return pixels
+        pixels[mirrored] = _rows(images.mirrored, rows[mirrored])
+        return pixels
+
     def _choose_nearest(self, noise: Tensor, pixels: Tensor, start: int) -> None:
         """Replaces each noise by the nearest of several to its image, itself among them.
 
         Li et al. 2025, Immiscible Diffusion with k nearest neighbours.
         """
-        mirrored = self.mirrored[start : start + len(pixels)]
-        images = mirror(to_unit_range(pixels.cpu()), mirrored)
+        images = to_unit_range(pixels.cpu())
+        if not self.mirrored_copies:
+            images = mirror(images, self.mirrored[start : start + len(pixels)])
         for row, image, position in zip(
             noise, images, range(start, start + len(noise)), strict=True
         ):
@@ -142,11 +156,11 @@ class Draws:
         return noise
 
 
-def _rows(images: Images, rows: Tensor) -> Tensor:
-    """The pixels of some images, on the device where the data set is."""
-    if isinstance(images.pixels, Tensor) and images.pixels.device.type == "cuda":
-        rows = rows.pin_memory().to(images.pixels.device, non_blocking=True)
-    return images.pixels[rows]
+def _rows(stored: Tensor | MappedRows, rows: Tensor) -> Tensor:
+    """Some of the stored images, on the device where the data set is."""
+    if isinstance(stored, Tensor) and stored.device.type == "cuda":
+        rows = rows.pin_memory().to(stored.device, non_blocking=True)
+    return stored[rows]
 
 
 def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
@@ -162,7 +176,8 @@ def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
     chosen = image_indices(training.seed, len(images), seen, count)
     sigma = levels.draw(count, source)
     candidates = training.draws.noise_candidates
-    return Draws(training.seed, seen, chosen, sigma, mirrored, augmentation, candidates)
+    copies = images.mirrored is not None
+    return Draws(training.seed, seen, chosen, sigma, mirrored, augmentation, candidates, copies)
 
 
 def micro_batches(batch: int, world_size: int, accumulate: int) -> list[list[tuple[int, int]]]:
