@@ -150,7 +150,7 @@ class Flow(Schedule):
 
     mean: float = 0.0
     std: float = 1.0
-    t_min: float = 1e-3
+    t_min: float = 2e-3
     """Smallest time in sampling; the largest is ``1 - t_min``."""
     clock: ClassVar[str] = "t"
 

@@ -1,22 +1,10 @@
-"""Tiny autoencoders and coloured images."""
+"""Tiny autoencoders."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-
-from multistage_diffusion.data import Images
-
-
-@pytest.fixture(scope="session")
-def colours() -> Images:
-    """40 smooth coloured images of 8x8 pixels in two classes."""
-    source = torch.Generator().manual_seed(5)
-    coarse = torch.rand(40, 3, 3, 3, generator=source)
-    smooth = torch.nn.functional.interpolate(coarse, (8, 8), mode="bilinear", align_corners=True)
-    labels = torch.arange(40) % 2
-    return Images((smooth * 255).round().byte(), labels, ("even", "odd"), "colours")
 
 
 @pytest.fixture(scope="session")

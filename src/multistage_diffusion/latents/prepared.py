@@ -23,6 +23,7 @@ from multistage_diffusion.latents.encoding import (
     no_progress,
 )
 from multistage_diffusion.latents.find import find_autoencoder, load_autoencoder
+from multistage_diffusion.latents.pretrained import load_pretrained
 from multistage_diffusion.run import one_at_a_time
 from multistage_diffusion.space import LatentConfig
 
@@ -32,6 +33,7 @@ __all__ = [
     "cached_latents",
     "for_training",
     "in_memory",
+    "raw_latents",
     "reading_settings",
 ]
 
@@ -141,6 +143,35 @@ def in_memory(images: Images) -> Images:
     vars(result)["fingerprint"] = images.fingerprint
     vars(result)["standard_deviation"] = images.standard_deviation
     return result
+
+
+def raw_latents(autoencoder: str, shape: tuple[int, int, int], deviation: float) -> LatentConfig:
+    """Latents as an autoencoder makes them, for a network of another program.
+
+    Args:
+        autoencoder: a folder or hub id.
+        shape: of the latents.
+        deviation: the standard deviation that the network takes them to have.
+
+    Raises:
+        BadInput: if there is no such autoencoder, or its latents have other channels.
+    """
+    name, _, revision = autoencoder.partition("@")
+    found = load_pretrained(name, revision)
+    channels, height, width = shape
+    if found.info.channels != channels:
+        raise BadInput(
+            f"The latents of {autoencoder} have {found.info.channels} channels, the network is for "
+            f"{channels}."
+        )
+    factor = found.info.factor
+    return LatentConfig(
+        autoencoder=found.info,
+        image_shape=(found.image_channels, height * factor, width * factor),
+        shift=(0.0,) * channels,
+        scale=(1.0,) * channels,
+        deviation=deviation,
+    )
 
 
 def as_model_sees(

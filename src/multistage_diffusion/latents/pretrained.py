@@ -18,7 +18,7 @@ from multistage_diffusion.latents.autoencoder import Autoencoder, Posterior
 from multistage_diffusion.latents.tiny import TinyDecoder, TinyEncoder, find_tiny, read_state
 from multistage_diffusion.space import AutoencoderInfo
 
-__all__ = ["NetworkAutoencoder", "load_pretrained", "wrap_diffusers"]
+__all__ = ["NetworkAutoencoder", "diffusers_library", "load_pretrained", "wrap_diffusers"]
 
 CLASSES = ("AutoencoderKL", "VQModel", "AutoencoderTiny", "AutoencoderDC")
 TILED = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
@@ -131,7 +131,7 @@ def _load_hub(name: str, revision: str) -> NetworkAutoencoder:
         settings["subfolder"] = inside[0]
     identity = f"{owner}/{repository}"
     try:
-        config, commit = _diffusers().AutoencoderKL.load_config(
+        config, commit = diffusers_library().AutoencoderKL.load_config(
             identity, return_commit_hash=True, **settings
         )
     except OSError as error:
@@ -154,7 +154,7 @@ def _kind(config: Any, name: str) -> str:
 
 def _from_pretrained(kind: str, name: str, **settings: Any) -> Any:
     try:
-        return getattr(_diffusers(), kind).from_pretrained(
+        return getattr(diffusers_library(), kind).from_pretrained(
             name, torch_dtype=torch.float32, low_cpu_mem_usage=False, **settings
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -162,7 +162,7 @@ def _from_pretrained(kind: str, name: str, **settings: Any) -> Any:
         raise BadInput(f"Cannot read the autoencoder {name}: {first}") from error
 
 
-def _diffusers() -> Any:
+def diffusers_library() -> Any:
     """The library.
 
     Raises:

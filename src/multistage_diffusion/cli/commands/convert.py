@@ -9,6 +9,7 @@ import tyro
 from multistage_diffusion.cli.terminal import print_line
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop import read_release, release_classes, translate, warm_start
+from multistage_diffusion.latents.prepared import raw_latents
 from multistage_diffusion.model import Model, build_denoiser, load_model, save_model
 from multistage_diffusion.presets import PRESETS, Preset, choose_stages, preset_model
 from multistage_diffusion.run import claim, find_model
@@ -39,9 +40,16 @@ class Convert:
     """The stages of these decoders: a stages file. Without one, those of the preset's multi-stage
     twin."""
 
+    autoencoder: str | None = None
+    """The autoencoder whose raw latents the network works on: a folder or hub id."""
+
     def run(self) -> None:
         claim(self.out, "would be overwritten")
         model = self._read()
+        if self.autoencoder:
+            config = model.config
+            latents = raw_latents(self.autoencoder, config.shape, config.sigma_data)
+            model = replace(model, config=replace(config, latents=latents))
         if self.decoder_widths:
             model = self._with_decoders(model)
         weights = model.denoiser.network.state_dict()
