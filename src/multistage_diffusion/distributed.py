@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -85,7 +85,7 @@ def init_process_group(device: torch.device) -> None:
     dist.init_process_group(backend, store=own_part, rank=own_rank, world_size=size)
 
 
-def _rendezvous() -> tuple[dist.Store, int, int]:
+def _rendezvous() -> tuple[Any, int, int]:
     """The store of all processes, the rank of this one, and their number.
 
     Raises:

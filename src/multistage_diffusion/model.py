@@ -4,18 +4,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from multistage_diffusion.config import Settings, from_json, setting, to_json
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.latents.space import space_of_model
 from multistage_diffusion.memory import check_memory, free_memory
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.preconditioning import PRECONDITIONINGS, PreconditioningName
 from multistage_diffusion.schedule import Schedule, ScheduleName, ScheduleSettings, make_schedule
+from multistage_diffusion.space import LatentConfig, Space
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
@@ -32,7 +35,7 @@ class ModelConfig(Settings):
     """What a denoiser is built from."""
 
     shape: tuple[int, int, int] = setting(MISSING, at_least=1, at_most=65_536)
-    """Channels, height, width of an image."""
+    """Channels, height, width of an image, or of the latents that the network works on."""
     classes: int = setting(MISSING, at_least=0, at_most=MOST_CLASSES)
     """Number of classes; 0 for an unconditional model."""
     boundaries: tuple[float, ...] = setting(MISSING, above=0)
@@ -46,6 +49,20 @@ class ModelConfig(Settings):
     sigma_data: float = setting(MISSING, at_least=0)
     """Standard deviation of the data."""
     network: NetworkConfig
+    latents: Annotated[LatentConfig | None, Field(exclude_if=lambda latents: latents is None)] = (
+        None
+    )
+    """How images become the values the network works on; None for pixels."""
+
+    @property
+    def space(self) -> Space:
+        """What turns the values of the network into images."""
+        return space_of_model(self.latents)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of the images that are drawn."""
+        return self.shape if self.latents is None else self.latents.image_shape
 
     def __post_init__(self) -> None:
         super().__post_init__()

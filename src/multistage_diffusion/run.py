@@ -1,8 +1,11 @@
 """A run folder: the names of its files, and the rule for what may be written where."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import filelock
 
 from multistage_diffusion.errors import BadInput
 
@@ -14,6 +17,7 @@ __all__ = [
     "holder_file",
     "is_of_lock",
     "lock_file",
+    "one_at_a_time",
     "run_of",
 ]
 
@@ -191,3 +195,11 @@ def claim(
     empty = folder and path.is_dir() and all(map(is_of_lock, path.iterdir()))
     if path.exists() and not empty and not ours(path):
         raise BadInput(f"{path} exists and {problem}; choose another --out or remove it.")
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Waits until no other process works on a path that several may want to make."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f"{path.name}.lock")):
+        yield

@@ -30,6 +30,7 @@ __all__ = [
     "SCHEDULES",
     "VE",
     "VP",
+    "Flow",
     "Karras",
     "LogNormal",
     "Schedule",
@@ -148,6 +149,44 @@ class LogNormal(Schedule):
 
 
 @dataclass(frozen=True)
+class Flow(Schedule):
+    """The linear path of flow matching, ``x_t = (1 - t) y + t n``, with logit-normal t.
+
+    In the coordinates here that is ``sigma = t / (1 - t)`` and ``x = x_t (1 + sigma)``, so that
+    ``ln sigma = logit t ~ N(mean, std^2)`` (Lipman et al. 2023; Esser et al. 2024, section 3.1).
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    t_min: float = 2e-3
+    """Smallest time in sampling; the largest is ``1 - t_min``."""
+    clock: ClassVar[str] = "t"
+
+    @property
+    def sampling_range(self) -> tuple[float, float]:
+        """From ``t_min`` to ``1 - t_min``; the density itself has no ends."""
+        return float(self.from_clock(self.t_min)), float(self.from_clock(1 - self.t_min))
+
+    def sigma(self, u: Tensor | float) -> Tensor:
+        return LogNormal(self.mean, self.std).sigma(u)
+
+    def u(self, sigma: Tensor | float) -> Tensor:
+        return LogNormal(self.mean, self.std).u(sigma)
+
+    def levels(self, count: int) -> Tensor:
+        """``count`` levels evenly spaced in ln sigma over 4 standard deviations to each side."""
+        return LogNormal(self.mean, self.std).levels(count)
+
+    def to_clock(self, sigma: Tensor | float) -> Tensor:
+        level = as_float64(sigma)
+        return 1 / (1 + 1 / level)  # also for infinity
+
+    def from_clock(self, time: Tensor | float) -> Tensor:
+        t = as_float64(time)
+        return t / (1 - t)
+
+
+@dataclass(frozen=True)
 class Karras(Schedule):
     """EDM's sampling grid as a schedule: ``sigma^(1/rho)`` uniform (Karras et al. 2022, eq. 5)."""
 
@@ -238,6 +277,7 @@ DENSITIES: dict[str, Schedule] = {
     "ddpm": DDPM(),
     "ddpm-linear": DDPM(1e-4, 0.02, betas="linear"),
     "ddpm-cosine": DDPM(betas="cosine"),
+    "flow": Flow(),
 }
 """Schedules to train and cluster with, by the names that the command line uses."""
 

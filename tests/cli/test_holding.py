@@ -9,7 +9,6 @@ from pathlib import Path
 import filelock
 import pytest
 
-from multistage_diffusion.cli import holding as module
 from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.run import holder_file, lock_file
@@ -55,7 +54,7 @@ def test_a_file_system_without_locks_gets_a_warning(
         def acquire(self, blocking: bool) -> None:
             raise NotImplementedError
 
-    monkeypatch.setattr(module.filelock, "FileLock", Unsupported)
+    monkeypatch.setattr(filelock, "FileLock", Unsupported)
     with holding(tmp_path, "train"):
         pass
     assert "without locks" in capsys.readouterr().err

@@ -111,9 +111,12 @@ def identity(
     parameters = {**asdict(options), "schedule": {"name": schedule_name, **asdict(schedule)}}
     if checkpoint is not None:
         parameters["checkpoint"] = checkpoint
-    data = {
+    data: dict[str, Any] = {
         "fingerprint": images.fingerprint,
         "images": len(images),
         "shape": list(images.shape),
     }
+    if images.latents is not None:
+        data["deviation"] = images.latents.deviation
+        data["autoencoder"] = images.latents.autoencoder.fingerprint
     return {"method": options.method, "parameters": parameters, "data": data}

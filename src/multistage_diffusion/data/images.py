@@ -12,7 +12,7 @@ from torch import Tensor
 from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.space import Space, space_of
+from multistage_diffusion.space import LatentConfig, Space, space_of
 
 __all__ = ["Images"]
 
@@ -42,6 +42,10 @@ class Images:
     original: "Listing | Images | None" = field(default=None, repr=False, compare=False)
     """The same images in the same order before they were decoded or resized, if these are all of
     a source."""
+    latents: LatentConfig | None = None
+    """How latents were made and normalised, if that is known."""
+    mirrored: Tensor | MappedRows | None = field(default=None, repr=False)
+    """Latents of the same images mirrored left-right, which are not mirrored latents."""
 
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:
@@ -67,9 +71,10 @@ class Images:
         Args:
             rows: indices, int64 ``[n]``, or a mask, bool ``[N]``.
         """
-        pixels = self.pixels.at(rows) if isinstance(self.pixels, MappedRows) else self.pixels[rows]
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, pixels=pixels, labels=labels, original=None)
+        mirrored = None if self.mirrored is None else _selected(self.mirrored, rows)
+        pixels = _selected(self.pixels, rows)
+        return replace(self, pixels=pixels, labels=labels, original=None, mirrored=mirrored)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -117,3 +122,7 @@ class Images:
         values = (self.space.encode(block, torch.float64) for block in self.blocks())
         squares = sum((block - mean).square().sum() for block in values)
         return float((squares / (len(self) * math.prod(self.shape))) ** 0.5)
+
+
+def _selected(stored: Tensor | MappedRows, rows: Tensor) -> Tensor | MappedRows:
+    return stored.at(rows) if isinstance(stored, MappedRows) else stored[rows]

@@ -8,8 +8,10 @@ from multistage_diffusion.data.augment import LABELS
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import read_json
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.presets.preset import Preset
+from multistage_diffusion.space import LatentConfig
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import DataInfo, RunConfig
 from multistage_diffusion.training.rates import Rates
@@ -17,10 +19,20 @@ from multistage_diffusion.training.rates import Rates
 __all__ = ["choose_stages", "configure_run", "preset_model"]
 
 
-def choose_stages(preset: Preset, file: Path | None) -> Stages:
-    """The stages of a file, else the preset's own; one stage for a single decoder."""
+def choose_stages(preset: Preset, file: Path | None, deviation: float | None = None) -> Stages:
+    """The stages of a file, else the preset's own; one stage for a single decoder.
+
+    Args:
+        preset: the preset.
+        file: a stages file. Boundaries that were found on latents are brought from the standard
+            deviation which these had to that of the network's values.
+        deviation: that of the network's values, if they are latents.
+    """
     if file is not None:
-        return Stages.load(file)
+        stages, found = Stages.load(file), read_json(file).get("data")
+        theirs = found.get("deviation") if isinstance(found, dict) else None
+        ratio = 1.0 if theirs is None or deviation is None else deviation / theirs
+        return Stages(tuple(boundary * ratio for boundary in stages.boundaries))
     return Stages(preset.diffusion.boundaries if preset.network.stages > 1 else ())
 
 
@@ -30,6 +42,7 @@ def preset_model(
     shape: tuple[int, int, int] | None = None,
     classes: int = 0,
     sigma_data: float | None = None,
+    latents: LatentConfig | None = None,
 ) -> ModelConfig:
     """The model of a preset, without data.
 
@@ -39,6 +52,7 @@ def preset_model(
         shape: channels, height, width of an image; the preset's usual ones if not given.
         classes: number of classes, 0 for an unconditional model.
         sigma_data: standard deviation of the data; the preset's, or 0.5, if not given.
+        latents: how images become latents; None for a model of pixels.
     """
     return ModelConfig(
         shape=shape or preset.shape,
@@ -49,6 +63,7 @@ def preset_model(
         preconditioning=preset.diffusion.preconditioning,
         sigma_data=(preset.diffusion.sigma_data or 0.5) if sigma_data is None else sigma_data,
         network=preset.network,
+        latents=latents,
     )
 
 
@@ -66,15 +81,16 @@ def configure_run(
         reading: how it was read.
 
     Raises:
-        BadInput: if the data are latents, stages and decoders differ in number, a conditional model
-            lacks labels, or a setting does not have a value for each part of the network.
+        BadInput: if the data are latents of an unknown autoencoder or without the mirrored copies
+            that are asked for, stages and decoders differ in number, a conditional model lacks
+            labels, or a setting does not have a value for each part of the network.
     """
     _check(preset, images, stages, path)
     classes = len(images.classes) if preset.diffusion.conditional else 0
     sigma_data = preset.diffusion.sigma_data
     if sigma_data is None:
         sigma_data = round(images.standard_deviation, 4)
-    model = preset_model(preset, stages, images.shape, classes, sigma_data)
+    model = preset_model(preset, stages, images.shape, classes, sigma_data, images.latents)
     data = DataInfo(
         path=path,
         fingerprint=images.fingerprint,
@@ -88,11 +104,8 @@ def configure_run(
 
 def _check(preset: Preset, images: Images, stages: Stages, path: str) -> None:
     """Raises BadInput if preset, images and stages do not fit each other."""
-    if not images.space.decodes_to_pixels:
-        raise BadInput(
-            f"{path} holds {images.space.contents}; stages can be found for them, but networks are "
-            "trained on images so far."
-        )
+    if not images.space.stores_pixels:
+        _check_latents(preset, images, path)
     if preset.training.draws.augment and preset.network.augment_channels != LABELS:
         raise BadInput(
             f"--augment needs a network that is conditioned on it: --augment-channels {LABELS}."
@@ -106,6 +119,23 @@ def _check(preset: Preset, images: Images, stages: Stages, path: str) -> None:
         )
     if preset.diffusion.conditional and images.labels is None:
         raise BadInput(f"{path} has no labels for a conditional model; use --no-conditional.")
+
+
+def _check_latents(preset: Preset, images: Images, path: str) -> None:
+    """Raises BadInput if latents cannot be decoded or mirrored."""
+    if images.latents is None:
+        raise BadInput(
+            f"{path} holds latents of an unknown autoencoder; stages can be found for them, but "
+            "to train, give a folder from multistage encode."
+        )
+    draws = preset.training.draws
+    if draws.flip and images.mirrored is None:
+        raise BadInput(
+            f"{path} holds no mirrored copies, and latents of mirrored images are not mirrored "
+            "latents: encode with --mirrored, or give --no-flip."
+        )
+    if draws.augment:
+        raise BadInput("--augment transforms pixels, which latents are not: give --augment 0.")
 
 
 def _without_cache(reading: ReadOptions | None) -> dict[str, Any]:

@@ -20,12 +20,14 @@ class DiffusionConfig(Settings):
 
     schedule: ScheduleName = "vp"
     """Density of the noise levels in training: vp draws t uniformly, edm draws log sigma from
-    N(-1.2, 1.2)."""
+    N(-1.2, 1.2), flow (flow matching) from N(0, 1), which is a logit-normal t = sigma / (1 +
+    sigma)."""
     schedule_settings: ScheduleSettings = ()
     """Other parameters of it than the usual ones, such as beta_start 0.00085 beta_end 0.012 for
     ddpm."""
     preconditioning: PreconditioningName = "vp"
-    """What the network predicts: the noise (vp, ddpm), or EDM's mixture of noise and image."""
+    """What the network predicts: the noise (vp, ddpm), EDM's mixture of noise and image, or the
+    velocity of flow matching (flow)."""
     sigma_data: float | None = setting(None, above=0, at_most=1e6)
     """Standard deviation of the data, for EDM's preconditioning; measured if not given."""
     conditional: bool = False

@@ -15,6 +15,7 @@ from multistage_diffusion.files import folder_atomically, read_json
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.report.figures import stages_figure
 from multistage_diffusion.run import Run, claim, find_model, run_of
+from multistage_diffusion.stages import StagesFile
 
 __all__ = ["export_pipeline", "model_card"]
 
@@ -70,8 +71,8 @@ def model_card(model: Model, run: Run, folder: Path, name: str) -> str:
 
 
 def _add_figures(run: Run, folder: Path) -> None:
-    stages = read_json(run.stages) if run.stages.exists() else {}
-    if stages.get("curves"):
+    stages = StagesFile.load(run.stages) if run.stages.exists() else None
+    if stages and stages.curves.sigma:
         folder.joinpath(STAGES).write_text(stages_figure(stages))
     if run.sample_grid.exists():
         shutil.copyfile(run.sample_grid, folder / SAMPLES)

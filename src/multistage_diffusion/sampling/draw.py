@@ -28,7 +28,6 @@ from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName, read
 from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
-from multistage_diffusion.space import to_pixels
 from multistage_diffusion.stages import Stages
 
 __all__ = [
@@ -174,8 +173,10 @@ def generate(
 ) -> Tensor:
     """Draws the images with these indices: uint8 ``[len(indices), C, H, W]``, on the CPU.
 
+    Those of a latent model are decoded.
+
     Raises:
-        BadInput: if the model does not have the label.
+        BadInput: if the model does not have the label, or its autoencoder is not there any more.
     """
     model.denoiser.to(device)  # before inference mode, in which weights would become untrainable
     labels = labels_of(model, options, indices)
@@ -192,7 +193,7 @@ def generate(
             restart_at=model.config.boundaries if options.boundary == "restart" else (),
             **options.settings,
         )
-        return to_pixels(images).cpu()
+        return model.config.space.decode(images).cpu()
 
 
 def generate_batches(

@@ -134,7 +134,7 @@ def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -
         raise BadInput(
             f"Give at least 1 image and a batch size of at least 1, not {images} and {batch_size}."
         )
-    channels = model.config.shape[0]
+    channels = model.config.image_shape[0]
     if channels not in (1, 3):
         raise BadInput(
             f"The images of this model have {channels} channels; PNG files are written for 1 "

@@ -96,8 +96,10 @@ def parse_budget(text: str) -> Budget:
         amount = 0.0
     if not match or not 1 / MOST_BUDGET <= amount <= MOST_BUDGET:
         raise BadInput(f"The budget of a sample is such as 20nfe, 2GMAC or 0.5s, not {text!r}.")
-    if match[2] or match[4]:
-        return Budget(amount, match[2] or match[4])
+    if match[2]:
+        return Budget(amount, "nfe")
+    if match[4]:
+        return Budget(amount, "s")
     return Budget(amount * UNITS[match[3]], "MAC")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from multistage_diffusion import distributed
+from multistage_diffusion.cli.latents import latents_of
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import (
@@ -30,6 +31,7 @@ from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, read_json, write_atomically, write_json
+from multistage_diffusion.latents.prepared import as_model_sees
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.report.figures import stages_figure
 from multistage_diffusion.run import claim, find_model
@@ -50,7 +52,7 @@ class Cluster:
 
     data: str
     """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see docs/data.md. Or
-    latents: a floating point .npy file [N, C, H, W]."""
+    latents: a folder from multistage encode, or a floating point .npy file [N, C, H, W]."""
     out: Path = Path("stages.json")
     """The stages file to write."""
     schedule: ScheduleName = "vp"
@@ -58,6 +60,9 @@ class Cluster:
     sigma serve all of them."""
     checkpoint: Path | None = None
     """A run or a model file, for the method gradient."""
+    autoencoder: str | None = None
+    """Find stages for latents of the images: pca-f2c6 or the like, a folder or hub id; see
+    multistage encode, whose folders are --data without this option."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     rule: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ClusterOptions
@@ -73,12 +78,18 @@ class Cluster:
                 "The method gradient needs --checkpoint RUN, and no other method takes one."
             )
         with distributed.process_group(distributed.float64_device()):
-            self._cluster(read(self.data, self.reading))
+            images = read(self.data, self.reading)
+            if self.autoencoder is not None:
+                images = latents_of(self.autoencoder, images, self.data, self.reading, False)
+            file = find_model(self.checkpoint) if self.checkpoint else None
+            if file is not None:
+                latents = load_model(file).config.latents
+                images = as_model_sees(images, latents, self.data, self.reading)
+            self._cluster(images, file)
 
-    def _cluster(self, images: Images) -> None:
+    def _cluster(self, images: Images, file: Path | None) -> None:
         shape = "x".join(map(str, images.shape))
         print_line(f"{len(images)} images {shape}, fingerprint {images.fingerprint}")
-        file = find_model(self.checkpoint) if self.checkpoint else None
         checkpoint = fingerprint(file) if file else None
         wanted = identity(images, self.schedule, self.rule, checkpoint)
         claim(self.out, "holds something else", lambda path: _holds(path, wanted))

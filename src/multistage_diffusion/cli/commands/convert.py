@@ -22,6 +22,7 @@ from multistage_diffusion.interop.unet2d import (
     unet_config,
     unet_weights,
 )
+from multistage_diffusion.latents.prepared import raw_latents
 from multistage_diffusion.model import Model, ModelConfig, build_denoiser, load_model, save_model
 from multistage_diffusion.preconditioning import PreconditioningName
 from multistage_diffusion.presets import PRESETS, Preset, choose_stages, preset_model
@@ -61,9 +62,16 @@ class Convert(Settings):
     preconditioning: PreconditioningName = "ddpm"
     """What it predicts, then: the noise (ddpm) or v (ddpm-v)."""
 
+    autoencoder: str | None = None
+    """The autoencoder whose raw latents the network works on: a folder or hub id."""
+
     def run(self) -> None:
         claim(self.out, "would be overwritten")
         model = self._read()
+        if self.autoencoder:
+            config = model.config
+            latents = raw_latents(self.autoencoder, config.shape, config.sigma_data)
+            model = replace(model, config=replace(config, latents=latents))
         if self.decoder_widths or self.stages:
             model = self._with_decoders(model)
         weights = model.denoiser.network.state_dict()

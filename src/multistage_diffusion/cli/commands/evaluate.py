@@ -36,6 +36,7 @@ from multistage_diffusion.evaluation.samples import (
 )
 from multistage_diffusion.evaluation.suite import Reference, Suite, SuiteOptions
 from multistage_diffusion.files import json_fingerprint
+from multistage_diffusion.latents.prepared import as_model_sees
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import Run, checkpoint_model, find_model, run_of
 from multistage_diffusion.sampling import SampleOptions
@@ -152,7 +153,8 @@ class Evaluate(Settings):
         if model is None:
             raise BadInput(f"The denoising loss is that of a model: {self.target} is a folder.")
         count = self._count
-        found = measure_denoising(model, images, reported_stages(model), count, self.sampling.seed)
+        seen = as_model_sees(images, model.config.latents, self.data, self.reading)
+        found = measure_denoising(model, seen, reported_stages(model), count, self.sampling.seed)
         print_denoising(found, reported_stages(model))
         mean = _summary([found.mean])
         about = {"samples": str(self.target), "trained_images": model.images}
@@ -171,7 +173,7 @@ class Evaluate(Settings):
         suite: Suite | None = None
         for model in models:
             if model is not None:
-                check_shapes(model.config.shape, real.shape)
+                check_shapes(model.config.image_shape, real.shape)
             suite = suite or self._suite(real)
             self._distances(suite, model, real)
 

@@ -9,6 +9,7 @@ import tyro
 
 from multistage_diffusion.cli.discovery import subcommands
 from multistage_diffusion.cli.holding import holding
+from multistage_diffusion.cli.latents import latents_of
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.signals import stop_on_signal
@@ -25,7 +26,9 @@ from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, write_atomically
 from multistage_diffusion.inspection.preview import write_preview
+from multistage_diffusion.latents.prepared import LatentOptions, for_training
 from multistage_diffusion.model import Model, load_model
+from multistage_diffusion.preconditioning import expected_deviation
 from multistage_diffusion.presets import (
     ABOUT_PRESETS,
     PRESETS,
@@ -68,10 +71,13 @@ class Train:
     """Print the resolved configuration and the cost of the network, and stop. With --size,
     RUN/preview.png shows what is cut away or stretched."""
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+    latents: Annotated[LatentOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=LatentOptions
+    )
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def run(self) -> int:
-        images = read(self.data, self.reading)
+        images = self.prepare(read(self.data, self.reading))
         config = self.configure(images)
         init = find_model(self.init) if self.init else None
         config = replace(config, init=fingerprint(init) if init else "")
@@ -88,9 +94,21 @@ class Train:
             self._write_preview(run, images)
             return _train(config, images, run, load_model(init) if init else None)
 
+    def prepare(self, images: Images) -> Images:
+        """The values that the network sees: pixels, or latents encoded and normalised."""
+        diffusion = self.preset.diffusion
+        if self.latents.autoencoder is not None:
+            flip = self.preset.training.draws.flip
+            images = latents_of(self.latents.autoencoder, images, self.data, self.reading, flip)
+        if images.latents is None:
+            return images
+        deviation = expected_deviation(diffusion.preconditioning, diffusion.sigma_data)
+        return for_training(images, deviation, self.latents.normalise)
+
     def configure(self, images: Images) -> RunConfig:
-        """The configuration of the run, without weights to begin with."""
-        stages = choose_stages(self.preset, self.stages)
+        """The configuration of the run on prepared images, without weights to begin with."""
+        deviation = None if images.latents is None else images.latents.deviation
+        stages = choose_stages(self.preset, self.stages, deviation)
         return configure_run(self.preset, images, stages, self.data, self.reading)
 
     def _dry_run(self, config: RunConfig, images: Images) -> int:

@@ -19,6 +19,7 @@ from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.archives import FOLDER, TAR, ZIP
 from multistage_diffusion.data.sources.arrays import DIGITS, NPY, NPZ, resized
 from multistage_diffusion.data.sources.hugging_face import ARROW, HUB, TABLE_FOLDER
+from multistage_diffusion.data.sources.latents import LATENT_FOLDER
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.data.sources.location import Location, locate
 from multistage_diffusion.data.sources.parquet import PARQUET
@@ -30,6 +31,7 @@ __all__ = ["SOURCES", "list_images", "load"]
 
 SOURCES: tuple[Source, ...] = (
     DIGITS,
+    LATENT_FOLDER,
     TABLE_FOLDER,
     FOLDER,
     ZIP,
@@ -62,6 +64,7 @@ def load(
               optionally ``labels``, ``[N]``;
             - a ``.npy`` file with such images, or with latents, floating point ``[N, C, H, W]``. It
               is read in parts and may be larger than memory;
+            - a folder of latents from ``multistage encode``, which are normalised;
             - a ``.parquet`` file with a Hugging Face image column, a folder of such files, or the
               output of ``save_to_disk``;
             - the name of a data set on the Hugging Face hub.

@@ -105,8 +105,9 @@ def _write_program(program: ExportedProgram, file: Path) -> None:
 
 def _searchsorted(table: Any, values: Any, **_options: Any) -> Any:
     """How many entries of a sorted table are at most each value, in ONNX, which has no search."""
-    from onnxscript import opset18 as op
+    import onnxscript
 
+    op: Any = onnxscript.opset18
     columns = op.Unsqueeze(values, op.Constant(value_ints=[-1]))
     smaller = op.Cast(op.LessOrEqual(table, columns), to=7)  # int64
     return op.ReduceSum(smaller, op.Constant(value_ints=[-1]), keepdims=0)

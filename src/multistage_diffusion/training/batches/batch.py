@@ -14,6 +14,7 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.augment import Augmentation, draw_augmentation, mirror
 from multistage_diffusion.data.images import Images
+from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.networks.embedding import NO_LABEL
 from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training.batches.levels import Levels
@@ -69,6 +70,8 @@ class Draws:
     """Which classes are hidden from the network, bool ``[B]``."""
     candidates: int = 1
     """Noises drawn for each image, of which the nearest is taken."""
+    mirrored_copies: bool = False
+    """Whether the data set holds mirrored copies, which are read instead of mirroring."""
 
     def read(
         self, rows: Tensor, images: Images, conditional: bool, device: torch.device
@@ -81,7 +84,7 @@ class Draws:
         labels = images.labels[chosen] if conditional and images.labels is not None else None
         if labels is not None and self.unlabelled is not None:
             labels = torch.where(self.unlabelled[rows], NO_LABEL, labels)
-        pixels = _pixels(images, chosen)
+        pixels = self._pixels(images, chosen, self.mirrored[rows])
         noise = self._noise(rows, images.shape, pinned=device.type == "cuda")
         if self.candidates > 1:
             self._choose_nearest(noise, pixels, rows)
@@ -100,7 +103,9 @@ class Draws:
         here = samples.rows
         pixels = samples.pixels.to(device, non_blocking=True)
         noise = samples.noise.to(device, non_blocking=True)
-        y = mirror(to_unit_range(pixels), self.mirrored[here])
+        y = to_unit_range(pixels)
+        if not self.mirrored_copies:
+            y = mirror(y, self.mirrored[here])
         augment = None
         if self.augmentation is not None:
             augmentation = self.augmentation[here]
@@ -121,12 +126,22 @@ class Draws:
         positions = self.first + rows.numpy().astype(np.uint64)
         return torch.from_numpy(hashed(self.seed, Stream.DROPOUT, positions).view(np.int64))
 
+    def _pixels(self, images: Images, chosen: Tensor, mirrored: Tensor) -> Tensor:
+        """What is stored of some images, or of their mirrored copies."""
+        pixels = _rows(images.pixels, chosen)
+        if images.mirrored is None or not mirrored.any():
+            return pixels
+        pixels[mirrored] = _rows(images.mirrored, chosen[mirrored])
+        return pixels
+
     def _choose_nearest(self, noise: Tensor, pixels: Tensor, rows: Tensor) -> None:
         """Replaces each noise by the nearest of several to its image, itself among them.
 
         Li et al. 2025, Immiscible Diffusion with k nearest neighbours.
         """
-        images = mirror(to_unit_range(pixels.cpu()), self.mirrored[rows])
+        images = to_unit_range(pixels.cpu())
+        if not self.mirrored_copies:
+            images = mirror(images, self.mirrored[rows])
         for row, image, position in zip(noise, images, rows.tolist(), strict=True):
             source = self._generator(position)
             drawn = source.standard_normal((self.candidates, *row.shape), dtype=np.float32)
@@ -150,11 +165,11 @@ class Draws:
         return noise
 
 
-def _pixels(images: Images, rows: Tensor) -> Tensor:
-    """The pixels of some images, on the device where the data set is."""
-    if isinstance(images.pixels, Tensor) and images.pixels.device.type == "cuda":
-        rows = rows.pin_memory().to(images.pixels.device, non_blocking=True)
-    return images.pixels[rows]
+def _rows(stored: Tensor | MappedRows, rows: Tensor) -> Tensor:
+    """Some of the stored images, on the device where the data set is."""
+    if isinstance(stored, Tensor) and stored.device.type == "cuda":
+        rows = rows.pin_memory().to(stored.device, non_blocking=True)
+    return stored[rows]
 
 
 def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
@@ -172,4 +187,15 @@ def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
     hidden = config.model.network.label_dropout if config.model.classes else 0.0
     unlabelled = torch.rand(count, generator=source) < hidden if hidden else None
     candidates = training.draws.noise_candidates
-    return Draws(training.seed, seen, chosen, sigma, mirrored, augmentation, unlabelled, candidates)
+    copies = images.mirrored is not None
+    return Draws(
+        training.seed,
+        seen,
+        chosen,
+        sigma,
+        mirrored,
+        augmentation,
+        unlabelled,
+        candidates,
+        copies,
+    )

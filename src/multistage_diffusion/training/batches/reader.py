@@ -95,5 +95,9 @@ def _near(images: Images, device: torch.device) -> Images:
     if device.type != "cuda" or not isinstance(pixels, Tensor):
         return images
     free, _ = torch.cuda.mem_get_info(device)
-    fits = pixels.nbytes <= DEVICE_MEMORY_SHARE * free
-    return replace(images, pixels=pixels.to(device)) if fits else images
+    mirrored = images.mirrored if isinstance(images.mirrored, Tensor) else None
+    bytes_needed = pixels.nbytes + (0 if mirrored is None else mirrored.nbytes)
+    if bytes_needed > DEVICE_MEMORY_SHARE * free:
+        return images
+    copies = None if mirrored is None else mirrored.to(device)
+    return replace(images, pixels=pixels.to(device), mirrored=copies)
