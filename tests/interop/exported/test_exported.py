@@ -15,8 +15,8 @@ from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.exported import export_onnx, load_exported
 from multistage_diffusion.interop.exported import write as writing
-from multistage_diffusion.interop.exported.path import StagePath
-from multistage_diffusion.model import ModelConfig, build_denoiser, load_model, save_model
+from multistage_diffusion.interop.exported.path import StagePath, trace
+from multistage_diffusion.model import Model, ModelConfig, build_denoiser, load_model, save_model
 from multistage_diffusion.sampling import SOLVERS
 from tests.conftest import MODEL, TINY, disturb
 
@@ -56,6 +56,15 @@ def test_the_path_of_a_stage_is_the_denoiser_there(denoiser: NetworkDenoiser) ->
             torch.testing.assert_close(found, denoiser(x, sigma), rtol=0, atol=1e-6)
 
 
+def test_a_traced_stage_takes_any_batch_and_size() -> None:
+    denoiser = disturb(build_denoiser(SMALLEST))
+    traced = trace(Model(denoiser, SMALLEST, 0), 1).module()
+    with torch.no_grad():
+        for shape in ((1, 1, 8, 8), (5, 1, 6, 11)):
+            x, sigma = torch.randn(shape), torch.logspace(0, 2, shape[0])
+            close(traced(x=x, sigma=sigma), denoiser.eval()(x, sigma))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A smallest model with its exports."""
@@ -67,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_files_are_the_denoiser_for_any_batch_and_size(folder: Path, name: str) -> None:
     model, exported = load_model(folder / "model.safetensors"), load_exported(folder / name)
@@ -81,6 +91,7 @@ def test_files_are_the_denoiser_for_any_batch_and_size(folder: Path, name: str) 
     close(drawn[0], drawn[1])
 
 
+@pytest.mark.slow
 def test_the_files_say_what_they_are_for_and_nothing_of_this_machine(folder: Path) -> None:
     manifest = json.loads((folder / "onnx" / "model.json").read_text())
     first, second = manifest["files"]
@@ -126,6 +137,7 @@ def test_folders_in_use_are_kept_and_others_not_read(
         load_exported(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_snippets_of_the_documentation_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
