@@ -209,4 +209,4 @@ def test_latents_are_warned_of(
     index = pipeline / "model_index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "vae": ["diffusers", "VQModel"]}))
     assert main(["convert", str(pipeline), "--out", str(tmp_path / "model.safetensors")]) == 0
-    assert "latents of an autoencoder" in capsys.readouterr().err
+    assert "works on latents; --autoencoder" in capsys.readouterr().err
