@@ -11,7 +11,6 @@ import torch
 
 from multistage_diffusion.cli import main
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.exported import export_onnx, load_exported
 from multistage_diffusion.interop.exported import write as writing
@@ -47,7 +46,16 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
 
 
-def test_the_path_of_a_stage_is_the_denoiser_there(denoiser: NetworkDenoiser) -> None:
+@pytest.mark.parametrize(
+    ("encoders", "decoders"),
+    [((8,), (12, 8, 4)), ((8, 4, 8), (8, 8, 4)), ((8, 8, 8), (8,))],
+    ids=["multistage", "separate", "one decoder"],
+)
+def test_the_path_of_a_stage_is_the_denoiser_there(
+    encoders: tuple[int, ...], decoders: tuple[int, ...]
+) -> None:
+    network = replace(TINY, encoder_widths=encoders, decoder_widths=decoders)
+    denoiser = disturb(build_denoiser(replace(MODEL, network=network))).eval()
     x = torch.randn(3, 1, 8, 8)
     with torch.no_grad():
         for stage, levels in enumerate([[0.01, 0.1, 0.2], [0.3, 1, 2.4], [2.5, 30, 80]]):
