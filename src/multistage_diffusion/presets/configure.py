@@ -1,5 +1,6 @@
 """From a preset and a data set to a run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json
 from multistage_diffusion.model import ModelConfig
-from multistage_diffusion.presets.preset import Preset
+from multistage_diffusion.presets.preset import DiffusionConfig, Preset
 from multistage_diffusion.space import LatentConfig
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import DataInfo, RunConfig
 from multistage_diffusion.training.rates import Rates
 
-__all__ = ["choose_stages", "configure_run", "preset_model"]
+__all__ = ["choose_stages", "configure_run", "preset_model", "with_model"]
 
 
 def choose_stages(preset: Preset, file: Path | None, deviation: float | None = None) -> Stages:
@@ -65,6 +66,22 @@ def preset_model(
         network=preset.network,
         latents=latents,
     )
+
+
+def with_model(preset: Preset, model: ModelConfig) -> Preset:
+    """A preset with the network of a model, its stages and what it predicts at which levels.
+
+    The deviation of the data is kept for EDM only, whose network depends on it.
+    """
+    diffusion = DiffusionConfig(
+        schedule=model.schedule,
+        schedule_settings=model.schedule_settings,
+        preconditioning=model.preconditioning,
+        sigma_data=model.sigma_data if model.preconditioning == "edm" else None,
+        conditional=model.classes > 0,
+        boundaries=model.boundaries,
+    )
+    return replace(preset, diffusion=diffusion, network=model.network, shape=model.shape)
 
 
 def configure_run(

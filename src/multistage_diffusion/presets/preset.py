@@ -26,8 +26,8 @@ class DiffusionConfig(Settings):
     """Other parameters of it than the usual ones, such as beta_start 0.00085 beta_end 0.012 for
     ddpm."""
     preconditioning: PreconditioningName = "vp"
-    """What the network predicts: the noise (vp, ddpm), EDM's mixture of noise and image, or the
-    velocity of flow matching (flow)."""
+    """What the network predicts: the noise (vp, ddpm), v (ddpm-v), EDM's mixture of noise and
+    image, or the velocity of flow matching (flow)."""
     sigma_data: float | None = setting(None, above=0, at_most=1e6)
     """Standard deviation of the data, for EDM's preconditioning; measured if not given."""
     conditional: bool = False

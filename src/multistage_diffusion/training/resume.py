@@ -3,16 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+
 from multistage_diffusion.config import fixed_settings
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
+from multistage_diffusion.preconditioning import PRECONDITIONINGS
 from multistage_diffusion.run import Run, is_of_lock
+from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.training.config import RunConfig, load_run_config
 
 __all__ = ["check_run", "load_initial_weights"]
 
+SOME_LEVELS = (0.01, 0.1, 1.0, 10.0)
 PRODUCED_BEFORE = ("stages.json", "stages.svg", "preview.png")  # may lie in the folder of a new run
 WRITTEN_FIRST = (*PRODUCED_BEFORE, "config.json", "stats.jsonl")
 
@@ -113,7 +118,7 @@ def load_initial_weights(denoiser: NetworkDenoiser, config: RunConfig, init: Mod
             "The model to begin with has decoders "
             f"{list(given.network.decoder_widths)} and boundaries {list(given.boundaries)}, the "
             f"run {list(ours.network.decoder_widths)} and {list(ours.boundaries)}, or their "
-            "blocks or preconditioning differ."
+            "blocks, preconditioning or schedule differ."
         )
     try:
         denoiser.network.load_state_dict(init.denoiser.network.state_dict())
@@ -124,9 +129,10 @@ def load_initial_weights(denoiser: NetworkDenoiser, config: RunConfig, init: Mod
 def _function(config: ModelConfig) -> Mapping[str, object]:
     """What two models must share for the same weights to mean the same."""
     network = replace(config.network, dropout=0.0, label_dropout=0.0)
+    p = PRECONDITIONINGS[config.preconditioning](config.sigma_data, config.density)
     return {
         "network": network,
         "boundaries": config.boundaries,
         "preconditioning": config.preconditioning,
-        "schedule_settings": config.schedule_settings,
+        "noise labels": p.c_noise(as_float64(torch.tensor(SOME_LEVELS))).tolist(),
     }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,27 @@ def test_a_model_without_its_scheduler_needs_a_schedule(
     assert load_model(beside).config.schedule == "ddpm-linear"
 
 
+def test_training_continues_from_a_converted_model(
+    pipeline: Path, stages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, run = tmp_path / "begun.safetensors", tmp_path / "run"
+    convert = ["convert", str(pipeline), "--out", str(begun), "--stages", str(stages)]
+    assert main([*convert, "--decoder-widths", "8", "8", "4"]) == 0
+    few = ["--images", "8", "--batch-size", "8", "--record-images", "8", "--no-flip"]
+    train = ["train", "digits", "--data", "digits", "--out", str(run), *few]
+    assert main([*train, "--keep-network"]) == 2
+    assert "takes network and stages of --init" in capsys.readouterr().err
+    still = ["--learning-rate", "1e-12", "--init", str(begun)]
+    assert main([*train, *still]) == 2
+    assert "or schedule differ" in capsys.readouterr().err
+    assert main([*train, *still, "--keep-network"]) == 0
+    first, second = load_model(begun), load_model(run / "model.safetensors")
+    assert replace(second.config, sigma_data=0.5) == first.config
+    for name, tensor in first.denoiser.network.state_dict().items():
+        trained = second.denoiser.network.state_dict()[name]
+        torch.testing.assert_close(trained, tensor, rtol=0, atol=1e-6)
+
+
 def test_a_hub_id_is_downloaded(
     pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,4 +209,4 @@ def test_latents_are_warned_of(
     index = pipeline / "model_index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "vae": ["diffusers", "VQModel"]}))
     assert main(["convert", str(pipeline), "--out", str(tmp_path / "model.safetensors")]) == 0
-    assert "latents of an autoencoder" in capsys.readouterr().err
+    assert "works on latents; --autoencoder" in capsys.readouterr().err

@@ -61,7 +61,6 @@ class Convert(Settings):
     """The noise schedule of a network of diffusers, where no scheduler lies beside it."""
     preconditioning: PreconditioningName = "ddpm"
     """What it predicts, then: the noise (ddpm) or v (ddpm-v)."""
-
     autoencoder: str | None = None
     """The autoencoder whose raw latents the network works on: a folder or hub id."""
 
@@ -83,13 +82,26 @@ class Convert(Settings):
     def _read(self) -> Model:
         name = str(self.source)
         if may_be_hub_id(name) or (self.source.is_dir() and holds_unet(self.source)):
-            return _unet(read_unet(name), self._given_prediction())
+            return self._read_unet(read_unet(name))
         if self.source.is_dir() or self.source.suffix == ".safetensors":
             return load_model(find_model(self.source))
         return _foreign(self.source, _preset(self.preset))
 
-    def _given_prediction(self) -> Prediction | None:
-        return Prediction(self.schedule, (), self.preconditioning) if self.schedule else None
+    def _read_unet(self, files: UNetFiles) -> Model:
+        """A model from one of diffusers."""
+        if self.schedule is None and files.scheduler is None:
+            raise BadInput(
+                "No scheduler_config.json says what the network predicts: give --schedule, one of "
+                f"{', '.join(DENSITIES)}, and --preconditioning."
+            )
+        if files.on_latents and self.autoencoder is None:
+            print_warning(
+                "the network works on latents; --autoencoder names what makes images of them"
+            )
+        given = self.schedule and Prediction(self.schedule, (), self.preconditioning)
+        config = unet_config(files.settings, given or read_scheduler(files.scheduler or {}))
+        weights = unet_weights(config, files.settings, files.weights)
+        return _model(config, weights, TrainingConfig())
 
     def _with_decoders(self, model: Model) -> Model:
         stages = Stages.load(self.stages) if self.stages else _stages_of(self.preset)
@@ -123,20 +135,6 @@ def _foreign(source: Path, preset: Preset) -> Model:
     stages = choose_stages(preset, None)
     config = preset_model(preset, stages, classes=release_classes(state))
     return _model(config, translate(base, config, state), preset.training)
-
-
-def _unet(files: UNetFiles, given: Prediction | None) -> Model:
-    """A model from one of diffusers."""
-    if given is None and files.scheduler is None:
-        raise BadInput(
-            "No scheduler_config.json says what the network predicts: give --schedule, one of "
-            f"{', '.join(DENSITIES)}, and --preconditioning."
-        )
-    if files.on_latents:
-        print_warning("the network works on latents of an autoencoder, which is not converted")
-    prediction = given or read_scheduler(files.scheduler or {})
-    config = unet_config(files.settings, prediction)
-    return _model(config, unet_weights(config, files.settings, files.weights), TrainingConfig())
 
 
 def _model(config: ModelConfig, weights: Mapping[str, Tensor], training: TrainingConfig) -> Model:

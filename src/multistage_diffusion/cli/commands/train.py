@@ -35,6 +35,7 @@ from multistage_diffusion.presets import (
     Preset,
     choose_stages,
     configure_run,
+    with_model,
 )
 from multistage_diffusion.run import Run, claim, find_model
 from multistage_diffusion.stages import Stages, StagesFile
@@ -66,7 +67,10 @@ class Train:
     has no stages."""
     init: Path | None = None
     """A model file or run to begin with, of the same network (multistage convert makes one of a
-    unified network)."""
+    unified network or of one of diffusers)."""
+    keep_network: bool = False
+    """Train the network of --init as it is: blocks, widths, stages, schedule and preconditioning
+    are its own instead of the preset's."""
     dry_run: bool = False
     """Print the resolved configuration and the cost of the network, and stop. With --size,
     RUN/preview.png shows what is cut away or stretched."""
@@ -77,6 +81,8 @@ class Train:
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def run(self) -> int:
+        if self.keep_network:
+            return self._with_network().run()
         images = self.prepare(read(self.data, self.reading))
         config = self.configure(images)
         init = find_model(self.init) if self.init else None
@@ -110,6 +116,13 @@ class Train:
         deviation = None if images.latents is None else images.latents.deviation
         stages = choose_stages(self.preset, self.stages, deviation)
         return configure_run(self.preset, images, stages, self.data, self.reading)
+
+    def _with_network(self) -> "Train":
+        """The same with the network of the model to begin with."""
+        if self.init is None or self.stages is not None:
+            raise BadInput("--keep-network takes network and stages of --init, not of --stages.")
+        preset = with_model(self.preset, load_model(find_model(self.init)).config)
+        return replace(self, preset=preset, keep_network=False)
 
     def _dry_run(self, config: RunConfig, images: Images) -> int:
         """Prints settings, cost and what would stop the run; writes a preview of resized images."""
