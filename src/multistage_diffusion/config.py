@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -180,8 +181,14 @@ def changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, 
 
 def to_json(config: object) -> dict[str, Any]:
     """A configuration as an object that ``json`` can write."""
-    result: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    result: dict[str, Any] = _adapter(type(config)).dump_python(config, mode="json")
     return result
+
+
+@cache
+def _adapter(kind: type[object]) -> TypeAdapter[Any]:
+    """What checks JSON for a class; making it takes longer than using it."""
+    return TypeAdapter(kind)
 
 
 def from_json(kind: type[Config], value: object, where: str = "") -> Config:
@@ -196,13 +203,15 @@ def from_json(kind: type[Config], value: object, where: str = "") -> Config:
         BadInput: if a setting is missing, of another type or out of its bounds; names the first.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+        text = json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace")
+        config: Config = _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"
         problem = first["msg"].removeprefix("Value error, ").removesuffix(".")
         prefix = f"{where} does not hold what it should: " if where else "Bad setting "
         raise BadInput(f"{prefix}{field[:MOST_SHOWN]}: {problem[:MOST_SHOWN]}.") from error
+    return config
 
 
 def read_config(kind: type[Config], path: Path) -> Config:
