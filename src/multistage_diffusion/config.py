@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -37,6 +36,7 @@ Config = TypeVar("Config")
 LARGEST = 10**15
 """The most that a setting may be which has no lower limit of its own: float64 and int64 hold it
 exactly."""
+ADAPTERS = dict[type[Any], TypeAdapter[Any]]()
 MOST_DIGITS = 40
 MOST_SHOWN = 300  # characters of a message about a file
 MOST_NUMBERS = 1000
@@ -153,7 +153,7 @@ def fixed_settings(config: object) -> dict[str, Any]:
     values = {entry.name: getattr(config, entry.name) for entry in kept}
     json = to_json(config)
     return {
-        name: fixed_settings(value) if is_dataclass(value) else json[name]
+        name: fixed_settings(value) if is_dataclass(value) else json.get(name)  # or left out
         for name, value in values.items()
     }
 
@@ -185,10 +185,11 @@ def to_json(config: object) -> dict[str, Any]:
     return result
 
 
-@cache
-def _adapter(kind: type[object]) -> TypeAdapter[Any]:
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     """What checks JSON for a class; making it takes longer than using it."""
-    return TypeAdapter(kind)
+    if kind not in ADAPTERS:
+        ADAPTERS[kind] = TypeAdapter(kind)
+    return ADAPTERS[kind]
 
 
 def from_json(kind: type[Config], value: object, where: str = "") -> Config:

@@ -178,14 +178,18 @@ def test_a_damaged_record_is_named_by_its_line(
     assert contents(trained) == before
 
 
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
 def test_records_keep_what_is_not_known(
     run: Command, trained: Path, folder: Path, stages: Path
 ) -> None:
     path = trained / "stats.jsonl"
-    lines = [json.dumps(json.loads(line) | {"note": "mine"}) for line in path.open()]
+    lines = [json.dumps(json.loads(line) | {"note": "mine"}) for line in _lines(path)]
     path.write_text("\n".join(lines) + "\n")
     assert run(*training(folder, trained, "--stages", stages, "--images", 40))[0] == 0
-    notes = [json.loads(line).get("note") for line in path.open()]
+    notes = [json.loads(line).get("note") for line in _lines(path)]
     assert notes == ["mine"] * len(lines) + [None]
 
 
