@@ -1,7 +1,9 @@
 """Configurations: bounds, groups, and what may change when a run is resumed."""
 
+import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from multistage_diffusion.config import (
     fixed_settings,
     from_json,
     grouped,
+    read_config,
     replace_settings,
     setting,
     to_json,
@@ -89,3 +92,14 @@ def test_the_names_of_training_settings_are_different_in_all_groups() -> None:
     """The command line shows them without the names of their groups."""
     names = _names(TrainingConfig())
     assert len(names) == len(set(names)) == 37
+
+
+def test_json_has_the_types_of_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps({"length": 3, "name": "caf\udce9", "inner": {"rates": [1, 0.5]}}))
+    found = read_config(Outer, path)
+    assert found == Outer(length=3, name="caf?", inner=Inner(rates=(1.0, 0.5)))
+    for value in ({"length": "3"}, {"length": 3.5}, {"length": True}, {"inner": {"rates": 1}}):
+        path.write_text(json.dumps(value))
+        with pytest.raises(BadInput, match=rf"{path} does not hold what it should: (length|inner)"):
+            read_config(Outer, path)

@@ -36,6 +36,7 @@ Config = TypeVar("Config")
 LARGEST = 10**15
 """The most that a setting may be which has no lower limit of its own: float64 and int64 hold it
 exactly."""
+ADAPTERS = dict[type[Any], TypeAdapter[Any]]()
 MOST_DIGITS = 40
 MOST_SHOWN = 300  # characters of a message about a file
 MOST_NUMBERS = 1000
@@ -152,7 +153,7 @@ def fixed_settings(config: object) -> dict[str, Any]:
     values = {entry.name: getattr(config, entry.name) for entry in kept}
     json = to_json(config)
     return {
-        name: fixed_settings(value) if is_dataclass(value) else json[name]
+        name: fixed_settings(value) if is_dataclass(value) else json.get(name)  # or left out
         for name, value in values.items()
     }
 
@@ -180,8 +181,15 @@ def changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, 
 
 def to_json(config: object) -> dict[str, Any]:
     """A configuration as an object that ``json`` can write."""
-    result: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    result: dict[str, Any] = _adapter(type(config)).dump_python(config, mode="json")
     return result
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """What checks JSON for a class; making it takes longer than using it."""
+    if kind not in ADAPTERS:
+        ADAPTERS[kind] = TypeAdapter(kind)
+    return ADAPTERS[kind]
 
 
 def from_json(kind: type[Config], value: object, where: str = "") -> Config:
@@ -196,13 +204,15 @@ def from_json(kind: type[Config], value: object, where: str = "") -> Config:
         BadInput: if a setting is missing, of another type or out of its bounds; names the first.
     """
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+        text = json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace")
+        config: Config = _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"
         problem = first["msg"].removeprefix("Value error, ").removesuffix(".")
         prefix = f"{where} does not hold what it should: " if where else "Bad setting "
         raise BadInput(f"{prefix}{field[:MOST_SHOWN]}: {problem[:MOST_SHOWN]}.") from error
+    return config
 
 
 def read_config(kind: type[Config], path: Path) -> Config:

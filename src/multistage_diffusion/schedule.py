@@ -296,7 +296,9 @@ def make_schedule(name: str, settings: ScheduleSettings = ()) -> Schedule:
         BadInput: if it does not have one of the parameters.
     """
     usual: Any = SCHEDULES[name]
-    known = [entry.name for entry in fields(usual)]
+    known = [
+        entry.name for entry in fields(usual) if not isinstance(getattr(usual, entry.name), str)
+    ]
     unknown = [key for key, _ in settings if key not in known]
     if unknown:
         raise BadInput(

@@ -1,12 +1,16 @@
 """Files that the program wrote and someone edited: named with the field, and never rewritten."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from multistage_diffusion.cli import main
 from tests.cli.conftest import Command, assert_refused, contents, training
 
 Edit = Callable[[Any], Any]
@@ -31,6 +35,33 @@ def with_value(value: Any, *keys: Any) -> Edit:
         return content
 
     return edit
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, stages and a run, which is trained once."""
+    root = tmp_path_factory.mktemp("world")
+    source = np.random.default_rng(0)
+    for index in range(12):
+        target = root / "images" / f"{index}.png"
+        target.parent.mkdir(exist_ok=True)
+        Image.fromarray(source.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(target)
+    (root / "stages.json").write_text(json.dumps({"boundaries": [0.3, 2.5]}))
+    words = training(root / "images", root / "run", "--stages", root / "stages.json")
+    assert main([str(word) for word in words]) == 0
+    return root
+
+
+@pytest.fixture
+def folder(world: Path) -> Path:
+    """The images of the run."""
+    return world / "images"
+
+
+@pytest.fixture
+def trained(world: Path, tmp_path: Path) -> Path:
+    """A copy of the run."""
+    return Path(shutil.copytree(world / "run", tmp_path / "run"))
 
 
 MISSING = object()
@@ -113,7 +144,9 @@ def test_a_field_of_a_file_of_a_run_is_named(
     assert contents(trained) == before
 
 
-def test_results_that_are_not_understood_stay(run: Command, folder: Path) -> None:
+def test_results_that_are_not_understood_stay(run: Command, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "images")
+    folder = tmp_path / "images"
     path = folder / "evaluations.json"
     for content in ('[{"metric": 3}]', "[1]", '[{"metric": "a", "value": "b"}]', "[" * 5000):
         path.write_text(content)
@@ -145,14 +178,18 @@ def test_a_damaged_record_is_named_by_its_line(
     assert contents(trained) == before
 
 
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
 def test_records_keep_what_is_not_known(
     run: Command, trained: Path, folder: Path, stages: Path
 ) -> None:
     path = trained / "stats.jsonl"
-    lines = [json.dumps(json.loads(line) | {"note": "mine"}) for line in path.open()]
+    lines = [json.dumps(json.loads(line) | {"note": "mine"}) for line in _lines(path)]
     path.write_text("\n".join(lines) + "\n")
     assert run(*training(folder, trained, "--stages", stages, "--images", 40))[0] == 0
-    notes = [json.loads(line).get("note") for line in path.open()]
+    notes = [json.loads(line).get("note") for line in _lines(path)]
     assert notes == ["mine"] * len(lines) + [None]
 
 

@@ -6,6 +6,8 @@ import typing
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin, get_type_hints
 
+import tyro
+
 __all__ = ["VALUES", "Setting", "numbers"]
 
 VALUES = {
@@ -34,6 +36,8 @@ def numbers(command: Any) -> Iterator[Setting]:
     """The settings of a command that are numbers."""
     metadata = {entry.name: entry.metadata for entry in dataclasses.fields(command)}
     for name, hint in get_type_hints(command, include_extras=True).items():
+        if tyro.conf.Suppress in get_args(hint):
+            continue
         bare = get_args(hint)[0] if get_origin(hint) is typing.Annotated else hint
         if dataclasses.is_dataclass(bare):
             yield from numbers(bare)

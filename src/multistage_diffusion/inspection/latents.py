@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.config import read_config, to_json
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.png import grid_image, save_png
 from multistage_diffusion.data.sources.latents import (
@@ -74,7 +74,7 @@ def inspect_latents(folder: Path) -> LatentFindings:
     outside = [1 - int(row.sum()) / total for row in counts]
     scale = products.diagonal().clamp(min=1e-12).sqrt()
     correlations = (products / scale / scale[:, None]).fill_diagonal_(0)
-    index = from_json(LatentIndex, read_json(folder / INDEX))
+    index = read_config(LatentIndex, folder / INDEX)
     largest = float(correlations.abs().max())
     return LatentFindings(read_encoding(folder), index, counts.numpy(), outside, largest)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multistage_diffusion import distributed
-from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.config import Settings, read_config, setting, to_json
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.sources.latents import (
     ENCODING,
@@ -31,7 +31,7 @@ from multistage_diffusion.data.sources.latents import (
     shard_path,
 )
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json, write_atomically, write_json
+from multistage_diffusion.files import write_atomically, write_json
 from multistage_diffusion.latents.autoencoder import Autoencoder, encode
 from multistage_diffusion.latents.quality import reconstruction_psnr
 from multistage_diffusion.run import claim
@@ -57,7 +57,7 @@ def no_progress(shards: Shards, _total: int) -> Shards:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeOptions:
+class EncodeOptions(Settings):
     """How latents are made and stored.
 
     Raises:
@@ -70,12 +70,8 @@ class EncodeOptions:
     """Encode each image mirrored left-right too, for training with --flip."""
     stored: StoredType = "float16"
     """Type of the numbers in the files; what rounding to it changes is printed."""
-    seed: int = 0
+    seed: int = setting(0, at_least=0)
     """Samples of the posterior are a function of it."""
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise BadInput(f"The seed must not be negative, not {self.seed}.")
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,7 @@ def encode_images(
         write_json(folder / INDEX, to_json(_index(images, encoding, folder, psnr)))
     autoencoder.to("cpu")
     distributed.barrier()
-    return from_json(LatentIndex, read_json(folder / INDEX))
+    return read_config(LatentIndex, folder / INDEX)
 
 
 def _begin(folder: Path, encoding: Encoding) -> None:
@@ -304,7 +300,7 @@ def _write_sums(path: Path, parts: list[_ShardSums]) -> None:
 
 def _index(images: Images, encoding: Encoding, folder: Path, psnr: float | None) -> LatentIndex:
     numbers = range(encoding.shards)
-    sums = [from_json(_ShardSums, read_json(_sums_path(folder, number))) for number in numbers]
+    sums = [read_config(_ShardSums, _sums_path(folder, number)) for number in numbers]
     count = sum(part.count for part in sums)
     mean = torch.tensor([part.total for part in sums], dtype=torch.float64).sum(0) / count
     power = torch.tensor([part.squares for part in sums], dtype=torch.float64).sum(0) / count

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json
+from multistage_diffusion.files import read_object
 from multistage_diffusion.latents.autoencoder import Autoencoder, Posterior
 from multistage_diffusion.latents.tiny import TinyDecoder, TinyEncoder, find_tiny, read_state
 from multistage_diffusion.space import AutoencoderInfo
@@ -119,7 +119,7 @@ def _load_folder(name: str) -> NetworkAutoencoder:
             f"{name} holds no autoencoder: neither config.json with diffusers' weights nor "
             "encoder.safetensors and decoder.safetensors (or .pth)."
         )
-    config = read_json(path)
+    config = read_object(path)
     kind = _kind(config, name)
     return wrap_diffusers(_from_pretrained(kind, name), name)
 

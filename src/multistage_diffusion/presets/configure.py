@@ -9,11 +9,10 @@ from multistage_diffusion.data.augment import LABELS
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.presets.preset import DiffusionConfig, Preset
 from multistage_diffusion.space import LatentConfig
-from multistage_diffusion.stages import Stages
+from multistage_diffusion.stages import Stages, StagesFile
 from multistage_diffusion.training.config import DataInfo, RunConfig
 from multistage_diffusion.training.rates import Rates
 
@@ -30,10 +29,10 @@ def choose_stages(preset: Preset, file: Path | None, deviation: float | None = N
         deviation: that of the network's values, if they are latents.
     """
     if file is not None:
-        stages, found = Stages.load(file), read_json(file).get("data")
-        theirs = found.get("deviation") if isinstance(found, dict) else None
+        found = StagesFile.load(file)
+        theirs = found.data.deviation if found.data else None
         ratio = 1.0 if theirs is None or deviation is None else deviation / theirs
-        return Stages(tuple(boundary * ratio for boundary in stages.boundaries))
+        return Stages(tuple(boundary * ratio for boundary in found.boundaries))
     return Stages(preset.diffusion.boundaries if preset.network.stages > 1 else ())
 
 

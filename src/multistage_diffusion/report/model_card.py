@@ -11,7 +11,8 @@ import jinja2
 
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import folder_atomically, read_json
+from multistage_diffusion.evaluation.samples import read_results
+from multistage_diffusion.files import folder_atomically
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.report.figures import stages_figure
 from multistage_diffusion.run import Run, claim, find_model, run_of
@@ -86,5 +87,5 @@ def _ranges(model: Model) -> list[tuple[float, float]]:
 def _results(run: Run, images: int) -> Iterator[dict[str, Any]]:
     """What was measured on this model or its samples."""
     for path in (run.evaluations, Run(run.samples).evaluations):
-        found = read_json(path) if path.exists() else []
+        found = read_results(path)
         yield from (one for one in found if one.get("trained_images", images) == images)

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multistage_diffusion.config import Settings, read_config, setting, to_json
+from multistage_diffusion.config import Settings, from_json, read_config, setting, to_json
 from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.data.png import grid_image, save_png, to_image
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_json
-from multistage_diffusion.model import Model
+from multistage_diffusion.model import Model, ModelConfig
 from multistage_diffusion.run import claim
 from multistage_diffusion.sampling.draw import SampleOptions, check_label, generate_batches
 
@@ -144,8 +144,10 @@ def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -
 
 
 def _completed(note: SampleNote) -> dict[str, Any]:
-    """A note as JSON; one of an earlier version gets the options that it did not have yet."""
-    return {**to_json(note), "options": {**to_json(SampleOptions()), **note.options}}
+    """A note as JSON; one of an earlier version gets the settings that it did not have yet."""
+    model = to_json(from_json(ModelConfig, note.config.get("model"), NOTE))
+    options = {**to_json(SampleOptions()), **note.options}
+    return {**to_json(note), "options": options, "config": {**note.config, "model": model}}
 
 
 def _identity(model: Model, options: SampleOptions) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from multistage_diffusion.training.optimization import make_optimizer
 __all__ = ["RunningSums", "State"]
 
 LEARNED_WEIGHT = "uncertainty"  # its name in checkpoints
+WITH_FLOAT64 = ("cpu", "cuda", "xpu")  # devices
 
 
 @dataclass
@@ -39,7 +40,7 @@ class RunningSums:
     @staticmethod
     def zeros(stages: int, parts: int, device: torch.device) -> "RunningSums":
         """Sums at zero, in float64 where the device supports it."""
-        dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = torch.float64 if device.type in WITH_FLOAT64 else torch.float32
         sizes = (stages, stages, parts, 1, 1)
         return RunningSums(*(torch.zeros(size, dtype=dtype, device=device) for size in sizes))
 

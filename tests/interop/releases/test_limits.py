@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from multistage_diffusion.cli import main
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.releases.pickles import read_pickle
 from multistage_diffusion.interop.releases.reader import read_release
-from tests.cli.conftest import Command, assert_refused
+from tests.cli.conftest import assert_refused
 from tests.interop.releases.test_pickles import persistent, persistent_module
 
 
@@ -69,7 +70,7 @@ def held_by_itself() -> list[Any]:
 
 @pytest.mark.parametrize(
     "content",
-    [pickle.dumps(laughs(30)), pickle.dumps(held_by_itself()), nested(1000), nested(1_000_000)],
+    [pickle.dumps(laughs(30)), pickle.dumps(held_by_itself()), nested(1000), nested(200_000)],
     ids=["laughs", "cycle", "deep", "deeper"],
 )
 def test_containers_without_end_are_refused(tmp_path: Path, content: bytes) -> None:
@@ -78,13 +79,10 @@ def test_containers_without_end_are_refused(tmp_path: Path, content: bytes) -> N
         read_pickle(tmp_path / "file.pkl")
 
 
-def test_a_module_that_holds_itself_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    persistent_module(monkeypatch)
-    state: dict[str, Any] = {"_parameters": {}, "_buffers": {}}
-    state["_modules"] = {"again": persistent("", state)}
-    (tmp_path / "net.pkl").write_bytes(pickle.dumps({"ema": persistent("", state)}))
+def test_a_module_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    module = torch.nn.ModuleDict()
+    module._modules["again"] = module
+    (tmp_path / "net.pkl").write_bytes(pickle.dumps({"ema": module}))
     with pytest.raises(BadInput, match="nested too deeply or too often"):
         read_pickle(tmp_path / "net.pkl")
 
@@ -144,12 +142,13 @@ def test_compressed_records_are_refused(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("write", [pickle.dumps, archive])
 def test_structures_of_other_types_end_in_one_line(
-    run: Command, tmp_path: Path, content: Any, write: Any
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any, write: Any
 ) -> None:
     path = tmp_path / "file.pth"
     path.write_bytes(write(content))
     out = tmp_path / "out.safetensors"
-    assert_refused(run("convert", path, "--preset", "dpm-cifar10-unified", "--out", out), "")
+    code = main(["convert", str(path), "--preset", "dpm-small", "--out", str(out)])
+    assert_refused((code, *capsys.readouterr()), "")
     assert not out.exists()
 
 

@@ -15,13 +15,12 @@ from typing import Any, Literal
 
 import torch
 
-from multistage_diffusion.config import from_json
+from multistage_diffusion.config import read_config
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.data.sources.location import Location
 from multistage_diffusion.data.sources.source import Source
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json
 from multistage_diffusion.space import AutoencoderInfo, LatentConfig
 
 __all__ = [
@@ -105,7 +104,7 @@ def read_encoding(folder: Path) -> Encoding:
     Raises:
         BadInput: if it is not a folder of latents.
     """
-    return from_json(Encoding, read_json(folder / ENCODING))
+    return read_config(Encoding, folder / ENCODING)
 
 
 def read_latents(folder: Path) -> Images:
@@ -117,7 +116,7 @@ def read_latents(folder: Path) -> Images:
     encoding = read_encoding(folder)
     if not (folder / INDEX).exists():
         raise BadInput(f"{folder} is not complete: give the same multistage encode command again.")
-    index = from_json(LatentIndex, read_json(folder / INDEX))
+    index = read_config(LatentIndex, folder / INDEX)
     images = Images(
         _rows(folder, encoding, mirrored=False),
         None if index.labels is None else torch.tensor(index.labels),

@@ -18,8 +18,8 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = ["check_archive", "check_content", "check_operations", "check_storage"]
 
-MOST_OPERATIONS = 20_000_000
-MOST_OBJECTS = 2_000_000
+MOST_OPERATIONS = 5_000_000
+MOST_OBJECTS = 500_000
 DEEPEST = 200
 MEMORY = ("PUT", "BINPUT", "LONG_BINPUT")
 """Operations that number an object; the reader makes room for all lower numbers."""

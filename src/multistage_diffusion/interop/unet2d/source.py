@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json
+from multistage_diffusion.files import read_object
 from multistage_diffusion.interop.releases.pickles import read_pickle
 
 __all__ = ["UNetFiles", "holds_unet", "may_be_hub_id", "read_unet"]
@@ -41,7 +41,7 @@ def holds_unet(folder: Path) -> bool:
     if (folder / "model_index.json").is_file():
         return True
     file = folder / "config.json"
-    return file.is_file() and "_class_name" in read_json(file)
+    return file.is_file() and "_class_name" in read_object(file)
 
 
 def may_be_hub_id(source: str) -> bool:
@@ -64,9 +64,9 @@ def read_unet(source: str) -> UNetFiles:
     inner = folder / "unet"
     model = inner if inner.is_dir() else folder
     index = folder / "model_index.json"
-    parts = read_json(index) if index.is_file() else {}
+    parts = read_object(index) if index.is_file() else {}
     return UNetFiles(
-        settings=read_json(model / "config.json"),
+        settings=read_object(model / "config.json"),
         scheduler=_scheduler(folder),
         weights=_weights(model),
         on_latents=any(name in parts for name in AUTOENCODERS),
@@ -77,7 +77,7 @@ def _scheduler(folder: Path) -> Mapping[str, Any] | None:
     name = "scheduler_config.json"
     inside = [folder / "scheduler" / name, folder / name]
     files = [*inside, folder.parent / "scheduler" / name] if folder.name == "unet" else inside
-    return next((read_json(file) for file in files if file.is_file()), None)
+    return next((read_object(file) for file in files if file.is_file()), None)
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

@@ -20,13 +20,13 @@ class NetworkSettings(Settings):
 
     kind: Annotated[Literal["kl", "vq"], tyro.conf.Suppress] = "kl"
     """A normal distribution for each latent value, or vectors of a codebook."""
-    widths: tuple[int, ...] = setting((64, 128), at_least=1)
+    widths: tuple[int, ...] = setting((64, 128), at_least=1, at_most=65_536)
     """Channels of each level; each further level halves the resolution."""
-    blocks: int = setting(2, at_least=1)
+    blocks: int = setting(2, at_least=1, at_most=64)
     """Residual blocks in each level of the encoder; the decoder has one more."""
-    latent_channels: int = setting(4, at_least=1)
+    latent_channels: int = setting(4, at_least=1, at_most=65_536)
     """Channels of the latents."""
-    codes: int = setting(8192, at_least=2)
+    codes: int = setting(8192, at_least=2, at_most=10_000_000)
     """Vectors in the codebook (vq)."""
 
     @property
@@ -43,7 +43,7 @@ class LengthSettings(Settings):
     """Length of the run in images. It may change when a run is resumed."""
     batch_size: int = setting(32, above=0)
     """Images in one step, over all processes."""
-    learning_rate: float = setting(3e-4, above=0)
+    learning_rate: float = setting(3e-4, above=0, at_most=1000)
     """Learning rate after the warm-up."""
     warmup_images: int = setting(10_000, at_least=0)
     """Images over which the learning rate rises linearly at the start."""

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from multistage_diffusion import distributed
-from multistage_diffusion.config import fixed_settings, from_json, to_json
+from multistage_diffusion.config import fixed_settings, read_config, to_json
 from multistage_diffusion.data.augment import mirror
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.png import grid_image, save_png
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.files import write_json
 from multistage_diffusion.run import claim
 from multistage_diffusion.space import PIXELS
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
@@ -73,7 +73,7 @@ def check_folder(out: Path, config: AutoencoderRun) -> None:
     claim(out, "holds other files", lambda _: path.exists(), folder=True)
     if not path.exists():
         return
-    old = from_json(AutoencoderRun, read_json(path))
+    old = read_config(AutoencoderRun, path)
     before, now = fixed_settings(old), fixed_settings(config)
     if before["data"] != now["data"]:
         raise BadInput(f"{out} holds a run on other images; choose another --out.")

@@ -4,12 +4,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.latents.autoencoder import Autoencoder, decode, encode
@@ -95,18 +94,31 @@ def append_line(path: Path, record: AutoencoderRecord) -> None:
 def drop_lines_after(path: Path, images: int) -> None:
     """Removes the records of steps that are about to be repeated, and a last line cut short."""
     if path.exists():
-        kept = [line for line in _complete(path) if json.loads(line)["images"] <= images]
+        kept = [line for line, seen in _complete(path) if seen <= images]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 
 
-def _complete(path: Path) -> Iterator[str]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if _parsed(line) is not None:
-            yield line
+def _complete(path: Path) -> Iterator[tuple[str, int]]:
+    """The lines that end, each with its number of images.
+
+    Raises:
+        BadInput: if one of them is damaged.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if line.endswith("\n"):
+            yield line.rstrip("\n"), _images(line, f"{path}, line {number}")
 
 
-def _parsed(line: str) -> Any:
+def _images(line: str, where: str) -> int:
     try:
-        return json.loads(line)
-    except ValueError:
-        return None
+        return from_json(_Seen, json.loads(line), where).images
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BadInput(f"{where} is not valid JSON: {error}.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What every record has."""
+
+    images: int

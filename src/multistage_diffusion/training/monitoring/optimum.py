@@ -13,7 +13,7 @@ from multistage_diffusion import distributed
 from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
-from multistage_diffusion.files import json_fingerprint, read_json, write_json
+from multistage_diffusion.files import json_fingerprint, read_object, write_json
 from multistage_diffusion.run import Run
 from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.monitoring.probe import Probe
@@ -40,11 +40,11 @@ def find_optimum(
     if not distributed.is_main_process():
         return distributed.broadcast(Optimum([], []))
     identity = _identity(config)
-    known: Any = read_json(run.optimum) if run.optimum.exists() else {}
+    known: Any = read_object(run.optimum) if run.optimum.exists() else {}
     if known.get("identity") != identity:
         known = {"identity": identity, **asdict(_optimum(probe, images, denoiser))}
         write_json(run.optimum, known)
-    return distributed.broadcast(from_json(Optimum, known))
+    return distributed.broadcast(from_json(Optimum, known, str(run.optimum)))
 
 
 def _identity(config: RunConfig) -> str:
