@@ -218,7 +218,8 @@ def test_dropout_has_its_share_of_zeros_and_keeps_the_mean() -> None:
 
 def test_dropout_is_independent_of_neighbours() -> None:
     """Pairs of entries are zero as often as chance predicts, if they share a random number too."""
-    zero = (Dropout(0.5)(torch.ones(4096 * 16)) == 0).double().view(-1, 16)
+    dropped = Dropout(0.5)(torch.ones(1, 16, 64, 64).to(memory_format=torch.channels_last))
+    zero = (dropped == 0).double().permute(0, 2, 3, 1).reshape(-1, 16)
     pairs = (zero.T @ zero) / len(zero)
     assert float((pairs - torch.eye(16) * 0.25 - 0.25).abs().max()) < 0.03
 
@@ -247,5 +248,7 @@ def test_dropout_of_a_sample_is_its_own() -> None:
     turned, again = dropped([2, 0])
     assert torch.equal(turned, first[[2, 0]])
     assert torch.equal(again, second[[2, 0]])
+    with dropout_from(generators(seeds)):
+        assert torch.equal(layer(x.contiguous()), first)
     for one, other in ((first[0], first[1]), (first[1], first[2]), (first[0], second[0])):
         assert 0.2 < float((one != other).float().mean()) < 0.8

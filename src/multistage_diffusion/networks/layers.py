@@ -12,7 +12,6 @@ from multistage_diffusion.networks.config import NetworkConfig
 
 __all__ = ["Dropout", "conv", "dropout_from", "generators", "group_norm", "linear"]
 
-_SOURCES: ContextVar[Sequence[torch.Generator]] = ContextVar("sources of dropout", default=())
 _GENERATORS: list[torch.Generator] = []  # reused, since making one takes longer than seeding it
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -68,6 +67,33 @@ def generators(seeds: Tensor) -> list[torch.Generator]:
     return [one.manual_seed(seed) for one, seed in zip(_GENERATORS, seeds.tolist(), strict=False)]
 
 
+class Bits:
+    """Random bits for the samples of a batch, each from its own generator.
+
+    They are drawn for several layers at a time, since a call for each takes longer than the bits of
+    a small one.
+    """
+
+    WORDS = 2048  # at least, at a time
+
+    def __init__(self, sources: Sequence[torch.Generator]) -> None:
+        self.sources = sources
+        self.words = torch.empty(len(sources), 0, dtype=torch.int64)
+
+    def draw(self, count: int) -> Tensor:
+        """The next words of each sample, int64 ``[samples, count]``."""
+        if self.words.shape[1] < count:
+            size = max(count, self.WORDS)
+            self.words = torch.empty(len(self.sources), size, dtype=torch.int64)
+            for row, source in zip(self.words, self.sources, strict=True):
+                row.random_(-(2**63), None, generator=source)
+        drawn, self.words = self.words.tensor_split([count], dim=1)
+        return drawn
+
+
+_BITS: ContextVar[Bits | None] = ContextVar("bits of dropout", default=None)
+
+
 @contextmanager
 def dropout_from(sources: Sequence[torch.Generator]) -> Iterator[None]:
     """Inside, dropout on the CPU is drawn for each sample of a batch from its own generator.
@@ -75,11 +101,11 @@ def dropout_from(sources: Sequence[torch.Generator]) -> Iterator[None]:
     Args:
         sources: a generator for each sample; none for torch's global one.
     """
-    token = _SOURCES.set(sources)
+    token = _BITS.set(Bits(sources) if sources else None)
     try:
         yield
     finally:
-        _SOURCES.reset(token)
+        _BITS.reset(token)
 
 
 class Dropout(nn.Module):
@@ -107,18 +133,18 @@ class Dropout(nn.Module):
 
 
 def _random_int16(like: Tensor) -> Tensor:
-    """Uniform int16 numbers with shape and strides of a tensor, drawn four at a time.
+    """Uniform int16 numbers with the shape of a tensor ``[B, C, H, W]``.
 
-    Those of each sample come from its own generator, if there are any.
+    Those of each sample come from its own generator, if there are any, and do not depend on the
+    memory format.
     """
-    sources = _SOURCES.get()
-    parts: Sequence[torch.Generator | None] = sources or [None]
-    size = like.numel() // len(parts)
-    bits = torch.empty(len(parts), -(-size // 4), dtype=torch.int64)
-    for row, source in zip(bits, parts, strict=True):
-        row.random_(-(2**63), None, generator=source)
-    strides = torch.empty_like(like).stride()
-    if sources:
-        assert len(sources) == len(like)
-        strides = (4 * bits.shape[1], *strides[1:])
-    return bits.view(torch.int16).as_strided(like.shape, strides)
+    bits = _BITS.get()
+    count, channels, height, width = like.shape
+    if bits is None:
+        drawn = torch.empty(1, -(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    else:
+        drawn = bits.draw(-(-channels * height * width // 4))
+    size = like.numel() // len(drawn)
+    numbers = drawn.view(torch.int16)[:, :size].reshape(count, height, width, channels)
+    ordered = numbers.permute(0, 3, 1, 2)
+    return ordered.contiguous() if like.is_contiguous() else ordered
