@@ -154,6 +154,7 @@ def fixed_settings(config: object) -> dict[str, Any]:
     return {
         name: fixed_settings(value) if is_dataclass(value) else json[name]
         for name, value in values.items()
+        if name in json  # some are left out where they do not apply
     }
 
 

@@ -22,6 +22,7 @@ from multistage_diffusion.cli.terminal import (
 from multistage_diffusion.config import to_json
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import Images, ReadOptions
+from multistage_diffusion.data.context import read_context
 from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, write_atomically
@@ -71,6 +72,9 @@ class Train:
     """Print the resolved configuration and the cost of the network, and stop. With --size,
     RUN/preview.png shows what is cut away or stretched."""
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+    context: Path | None = None
+    """File .npy [N, tokens, channels] of what the network attends to, such as embeddings of texts:
+    a row for each image. Needs --context-channels; --label-dropout hides some."""
     latents: Annotated[LatentOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=LatentOptions
     )
@@ -96,6 +100,10 @@ class Train:
 
     def prepare(self, images: Images) -> Images:
         """The values that the network sees: pixels, or latents encoded and normalised."""
+        values = self._values(images)
+        return replace(values, context=read_context(self.context)) if self.context else values
+
+    def _values(self, images: Images) -> Images:
         diffusion = self.preset.diffusion
         if self.latents.autoencoder is not None:
             flip = self.preset.training.draws.flip
@@ -109,7 +117,8 @@ class Train:
         """The configuration of the run on prepared images, without weights to begin with."""
         deviation = None if images.latents is None else images.latents.deviation
         stages = choose_stages(self.preset, self.stages, deviation)
-        return configure_run(self.preset, images, stages, self.data, self.reading)
+        context = fingerprint(self.context) if self.context else ""
+        return configure_run(self.preset, images, stages, self.data, self.reading, context)
 
     def _dry_run(self, config: RunConfig, images: Images) -> int:
         """Prints settings, cost and what would stop the run; writes a preview of resized images."""
