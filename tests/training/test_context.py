@@ -42,7 +42,8 @@ def images(colours: Images, texts: Path) -> Images:
 
 def config_of(images: Images) -> RunConfig:
     preset = replace_settings(
-        replace(PRESETS["digits"], network=NETWORK, training=TRAINING), conditional=False
+        replace(PRESETS["digits"], network=NETWORK, training=replace_settings(TRAINING, images=16)),
+        conditional=False,
     )
     return configure_run(preset, images, STAGES, "colours", None, "fingerprint")
 

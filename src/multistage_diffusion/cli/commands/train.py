@@ -27,6 +27,7 @@ from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, write_atomically
 from multistage_diffusion.inspection.preview import write_preview
+from multistage_diffusion.latents import load_autoencoder
 from multistage_diffusion.latents.prepared import LatentOptions, for_training
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.preconditioning import expected_deviation
@@ -110,6 +111,7 @@ class Train:
             images = latents_of(self.latents.autoencoder, images, self.data, self.reading, flip)
         if images.latents is None:
             return images
+        load_autoencoder(images.latents.autoencoder)  # without it nothing could be drawn
         deviation = expected_deviation(diffusion.preconditioning, diffusion.sigma_data)
         return for_training(images, deviation, self.latents.normalise)
 
