@@ -155,6 +155,7 @@ def fixed_settings(config: object) -> dict[str, Any]:
     return {
         name: fixed_settings(value) if is_dataclass(value) else json.get(name)  # or left out
         for name, value in values.items()
+        if name in json  # some are left out where they do not apply
     }
 
 

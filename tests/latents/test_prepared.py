@@ -94,7 +94,7 @@ def test_the_closed_form_draws_images_of_the_data_set(colours: Images) -> None:
     start = 5 * torch.randn(4, 12, 4, 4)
     found = SOLVERS["euler"](OptimalDenoiser(values.pixels), start, grid, noise=torch.zeros)
     images = config.space.decode(found).int()
-    distance = (images[:, None] - colours.pixels[None].int()).abs().amax((2, 3, 4))
+    distance = (images[:, None] - colours.pixels[:][None].int()).abs().amax((2, 3, 4))
     assert (distance.amin(1) <= 1).all()
 
 
@@ -110,7 +110,7 @@ def test_decoding_undoes_the_normalisation(colours: Images, how: str, unit: bool
     assert values.standard_deviation == values.latents.deviation
     assert values.latents.deviation == pytest.approx(deviation, rel=0.05)
     space = configured(values).model.space
-    assert torch.equal(space.decode(torch.as_tensor(values.pixels[:])), colours.pixels)
+    assert torch.equal(space.decode(torch.as_tensor(values.pixels[:])), colours.pixels[:])
 
 
 def test_mirrored_copies_are_drawn_for_flips(colours: Images) -> None:

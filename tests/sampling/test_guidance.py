@@ -44,7 +44,9 @@ def answers(denoiser: NetworkDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
 def test_each_sample_has_the_weight_of_its_stage_and_level(conditional: NetworkDenoiser) -> None:
     x = torch.randn(4, *CONFIG.shape)
     given, without = answers(conditional, x)
-    guided = GuidedDenoiser(conditional, LABELS, Guidance((1.0, 2.0, 3.0), (0.0, 10.0)), STAGES)
+    guided = GuidedDenoiser(
+        conditional, Conditions(LABELS), Guidance((1.0, 2.0, 3.0), (0.0, 10.0)), STAGES
+    )
     weight = torch.tensor([1.0, 2.0, 1.0, 2.0])[:, None, None, None]  # 20 is out of the range
     expected = without + weight * (given - without)
     torch.testing.assert_close(guided(x, SIGMA), expected, atol=1e-5, rtol=1e-4)
@@ -57,7 +59,8 @@ def test_a_weight_of_one_is_the_model_and_of_zero_the_model_without_class(
     x = torch.randn(4, *CONFIG.shape)
     given, without = answers(conditional, x)
     one, zero = (
-        GuidedDenoiser(conditional, LABELS, Guidance((w,)), STAGES)(x, SIGMA) for w in (1.0, 0.0)
+        GuidedDenoiser(conditional, Conditions(LABELS), Guidance((w,)), STAGES)(x, SIGMA)
+        for w in (1.0, 0.0)
     )
     torch.testing.assert_close(one, given)
     torch.testing.assert_close(zero, without, atol=1e-5, rtol=1e-4)
@@ -76,7 +79,7 @@ def test_guided_evaluations_count_twice() -> None:
 @pytest.mark.parametrize(
     ("config", "guidance", "message"),
     [
-        (MODEL, (2.0,), "needs a class-conditional model"),
+        (MODEL, (2.0,), "needs a conditional model"),
         (replace(CONFIG, network=TINY), (2.0,), "trained with --label-dropout"),
         (CONFIG, (1.0, 2.0), "1 weight or 3"),
     ],

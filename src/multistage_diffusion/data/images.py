@@ -46,6 +46,8 @@ class Images:
     """How latents were made and normalised, if that is known."""
     mirrored: Tensor | MappedRows | None = field(default=None, repr=False)
     """Latents of the same images mirrored left-right, which are not mirrored latents."""
+    context: Tensor | None = field(default=None, repr=False)
+    """What networks attend to for each image, ``[N, tokens, channels]``."""
 
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:
@@ -73,8 +75,9 @@ class Images:
         """
         labels = None if self.labels is None else self.labels[rows]
         mirrored = None if self.mirrored is None else _selected(self.mirrored, rows)
-        pixels = _selected(self.pixels, rows)
-        return replace(self, pixels=pixels, labels=labels, original=None, mirrored=mirrored)
+        chosen = replace(self, pixels=_selected(self.pixels, rows), labels=labels, original=None)
+        context = None if self.context is None else self.context[rows]
+        return replace(chosen, mirrored=mirrored, context=context)
 
     @cached_property
     def fingerprint(self) -> str:

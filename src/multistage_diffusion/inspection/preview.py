@@ -70,7 +70,8 @@ def preview(images: Images, name: str, options: ReadOptions) -> Image.Image:
         shown = [sheet_image(image, size, (options.fit,)) for image in originals]
         return contact_sheet(shown, title)
     count = min(PICTURED, len(images))
-    title = f"{count} of the {len(images):,} images of {name}, as they are read"
+    how = "as they are read" if images.latents is None else "decoded from their latents"
+    title = f"{count} of the {len(images):,} images of {name}, {how}"
     return contact_sheet(list(_as_read(images)), title)
 
 

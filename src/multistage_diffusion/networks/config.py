@@ -79,7 +79,8 @@ class NetworkConfig(Settings):
     """Add the class before the layers of the embedding (EDM) or after them (ADM, latent
     diffusion)."""
     label_dropout: float = setting(0.0, at_least=0, below=1)
-    """Share of the training images whose class is hidden, for classifier-free guidance."""
+    """Share of the training images whose class and context are hidden, for classifier-free
+    guidance."""
     augment_channels: int = setting(0, at_least=0, at_most=WIDEST)
     """Channels of the augmentation labels: 9 for EDM's augmentation, 0 for none."""
     context_channels: int = setting(0, at_least=0, at_most=WIDEST)

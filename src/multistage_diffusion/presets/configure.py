@@ -84,7 +84,12 @@ def with_model(preset: Preset, model: ModelConfig) -> Preset:
 
 
 def configure_run(
-    preset: Preset, images: Images, stages: Stages, path: str, reading: ReadOptions | None = None
+    preset: Preset,
+    images: Images,
+    stages: Stages,
+    path: str,
+    reading: ReadOptions | None = None,
+    context: str = "",
 ) -> RunConfig:
     """The configuration of a run of a preset on a data set.
 
@@ -95,6 +100,7 @@ def configure_run(
         stages: which decoder serves which noise level.
         path: where the data was read from.
         reading: how it was read.
+        context: fingerprint of the file of contexts, if there is one.
 
     Raises:
         BadInput: if the data are latents of an unknown autoencoder or without the mirrored copies
@@ -112,6 +118,7 @@ def configure_run(
         fingerprint=images.fingerprint,
         images=len(images),
         reading=_without_cache(reading),
+        context=context,
     )
     config = RunConfig(model=model, training=preset.training, data=data)
     Rates(config)  # raises an error for settings without a value for each part
@@ -126,6 +133,7 @@ def _check(preset: Preset, images: Images, stages: Stages, path: str) -> None:
         raise BadInput(
             f"--augment needs a network that is conditioned on it: --augment-channels {LABELS}."
         )
+    _check_context(preset, images)
     decoders = preset.network.stages
     if decoders != len(stages):
         raise BadInput(
@@ -135,6 +143,20 @@ def _check(preset: Preset, images: Images, stages: Stages, path: str) -> None:
         )
     if preset.diffusion.conditional and images.labels is None:
         raise BadInput(f"{path} has no labels for a conditional model; use --no-conditional.")
+
+
+def _check_context(preset: Preset, images: Images) -> None:
+    """Raises BadInput if there is a context that does not fit images or network."""
+    context, channels = images.context, preset.network.context_channels
+    if context is None:
+        return
+    if len(context) != len(images):
+        raise BadInput(f"There are contexts of {len(context)} images, and {len(images)} images.")
+    if context.shape[2] != channels:
+        raise BadInput(
+            f"The context has {context.shape[2]} channels: give --context-channels "
+            f"{context.shape[2]}, not {channels}."
+        )
 
 
 def _check_latents(preset: Preset, images: Images, path: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.cost import check_sampling_memory
+from multistage_diffusion.data.context import read_context
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
@@ -33,6 +34,7 @@ from multistage_diffusion.stages import Stages
 __all__ = [
     "SampleOptions",
     "check_label",
+    "context_of",
     "evaluations_per_stage",
     "generate",
     "generate_batches",
@@ -90,6 +92,9 @@ class SampleOptions(Settings):
     """Image i is a function of the seed and i only."""
     label: int | None = None
     """The class to draw, for a class-conditional model. By default the classes take turns."""
+    context: Path | None = None
+    """File .npy [N, tokens, channels] of what the network attends to: image i takes row i, or i
+    modulo N."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -179,14 +184,15 @@ def generate(
         BadInput: if the model does not have the label, or its autoencoder is not there any more.
     """
     model.denoiser.to(device)  # before inference mode, in which weights would become untrainable
-    labels = labels_of(model, options, indices)
-    labels = None if labels is None else labels.to(device)
+    conditions = Conditions(
+        labels_of(model, options, indices), context=context_of(model, options, indices)
+    ).to(device)
     grid = sampling_grid(model.config, options)
     drawn = partial(noise, options.seed, indices, model.config.shape)
     start = drawn().to(device) * float(grid[0])
     with torch.inference_mode():
         images = SOLVERS[options.solver](
-            _conditioned(model, options, labels),
+            _conditioned(model, options, conditions),
             start,
             grid,
             noise=lambda draw: drawn(draw=draw),
@@ -212,13 +218,13 @@ def generate_batches(
         yield part, generate(model, options, part, device)
 
 
-def _conditioned(model: Model, options: SampleOptions, labels: Tensor | None) -> Denoiser:
-    """The denoiser of samples with these labels."""
+def _conditioned(model: Model, options: SampleOptions, conditions: Conditions) -> Denoiser:
+    """The denoiser of samples with these conditions."""
     blended = BlendedDenoiser(model.denoiser) if options.boundary == "blend" else model.denoiser
     guidance = guidance_of(model.config, options)
-    if labels is None or not guidance.weights:
-        return partial(blended, conditions=Conditions(labels))
-    return GuidedDenoiser(blended, labels, guidance, model.denoiser.stages)
+    if not conditions.tensors() or not guidance.weights:
+        return partial(blended, conditions=conditions)
+    return GuidedDenoiser(blended, conditions, guidance, model.denoiser.stages)
 
 
 def guidance_of(config: ModelConfig, options: SampleOptions) -> Guidance:
@@ -229,10 +235,9 @@ def guidance_of(config: ModelConfig, options: SampleOptions) -> Guidance:
     """
     weights = options.guidance
     stages = len(config.boundaries) + 1
-    if weights and not (config.classes and config.network.label_dropout):
-        raise BadInput(
-            "Guidance needs a class-conditional model that was trained with --label-dropout."
-        )
+    conditional = config.classes or config.network.context_channels
+    if weights and not (conditional and config.network.label_dropout):
+        raise BadInput("Guidance needs a conditional model that was trained with --label-dropout.")
     if weights and len(weights) not in (1, stages):
         raise BadInput(f"--guidance takes 1 weight or {stages}, one for each stage.")
     return Guidance(weights, options.guidance_range)
@@ -255,6 +260,24 @@ def labels_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> T
     if options.label is not None:
         return torch.full((len(indices),), options.label)
     return torch.tensor([index % classes for index in indices])
+
+
+def context_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
+    """What the network attends to for each image, ``[len(indices), tokens, channels]``.
+
+    Raises:
+        BadInput: if the model takes none, or contexts of other channels.
+    """
+    if options.context is None:
+        return None
+    context, channels = read_context(options.context), model.config.network.context_channels
+    if context.shape[2] != channels:
+        takes = f"of {channels} channels" if channels else "none"
+        raise BadInput(
+            f"{options.context} holds contexts of {context.shape[2]} channels; the model takes "
+            f"{takes}."
+        )
+    return context[[index % len(context) for index in indices]].float()
 
 
 def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[int]:

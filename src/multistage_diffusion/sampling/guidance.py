@@ -47,8 +47,8 @@ class GuidedDenoiser:
 
     denoiser: Callable[[Tensor, Tensor, Conditions], Tensor]
     """Of states, noise levels and conditions."""
-    labels: Tensor
-    """Classes, int64 ``[B]``."""
+    conditions: Conditions
+    """Classes and context of the B samples."""
     guidance: Guidance
     stages: Stages
 
@@ -57,11 +57,18 @@ class GuidedDenoiser:
         level = as_float64(sigma).expand(len(x))
         weight = self.guidance.at(level, self.stages)
         if bool((weight == 1).all()):
-            return self.denoiser(x, level, Conditions(self.labels))
-        labels = torch.cat([self.labels, torch.full_like(self.labels, NO_LABEL)])
-        both = self.denoiser(torch.cat([x, x]), torch.cat([level, level]), Conditions(labels))
+            return self.denoiser(x, level, self.conditions)
+        both = self.denoiser(torch.cat([x, x]), torch.cat([level, level]), self._both())
         given, without = both.chunk(2)
         return without + column(weight, x) * (given - without)
+
+    def _both(self) -> Conditions:
+        """The conditions, then none: no class, and a context of zeros as in training."""
+        labels, context = self.conditions.labels, self.conditions.context
+        return Conditions(
+            None if labels is None else torch.cat([labels, torch.full_like(labels, NO_LABEL)]),
+            context=None if context is None else torch.cat([context, torch.zeros_like(context)]),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """The configuration of a run."""
 
 from dataclasses import MISSING, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from multistage_diffusion.config import Settings, from_json, grouped, setting, to_json
 from multistage_diffusion.files import read_json
@@ -61,6 +63,8 @@ class DataInfo(Settings):
     images: int = setting(MISSING, at_least=0)
     reading: dict[str, Any] = field(default_factory=dict, metadata={"may_change": True})
     """How they were read: the options of ``ReadOptions``; empty where that was not recorded."""
+    context: Annotated[str, Field(exclude_if=lambda context: not context)] = ""
+    """Fingerprint of the file of contexts, if the network attends to them."""
 
 
 @dataclass(frozen=True, kw_only=True)

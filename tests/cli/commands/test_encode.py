@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
-from multistage_diffusion.data import load
-from tests.cli.conftest import TINY, Command, assert_refused
+import pytest
 
-SHORT = ("--images", 16, "--batch-size", 8, "--record-images", 16, "--precision", "float32")
+from multistage_diffusion.data import load
+from tests.cli.conftest import TINY, UNIFIED, Command, assert_refused
+
+SHORT = ("--images", 8, "--batch-size", 8, "--record-images", 8, "--precision", "float32")
 PCA = ("--autoencoder", "pca-f2c4")
 
 
+@pytest.mark.slow
 def test_from_images_to_images_over_latents(run: Command, tmp_path: Path, folder: Path) -> None:
     latents, stages, out = (tmp_path / name for name in ("latents", "stages.json", "run"))
     code, text, _ = run("encode", "--data", folder, *PCA, "--out", latents)
@@ -44,12 +47,14 @@ def test_from_images_to_images_over_latents(run: Command, tmp_path: Path, folder
 
 
 def test_training_encodes_by_itself(run: Command, tmp_path: Path, folder: Path) -> None:
-    network = (*TINY, *SHORT, "--attention-resolutions", 4)
+    network = (*UNIFIED, "--blocks", 1, *SHORT, "--attention-resolutions", 4)
     cache = ("--cache", tmp_path / "cache")
     words = ("train", "small", "--data", folder, *PCA, "--out", tmp_path / "run", *network, *cache)
     assert run(*words)[0] == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
     assert any("mirrored" in path.name for path in before)
+    assert run("sample", tmp_path / "run", "--steps", 1, "--images", 2)[0] == 0
+    assert load(tmp_path / "run" / "samples").shape == (3, 8, 8)
     assert run(*words)[0] == 0  # continues with the same latents
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert_refused(run(*words, "--normalise", "raw"), "model.latents")

@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def stop_after(steps: int) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_an_interrupted_run_continues_bit_by_bit(
-    colours: Images, tmp_path: Path, kind: str
+    colours: Images, tmp_path: Path, kind: Literal["kl", "vq"]
 ) -> None:
     preset = replace(PRESET, network=replace(TINY, kind=kind))
     preset = replace_settings(preset, discriminator=0.1, discriminator_start=32)
@@ -84,8 +84,8 @@ def test_the_folder_is_an_autoencoder_that_reconstructs(colours: Images, tmp_pat
     autoencoder = find_autoencoder(str(out), colours)
     module: Any = diffusers.AutoencoderKL.from_pretrained(out)
     assert module.config.latent_channels == autoencoder.info.channels == 4
-    images = decode(autoencoder, encode(autoencoder, colours.pixels).mean)
-    assert float(image_psnr(images, colours.pixels).mean()) > records[-1].psnr - 3
+    images = decode(autoencoder, encode(autoencoder, colours.pixels[:]).mean)
+    assert float(image_psnr(images, colours.pixels[:]).mean()) > records[-1].psnr - 3
     assert (out / "training" / "reconstructions.png").exists()
 
 
@@ -122,7 +122,7 @@ def test_another_run_is_refused(colours: Images, few_digits: Images, tmp_path: P
         next(train_autoencoder(run_of(colours), colours, tmp_path / "mine"))
     with pytest.raises(BadInput, match="no multiples of 4"):
         run_of(
-            replace(colours, pixels=colours.pixels[:, :, :6]),
+            replace(colours, pixels=colours.pixels[:][:, :, :6]),
             replace(PRESET, network=replace(TINY, widths=(8, 8, 8))),
         )
 

@@ -22,10 +22,12 @@ from multistage_diffusion.cli.terminal import (
 from multistage_diffusion.config import to_json
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import Images, ReadOptions
+from multistage_diffusion.data.context import read_context
 from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, write_atomically
 from multistage_diffusion.inspection.preview import write_preview
+from multistage_diffusion.latents import load_autoencoder
 from multistage_diffusion.latents.prepared import LatentOptions, for_training
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.preconditioning import expected_deviation
@@ -75,6 +77,9 @@ class Train:
     """Print the resolved configuration and the cost of the network, and stop. With --size,
     RUN/preview.png shows what is cut away or stretched."""
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+    context: Path | None = None
+    """File .npy [N, tokens, channels] of what the network attends to, such as embeddings of texts:
+    a row for each image. Needs --context-channels; --label-dropout hides some."""
     latents: Annotated[LatentOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=LatentOptions
     )
@@ -102,12 +107,17 @@ class Train:
 
     def prepare(self, images: Images) -> Images:
         """The values that the network sees: pixels, or latents encoded and normalised."""
+        values = self._values(images)
+        return replace(values, context=read_context(self.context)) if self.context else values
+
+    def _values(self, images: Images) -> Images:
         diffusion = self.preset.diffusion
         if self.latents.autoencoder is not None:
             flip = self.preset.training.draws.flip
             images = latents_of(self.latents.autoencoder, images, self.data, self.reading, flip)
         if images.latents is None:
             return images
+        load_autoencoder(images.latents.autoencoder)  # without it nothing could be drawn
         deviation = expected_deviation(diffusion.preconditioning, diffusion.sigma_data)
         return for_training(images, deviation, self.latents.normalise)
 
@@ -115,7 +125,8 @@ class Train:
         """The configuration of the run on prepared images, without weights to begin with."""
         deviation = None if images.latents is None else images.latents.deviation
         stages = choose_stages(self.preset, self.stages, deviation)
-        return configure_run(self.preset, images, stages, self.data, self.reading)
+        context = fingerprint(self.context) if self.context else ""
+        return configure_run(self.preset, images, stages, self.data, self.reading, context)
 
     def _with_network(self) -> "Train":
         """The same with the network of the model to begin with."""

@@ -50,6 +50,8 @@ class Samples:
     """float32 like ``pixels``."""
     labels: Tensor | None
     """Classes, int64 ``[b]``."""
+    context: Tensor | None = None
+    """What the network attends to, float32 ``[b, tokens, channels]``."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Draws:
     """Which images are mirrored left-right, bool ``[B]``."""
     augmentation: Augmentation | None
     unlabelled: Tensor | None = None
-    """Which classes are hidden from the network, bool ``[B]``."""
+    """Which classes and contexts are hidden from the network, bool ``[B]``."""
     candidates: int = 1
     """Noises drawn for each image, of which the nearest is taken."""
     mirrored_copies: bool = False
@@ -84,6 +86,7 @@ class Draws:
         labels = images.labels[chosen] if conditional and images.labels is not None else None
         if labels is not None and self.unlabelled is not None:
             labels = torch.where(self.unlabelled[rows], NO_LABEL, labels)
+        context = self._context(images, rows)
         pixels = self._pixels(images, chosen, self.mirrored[rows])
         noise = self._noise(rows, images.shape, pinned=device.type == "cuda")
         if self.candidates > 1:
@@ -91,7 +94,8 @@ class Draws:
         if device.type == "cuda":
             pixels = pixels if pixels.is_cuda else pixels.pin_memory()
             labels = None if labels is None else labels.pin_memory()
-        return Samples(rows, pixels, noise, labels)
+            context = None if context is None else context.pin_memory()
+        return Samples(rows, pixels, noise, labels, context)
 
     def place(
         self, samples: Samples, device: torch.device, memory_format: torch.memory_format
@@ -111,7 +115,8 @@ class Draws:
             augmentation = self.augmentation[here]
             y = augmentation.apply(y)
             augment = augmentation.labels
-        conditions = Conditions(samples.labels, augment).to(device, non_blocking=True)
+        given = Conditions(samples.labels, augment, samples.context)
+        conditions = given.to(device, non_blocking=True)
         if device.type == "cpu":  # elsewhere dropout is torch's own
             conditions = replace(conditions, seeds=self._dropout_seeds(here))
         return Batch(
@@ -133,6 +138,15 @@ class Draws:
             return pixels
         pixels[mirrored] = _rows(images.mirrored, chosen[mirrored])
         return pixels
+
+    def _context(self, images: Images, rows: Tensor) -> Tensor | None:
+        """The contexts of some samples; zeros for those that are hidden."""
+        if images.context is None:
+            return None
+        context = images.context[self.chosen[rows]].float()
+        if self.unlabelled is None:
+            return context
+        return context.masked_fill(self.unlabelled[rows][:, None, None], 0)
 
     def _choose_nearest(self, noise: Tensor, pixels: Tensor, rows: Tensor) -> None:
         """Replaces each noise by the nearest of several to its image, itself among them.
@@ -184,7 +198,8 @@ def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
     augmentation = draw_augmentation(count, size, augment, source) if augment else None
     chosen = image_indices(training.seed, len(images), seen, count)
     sigma = levels.draw(count, source)
-    hidden = config.model.network.label_dropout if config.model.classes else 0.0
+    conditional = config.model.classes or images.context is not None
+    hidden = config.model.network.label_dropout if conditional else 0.0
     unlabelled = torch.rand(count, generator=source) < hidden if hidden else None
     candidates = training.draws.noise_candidates
     copies = images.mirrored is not None

@@ -38,6 +38,8 @@ class Probe:
     stages: int
     labels: Tensor | None
     """Classes, int64 ``[N]``, for a conditional network."""
+    context: Tensor | None = None
+    """What the network attends to, ``[N, tokens, channels]``."""
 
     @staticmethod
     def draw(
@@ -57,7 +59,8 @@ class Probe:
         ]
         labels = images.labels[chosen] if conditional and images.labels is not None else None
         noise = torch.randn(clean.shape, generator=source)
-        return Probe(clean, noise, torch.cat(levels), len(stages), labels)
+        context = None if images.context is None else images.context[chosen].float()
+        return Probe(clean, noise, torch.cat(levels), len(stages), labels, context)
 
     def part(self, per_stage: int) -> "Probe":
         """At most ``per_stage`` of the noisy images of each stage, spread over its levels."""
@@ -82,7 +85,7 @@ class Probe:
         """Weighted loss of the network on each image, in the order of ``sigma``."""
         denoised = []
         for part in torch.arange(len(self.sigma)).split(BATCH):
-            conditions = Conditions(self.labels).at(part).to(device)
+            conditions = Conditions(self.labels, context=self.context).at(part).to(device)
             noisy = self.noisy[part].to(device)
             denoised.append(denoiser(noisy, self.sigma[part], conditions).cpu())
         return self._losses(torch.cat(denoised), denoiser)
