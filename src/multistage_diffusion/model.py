@@ -17,7 +17,7 @@ from multistage_diffusion.schedule import Schedule, ScheduleName, ScheduleSettin
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
-__all__ = ["Model", "ModelConfig", "build_denoiser", "load_model", "save_model"]
+__all__ = ["Model", "ModelConfig", "build_denoiser", "load_model", "named_classes", "save_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,10 @@ class ModelConfig:
     """Channels, height, width of an image."""
     classes: int
     """Number of classes; 0 for an unconditional model."""
+    class_names: tuple[str, ...] = field(default=(), metadata={"may_change": True})
+    """Their names; empty where they were not recorded."""
+    class_numbers: tuple[int, ...] = field(default=(), metadata={"may_change": True})
+    """The number that each has in the data; empty if they count from 0."""
     boundaries: tuple[float, ...]
     """Noise levels sigma between the stages."""
     schedule: ScheduleName
@@ -52,6 +56,13 @@ class ModelConfig:
     def density(self) -> Schedule:
         """The schedule with its settings."""
         return make_schedule(self.schedule, self.schedule_settings)
+
+
+def named_classes(config: ModelConfig) -> list[tuple[int, str]]:
+    """The number and the name of each class of a model, in the order of the network."""
+    numbers = config.class_numbers or tuple(range(config.classes))
+    names = config.class_names or tuple(map(str, numbers))
+    return list(zip(numbers, names, strict=False))[: config.classes]
 
 
 def build_denoiser(config: ModelConfig) -> NetworkDenoiser:

@@ -111,6 +111,7 @@ class ReadingState:
         self.entries += 1
         self.grey += channels == 1
         self.changes.add(image, options.pages == "all")
+        self.changes.resized += image.size != (height, width)
 
     def add_broken(self, reason: str) -> None:
         """Counts an image that cannot be decoded."""
@@ -217,6 +218,7 @@ class SourceReader:
             tuple(self.state.broken.values()),
             class_numbers=labels.numbers,
             left_out=listing.left_out,
+            resized=self.state.changes.resized,
         )
         order = _by_name(self.decoded) if listing.by_name else None
         ordered = images if order is None else images.at(order)

@@ -187,6 +187,7 @@ class Cache:
             self.listing,
             index.class_numbers,
             self.listing.left_out,
+            state.found.changes.resized,
         )
         # These cached properties would read all images
         vars(images)["fingerprint"] = index.fingerprint

@@ -32,6 +32,8 @@ class Changes:
     """Of so many files."""
     first_in: str = ""
     """The first of these files."""
+    resized: int = 0
+    """Images that were brought to another size."""
     deep: int = 0
     """Images of 16 bits."""
     largest: int = 0

@@ -48,6 +48,9 @@ class Images:
     left_out: tuple[LeftOut, ...] = ()
     """Files and images of the source that are not read, except ``skipped``."""
 
+    resized: int = 0
+    """How many were brought to another size."""
+
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:
             raise BadInput(f"{self.source or 'The data set'} holds no images.")

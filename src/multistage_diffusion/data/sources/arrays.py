@@ -277,7 +277,7 @@ def resized(images: Images, options: ReadOptions) -> Images:
 
     for _ in in_order(fit, range(len(images))):
         pass
-    return replace(images, pixels=pixels, original=images)
+    return replace(images, pixels=pixels, original=images, resized=len(images))
 
 
 DIGITS = Source(
