@@ -96,7 +96,12 @@ def _of_texts(labels: list[str]) -> NumberedLabels:
     indices = torch.tensor([number[label] for label in labels])
     are_numbers = all(name.isdecimal() and str(int(name)) == name for name in classes)
     numbers = tuple(map(int, classes)) if are_numbers else tuple(range(len(classes)))
-    return NumberedLabels(indices, classes, numbers)
+    return NumberedLabels(indices, tuple(map(_printable, classes)), numbers)
+
+
+def _printable(name: str) -> str:
+    """A name that was not UTF-8 on disk, with the bytes in question as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def in_order_of_names(names: set[str]) -> list[str]:
