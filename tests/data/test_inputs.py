@@ -109,6 +109,26 @@ def _(folder: Path) -> None:
     assert "left out 4 files, no images (.txt 2, no suffix 1, .pdf 1)" in images.notes[0]
 
 
+@row("images of formats that Pillow does not open (HEIC, JPEG XL, SVG, camera raw)")
+def _(folder: Path) -> None:
+    put(folder, "a.png")
+    for name in ("b.heic", "c.CR2"):
+        (folder / name).write_bytes(b"\0\0\0\x18ftyp")
+    images = load(folder)
+    assert list(left_out(images).values()) == [("b.heic", "c.CR2")]
+    assert "images of formats that Pillow does not open; convert them" in images.notes[0]
+
+
+@row("TIFF files with more channels than Pillow reads")
+def _(folder: Path) -> None:
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 200, 277: 8, 278: 8, 279: 512}
+    fields = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    header = b"II*\0" + struct.pack("<IH", 8, len(tags)) + fields + bytes(4)
+    (folder / "a.tif").write_bytes(header.ljust(712, b"\0"))
+    with pytest.raises(BadInput, match=r"a\.tif: its format cannot be identified: .*[sS]ample"):
+        load(folder)
+
+
 @row("hidden files, thumbnails and caches of other programs")
 def _(folder: Path) -> None:
     foreign = ("@eaDir/a.png/THUMB.jpg", ".thumbnails/a.png", "__MACOSX/._a.png", "._a.png")
@@ -180,6 +200,14 @@ def _(folder: Path) -> None:
     assert "1 values above --max-value became 255" in given.notes
 
 
+@row("PGM files of 10 to 16 bits")
+def _(folder: Path) -> None:
+    array = (np.arange(64).reshape(8, 8) * 65).astype(">u2")
+    (folder / "a.pgm").write_bytes(b"P5\n8 8\n4095\n" + array.tobytes())
+    expected = np.round(array * (255 / 4095))
+    assert np.abs(load(folder).pixels[:][0, 0].numpy() - expected).max() <= 1
+
+
 @row("16-bit colour")
 def _(folder: Path) -> None:
     array = np.random.default_rng(0).integers(0, 4096, (4, 4, 3))
@@ -223,10 +251,14 @@ def _(folder: Path) -> None:
     (folder / "a.png").write_bytes(whole[:place] + damaged + whole[place:])
     exif = b"Exif\0\0II*\0\xff\xff\xff\x7f" + b"\xff" * 9
     Image.fromarray(GREY).save(folder / "b.jpg", exif=exif, quality=95)
+    jpeg = (folder / "b.jpg").read_bytes()
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x>\xa8\xff</x>"
+    segment = b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp
+    (folder / "c.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
     Image.fromarray(GREY).save(folder / "b.png")
     images = load(folder)
     assert values(images)[0] == 7
-    assert len(images) == 3
+    assert len(images) == 4
     assert any("a.png: has damaged metadata" in note for note in images.notes)
 
 
@@ -352,6 +384,13 @@ def _(folder: Path) -> None:
     images = load(tarred(folder / "a.tar", files))
     assert len(images) == 1
     assert left_out(images) == {"of samples without an image": ("1.cls", "1.txt")}
+
+
+@row("WebDataset: files of a sample apart from each other")
+def _(folder: Path) -> None:
+    files = {"a.png": image(0), "b.png": image(1), "a.cls": b"1", "b.cls": b"2"}
+    with pytest.raises(BadInput, match=r"sample a do not follow each other in .*a\.tar"):
+        load(tarred(folder / "a.tar", files))
 
 
 @row("arrays with channels first or last")

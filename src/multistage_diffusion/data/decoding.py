@@ -78,11 +78,13 @@ def decode(
     Raises:
         Undecodable: if it is damaged, too large, or has other channels than grey or colour.
     """
+    warned = list[str]()
     try:
-        with opened() as file, quiet() as warned:
+        with quiet() as warned, opened() as file:
             decoded = _decode_somehow(file, page, max_pixels, keep_alpha)
     except UnidentifiedImageError as error:
-        raise Undecodable("its format cannot be identified") from error
+        why = f": {warned[0]}" if warned else ""
+        raise Undecodable(f"its format cannot be identified{why}") from error
     except DAMAGE as error:
         raise Undecodable(_reason(error)) from error
     return replace(decoded, remarks=(*decoded.remarks, *dict.fromkeys(warned)))
@@ -162,10 +164,16 @@ def load_image(file: Path, keep_alpha: bool = False) -> Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
+def _is_deep_grey(image: Image.Image) -> bool:
+    """Whether an image is grey with 16 bits, which Pillow keeps in 32 for some formats."""
+    is_wide = image.mode == "I" and image.format in ("PNG", "PPM")
+    return image.mode.startswith("I;16") or is_wide
+
+
 def _mode(image: Image.Image) -> str:
     """How an image is stored, in words, before it is decoded."""
     words = MODES.get(image.mode, image.mode)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if _is_deep_grey(image):
         return "16-bit grey"
     if any("16" in str(tile.args) for tile in getattr(image, "tile", ())):
         return f"16-bit {words}"
@@ -176,7 +184,7 @@ def _mode(image: Image.Image) -> str:
 
 def _as_array(image: Image.Image, keep_alpha: bool) -> tuple[Pixels | NDArray[np.uint16], str]:
     """The pixels of an image that was loaded, and how they were converted."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if _is_deep_grey(image):
         return np.asarray(image).astype(np.uint16)[..., None], ""
     if keep_alpha and image.has_transparency_data:
         return np.asarray(image.convert("RGBA")), ""

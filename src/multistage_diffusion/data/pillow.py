@@ -1,5 +1,6 @@
 """Pillow's warnings and errors, caught for the image that they are about."""
 
+import logging
 import lzma
 import struct
 import threading
@@ -40,7 +41,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def quiet() -> Iterator[list[str]]:
-    """Collects the warnings of Pillow in this thread, which then are not printed.
+    """Collects what Pillow warns of and logs in this thread, which then is not printed.
 
     The limit that Pillow has for the number of pixels is lifted meanwhile.
 
@@ -57,12 +58,32 @@ def quiet() -> Iterator[list[str]]:
         _State.leave()
 
 
+class _Collector(logging.Handler):
+    """Collects what is logged while an image is decoded."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _collect(record.getMessage())
+
+
+LOGGER = logging.getLogger("PIL")
+HANDLER = _Collector(logging.WARNING)
+
+
+def _collect(message: str) -> bool:
+    """Keeps a message for the image that this thread decodes; False if it decodes none."""
+    collected: list[str] | None = getattr(_messages, "collected", None)
+    if collected is not None:
+        collected.append(" ".join(message.split()).removesuffix("."))
+    return collected is not None
+
+
 class _State:
     """What is changed in Pillow and ``warnings`` as long as any thread decodes."""
 
     threads = 0
     caught: "warnings.catch_warnings[None]"
     limit: int | None
+    propagated: bool
 
     @classmethod
     def enter(cls) -> None:
@@ -74,12 +95,16 @@ class _State:
                 cls.caught.__enter__()
                 warnings.filterwarnings("always", module=r"PIL\b")
                 _collect_warnings()
+                cls.propagated, LOGGER.propagate = LOGGER.propagate, False
+                LOGGER.addHandler(HANDLER)
 
     @classmethod
     def leave(cls) -> None:
         with _lock:
             cls.threads -= 1
             if cls.threads == 0:
+                LOGGER.removeHandler(HANDLER)
+                LOGGER.propagate = cls.propagated
                 cls.caught.__exit__(None, None, None)
                 Image.MAX_IMAGE_PIXELS = cls.limit
 
@@ -88,10 +113,7 @@ def _collect_warnings() -> None:
     shown = warnings.showwarning
 
     def collect(message: Any, *where: Any, **more: Any) -> None:
-        collected = getattr(_messages, "collected", None)
-        if collected is None:
+        if not _collect(str(message)):
             shown(message, *where, **more)
-        else:
-            collected.append(" ".join(str(message).split()).removesuffix("."))
 
     warnings.showwarning = collect

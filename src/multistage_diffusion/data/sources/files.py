@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from multistage_diffusion.data.formats import has_image_suffix, image_suffixes, is_foreign
+from multistage_diffusion.data.formats import has_image_suffix, is_foreign
 from multistage_diffusion.data.label_files import (
     DATASET_JSON,
     Labels,
@@ -14,7 +14,7 @@ from multistage_diffusion.data.label_files import (
 )
 from multistage_diffusion.data.labels import in_order_of_names, normalised
 from multistage_diffusion.data.options import ReadOptions
-from multistage_diffusion.data.sources.left_out import FOREIGN, NO_IMAGE, LeftOut, named
+from multistage_diffusion.data.sources.left_out import FOREIGN, NO_IMAGE, UNREADABLE, LeftOut, named
 from multistage_diffusion.data.sources.listing import Label
 from multistage_diffusion.data.sources.splits import are_splits, choose_split
 from multistage_diffusion.errors import BadInput
@@ -22,6 +22,20 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["Arranged", "arrange", "check_matches", "of_subfolders"]
 
 METADATA = ("metadata.jsonl", "metadata.csv")  # of Hugging Face's image folders
+NOT_OPENED = (
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".svg",
+    ".exr",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".raf",
+)
+"""Suffixes of images that Pillow does not open."""
 WRITTEN_HERE = frozenset({"samples.json", "evaluations.json"})
 """What this program writes beside the images that it draws."""
 Read = Callable[[str], bytes]
@@ -61,7 +75,9 @@ def arrange(
     foreign, ours = _parted(files, is_foreign)
     about, others = _parted(ours, _is_about_images)
     images, rest = _parted(others, lambda name: has_image_suffix(name) or is_image(name))
-    left_out = [LeftOut(FOREIGN, tuple(sorted(foreign))), LeftOut(NO_IMAGE, tuple(sorted(rest)))]
+    unreadable, no_images = _parted(rest, lambda name: name.lower().endswith(NOT_OPENED))
+    lists = {FOREIGN: foreign, UNREADABLE: unreadable, NO_IMAGE: no_images}
+    left_out = [LeftOut(reason, tuple(sorted(names))) for reason, names in lists.items()]
     if not images:
         raise BadInput(_no_images(source, left_out))
     ordered = sorted(images, key=lambda name: PurePosixPath(name).parts)
@@ -94,13 +110,12 @@ def _is_about_images(name: str) -> bool:
 
 
 def _no_images(source: str, left_out: Iterable[LeftOut]) -> str:
-    known = ", ".join(sorted(image_suffixes()))
     found = "; ".join(
         f"{len(entry.names)} files, {entry.reason}: {named(entry.names)}"
         for entry in left_out
         if entry.names
     )
-    return f"{source} holds no images (looked for {known}{'; ' if found else ''}{found})."
+    return f"{source} holds no images that can be read{f' ({found})' if found else ''}."
 
 
 def _of_one_split(

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-__all__ = ["FOREIGN", "NO_IMAGE", "REPEATED", "LeftOut", "left_out_notes", "named"]
+__all__ = ["FOREIGN", "NO_IMAGE", "REPEATED", "UNREADABLE", "LeftOut", "left_out_notes", "named"]
 
 NO_IMAGE = "no images"
+UNREADABLE = "images of formats that Pillow does not open; convert them"
 FOREIGN = "hidden or made by other programs (thumbnails, caches)"
 REPEATED = "named like a later file of the archive"
 NAMED = 3
@@ -29,7 +30,7 @@ def left_out_notes(left_out: Iterable[LeftOut]) -> tuple[str, ...]:
 
 
 def _note(entry: LeftOut) -> str:
-    suffixes = f" ({_by_suffix(entry.names)})" if entry.reason == NO_IMAGE else ""
+    suffixes = f" ({_by_suffix(entry.names)})" if entry.reason in (NO_IMAGE, UNREADABLE) else ""
     count = _files(len(entry.names))
     return f"left out {count}, {entry.reason}{suffixes}: {named(entry.names)}"
 

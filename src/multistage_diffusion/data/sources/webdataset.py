@@ -135,8 +135,10 @@ def _chosen_images(paths: Sequence[Path], key: str | None) -> _Samples:
         foreign += [name for name in index.files if is_foreign(name)]
         read.append(set())
         files = [name for name in index.files if not is_foreign(name)]
+        complete = set[str]()
         for sample, grouped in groupby(files, lambda name: split(name)[0]):
             group = list(grouped)
+            _check_together(sample, complete, path)
             images = {name: split(name)[1] for name in group if is_image(name)}
             image = _image_of(images, key, f"{path}/{sample}")
             read[-1] |= {image} if image else set()
@@ -146,6 +148,16 @@ def _chosen_images(paths: Sequence[Path], key: str | None) -> _Samples:
     left_out = [LeftOut(reason, tuple(names)) for reason, names in lists.items() if names]
     left_out += [entry for index in indices for entry in index.left_out]
     return _Samples(read, indices, split, tuple(left_out))
+
+
+def _check_together(sample: str, complete: set[str], path: Path) -> None:
+    """Raises BadInput if other files lie between those of a sample, which would be lost."""
+    if sample in complete:
+        raise BadInput(
+            f"The files of the sample {sample} do not follow each other in {path}; pack it in the "
+            "order of names (tar --sort=name)."
+        )
+    complete.add(sample)
 
 
 def _image_of(images: dict[str, str], key: str | None, where: str) -> str | None:
