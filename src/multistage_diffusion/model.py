@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
@@ -17,7 +19,15 @@ from multistage_diffusion.schedule import Schedule, ScheduleName, ScheduleSettin
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
-__all__ = ["Model", "ModelConfig", "build_denoiser", "load_model", "named_classes", "save_model"]
+__all__ = [
+    "Model",
+    "ModelConfig",
+    "build_denoiser",
+    "load_model",
+    "named_classes",
+    "save_model",
+    "with_classes_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +73,30 @@ def named_classes(config: ModelConfig) -> list[tuple[int, str]]:
     numbers = config.class_numbers or tuple(range(config.classes))
     names = config.class_names or tuple(map(str, numbers))
     return list(zip(numbers, names, strict=False))[: config.classes]
+
+
+def with_classes_of(config: ModelConfig, images: Images) -> Images:
+    """Images whose labels count the classes as a model does.
+
+    Data of which some classes have no images count the others differently.
+
+    Raises:
+        BadInput: if a class of the images is none of the model's.
+    """
+    if not config.classes or images.labels is None:
+        return images
+    known = named_classes(config)
+    places = {name: place for place, (_, name) in enumerate(known)}
+    numbers = images.class_numbers or range(len(images.classes))
+    named = images.classes if config.class_names else tuple(map(str, numbers))
+    unknown = [name for name in named if name not in places]
+    if unknown:
+        raise BadInput(
+            f"{images.source} has the class {unknown[0]}, which the model does not know; it has "
+            f"{', '.join(list(places)[:10])}."
+        )
+    order = torch.tensor([places[name] for name in named])
+    return replace(images, labels=order[images.labels])
 
 
 def build_denoiser(config: ModelConfig) -> NetworkDenoiser:

@@ -13,7 +13,7 @@ from torch import Tensor
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values
-from multistage_diffusion.model import Model
+from multistage_diffusion.model import Model, with_classes_of
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.monitoring.probe import Probe
 
@@ -64,6 +64,7 @@ def measure_denoising(
         BadInput: if images and model do not fit.
     """
     _check(model, images, per_stage)
+    images = with_classes_of(model.config, images)
     schedule = model.config.density
     conditional = model.config.classes > 0
     probe = Probe.draw(images, stages, schedule, conditional, seed, per_stage)
