@@ -91,7 +91,7 @@ def _names(config: object) -> list[str]:
 def test_the_names_of_training_settings_are_different_in_all_groups() -> None:
     """The command line shows them without the names of their groups."""
     names = _names(TrainingConfig())
-    assert len(names) == len(set(names)) == 37
+    assert len(names) == len(set(names)) == 38
 
 
 def test_json_has_the_types_of_the_settings(tmp_path: Path) -> None:

@@ -70,6 +70,6 @@ def test_guidance_needs_no_float64(denoiser: NetworkDenoiser) -> None:
 
     denoiser.to(DEVICE)
     labels = torch.zeros(2, dtype=torch.long, device=DEVICE)
-    guided = GuidedDenoiser(without_labels, labels, Guidance((2.0,)), denoiser.stages)
+    guided = GuidedDenoiser(without_labels, Conditions(labels), Guidance((2.0,)), denoiser.stages)
     with WithoutFloat64():
         guided(torch.zeros(2, 1, 8, 8, device=DEVICE), 1.0)

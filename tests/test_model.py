@@ -10,13 +10,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.model import build_denoiser, load_model, save_model
+from multistage_diffusion.model import build_denoiser, load_model, save_model, with_classes_of
 from multistage_diffusion.run import find_model
 from multistage_diffusion.schedule import DDPM
 from multistage_diffusion.training.config import RunConfig, provenance
 from multistage_diffusion.training.config import run_config as run_of
+from tests.conftest import MODEL
 
 
 @pytest.fixture
@@ -115,3 +117,19 @@ def test_the_settings_of_a_schedule_are_part_of_a_model(file: Path, run_config: 
     assert loaded.config.density == ours
     with pytest.raises(BadInput, match="beta_start, beta_end, steps, not beta"):
         replace(config, schedule_settings=(("beta", 1.0),))
+
+
+def test_labels_are_brought_to_the_classes_of_a_model() -> None:
+    pixels = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    images = Images(pixels, torch.tensor([0, 1, 0]), ("dog", "owl"), "some", class_numbers=(5, 9))
+    named = replace(MODEL, classes=3, class_names=("cat", "dog", "owl"), class_numbers=(2, 5, 9))
+    labels = with_classes_of(named, images).labels
+    assert labels is not None
+    assert labels.tolist() == [1, 2, 1]
+    unnamed = replace(MODEL, classes=10)
+    labels = with_classes_of(unnamed, images).labels
+    assert labels is not None
+    assert labels.tolist() == [5, 9, 5]
+    with pytest.raises(BadInput, match="some has the class owl, which the model does not know"):
+        with_classes_of(replace(named, classes=2, class_names=("cat", "dog")), images)
+    assert with_classes_of(MODEL, images) is images

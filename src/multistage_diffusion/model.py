@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from multistage_diffusion.config import Settings, from_json, setting, to_json
+from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.latents.space import space_of_model
@@ -22,8 +23,16 @@ from multistage_diffusion.space import LatentConfig, Space
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
-__all__ = ["MOST_CLASSES", "Model", "ModelConfig", "build_denoiser", "load_model", "save_model"]
-
+__all__ = [
+    "MOST_CLASSES",
+    "Model",
+    "ModelConfig",
+    "build_denoiser",
+    "load_model",
+    "named_classes",
+    "save_model",
+    "with_classes_of",
+]
 
 MOST_CLASSES = 10_000_000
 FLOAT32 = 4  # bytes
@@ -38,6 +47,10 @@ class ModelConfig(Settings):
     """Channels, height, width of an image, or of the latents that the network works on."""
     classes: int = setting(MISSING, at_least=0, at_most=MOST_CLASSES)
     """Number of classes; 0 for an unconditional model."""
+    class_names: tuple[str, ...] = field(default=(), metadata={"may_change": True})
+    """Their names; empty where they were not recorded."""
+    class_numbers: tuple[int, ...] = field(default=(), metadata={"may_change": True})
+    """The number that each has in the data; empty if they count from 0."""
     boundaries: tuple[float, ...] = setting(MISSING, above=0)
     """Noise levels sigma between the stages."""
     schedule: ScheduleName
@@ -83,6 +96,37 @@ class ModelConfig(Settings):
     def density(self) -> Schedule:
         """The schedule with its settings."""
         return make_schedule(self.schedule, self.schedule_settings)
+
+
+def named_classes(config: ModelConfig) -> list[tuple[int, str]]:
+    """The number and the name of each class of a model, in the order of the network."""
+    numbers = config.class_numbers or tuple(range(config.classes))
+    names = config.class_names or tuple(map(str, numbers))
+    return list(zip(numbers, names, strict=False))[: config.classes]
+
+
+def with_classes_of(config: ModelConfig, images: Images) -> Images:
+    """Images whose labels count the classes as a model does.
+
+    Data of which some classes have no images count the others differently.
+
+    Raises:
+        BadInput: if a class of the images is none of the model's.
+    """
+    if not config.classes or images.labels is None:
+        return images
+    known = named_classes(config)
+    places = {name: place for place, (_, name) in enumerate(known)}
+    numbers = images.class_numbers or range(len(images.classes))
+    named = images.classes if config.class_names else tuple(map(str, numbers))
+    unknown = [name for name in named if name not in places]
+    if unknown:
+        raise BadInput(
+            f"{images.source} has the class {unknown[0]}, which the model does not know; it has "
+            f"{', '.join(list(places)[:10])}."
+        )
+    order = torch.tensor([places[name] for name in named])
+    return replace(images, labels=order[images.labels])
 
 
 def build_denoiser(config: ModelConfig) -> NetworkDenoiser:

@@ -124,7 +124,7 @@ def test_arrays_are_inspected_and_latents_are_not(tmp_path: Path) -> None:
     assert found.labels == {"0": 4, "1": 4, "2": 4}
     np.save(tmp_path / "latents.npy", np.zeros((4, 4, 8, 8), np.float32))
     with pytest.raises(BadInput, match="holds latents"):
-        survey(str(tmp_path / "latents.npy"), ReadOptions())
+        survey(str(tmp_path / "latents.npy"), ReadOptions(latents=True))
 
 
 def test_labels_that_a_run_would_refuse_are_a_problem(mixed: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.cli.terminal import print_line, print_table
-from multistage_diffusion.data.png import grid_image, save_png
+from multistage_diffusion.data.png import grid_image, save_png, shown_bands
 from multistage_diffusion.evaluation.denoising import Denoising
 from multistage_diffusion.evaluation.estimate import Estimate
 from multistage_diffusion.evaluation.memorisation import measure_memorisation
@@ -78,5 +78,5 @@ def write_pairs(run: Run, suite: Suite, generated: Tensor) -> Path:
     )
     pairs = torch.stack([generated[found.suspects], suite.images[found.originals]], 1).flatten(0, 1)
     path = run.path / "memorisation.png"
-    save_png(path, grid_image(pairs, columns=8))
+    save_png(path, grid_image(shown_bands(pairs), columns=8))
     return path

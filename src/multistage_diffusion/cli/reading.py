@@ -7,7 +7,7 @@ from multistage_diffusion.cli.terminal import print_warning
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.data.decoding import Pixels
 
-__all__ = ["first_lines", "read"]
+__all__ = ["first_lines", "read", "report_reading"]
 
 MOST_LINES = 10
 FEW_IMAGES = 1000  # decoded before a user could read how many there are
@@ -22,11 +22,16 @@ def read(data: str, options: ReadOptions) -> Images:
         data, options: as for ``load``.
     """
     images = load(data, options, _progress)
+    report_reading(data, images)
+    return images
+
+
+def report_reading(data: str, images: Images) -> None:
+    """Prints what was done to images as they were read, and what was left out."""
     for note in images.notes:
         print_warning(f"{data}: {note}")
     for line in first_lines([f"left out {skipped}" for skipped in images.skipped]):
         print_warning(line)
-    return images
 
 
 def _progress(images: Iterator[Pixels], total: int, before: int) -> Iterator[Pixels]:

@@ -26,7 +26,7 @@ from multistage_diffusion.clustering.sums import Sums
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.model import Model
+from multistage_diffusion.model import Model, with_classes_of
 from multistage_diffusion.networks import StagedUNet
 
 __all__ = ["Affinity", "add_gradients"]
@@ -73,7 +73,7 @@ def _labels(model: Model, images: Images) -> Tensor | None:
         )
     if config.classes and images.labels is None:
         raise BadInput("The checkpoint is class-conditional, and the data has no labels.")
-    return images.labels if config.classes else None
+    return with_classes_of(config, images).labels if config.classes else None
 
 
 def _shared(network: StagedUNet) -> list[nn.Parameter]:

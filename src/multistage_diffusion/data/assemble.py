@@ -10,14 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multistage_diffusion.data.changes import Changes
 from multistage_diffusion.data.decoding import Pixels
-from multistage_diffusion.data.examine import BrokenImage, ExaminedImage, examine_entry
+from multistage_diffusion.data.deep import DeepRange
+from multistage_diffusion.data.examine import (
+    BrokenImage,
+    ExaminedImage,
+    deep_range,
+    examine_entry,
+)
 from multistage_diffusion.data.fitting import fitted
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.data.labels import numbered, read_labels
+from multistage_diffusion.data.labels import numbered
 from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.parallel import in_order
+from multistage_diffusion.data.sources.labelled import check_all_labelled
+from multistage_diffusion.data.sources.left_out import left_out_notes
 from multistage_diffusion.data.sources.listing import Entry, Label, Listing
 from multistage_diffusion.errors import BadInput
 
@@ -45,18 +54,19 @@ def assemble(listing: Listing, options: ReadOptions, progress: Progress) -> Imag
 
 def first_size(listing: Listing, options: ReadOptions) -> int:
     """Bytes of the first image that can be decoded; 0 if there is none."""
+    deep = DeepRange(lambda: ())
     for entry in listing.entries():
-        _, pixels = _examine(options, entry)
+        _, pixels = _examine(options, deep, entry)
         if pixels is not None:
             return pixels.size
     return 0
 
 
 def _examine(
-    options: ReadOptions, entry: Entry
+    options: ReadOptions, deep: DeepRange, entry: Entry
 ) -> tuple[ExaminedImage | BrokenImage, Pixels | None]:
     """An image, and its pixels brought to size, ``[C, H, W]``, unless it is broken."""
-    image = examine_entry(entry)
+    image = examine_entry(options, deep, entry)
     if isinstance(image, BrokenImage):
         return image, None
     size = options.height_and_width
@@ -72,31 +82,36 @@ class ReadingState:
     """Images that were read."""
     broken: dict[int, str] = field(default_factory=dict)
     """Which of them are broken, with the reason."""
-    done: dict[str, int] = field(default_factory=dict)
-    """How many were converted, by how."""
+    changes: Changes = field(default_factory=Changes)
+    """What was changed in the others."""
     grey: int = 0
     """How many of the others are grey."""
     first: tuple[str, int, int] | None = None
     """Name, height and width of the first image."""
 
-    def add(self, where: str, pixels: Pixels, done: str) -> None:
+    def add(self, image: ExaminedImage, pixels: Pixels, options: ReadOptions) -> None:
         """Counts an image.
+
+        Args:
+            image: the image.
+            pixels: it as it is read, ``[C, H, W]``.
+            options: how it is read.
 
         Raises:
             BadInput: if it has another size than the first.
         """
         channels, height, width = pixels.shape
-        self.first = self.first or (where, height, width)
+        self.first = self.first or (image.where, height, width)
         if (height, width) != self.first[1:]:
             raise BadInput(
-                f"{where} is {height}x{width} (height x width), but {self.first[0]} is "
+                f"{image.where} is {height}x{width} (height x width), but {self.first[0]} is "
                 f"{self.first[1]}x{self.first[2]}: give --size H W to make all images equal, and "
                 "--fit center-crop, resize or pad for the way to do it."
             )
         self.entries += 1
         self.grey += channels == 1
-        if done:
-            self.done[done] = self.done.get(done, 0) + 1
+        self.changes.add(image, options.pages == "all")
+        self.changes.resized += image.size != (height, width)
 
     def add_broken(self, reason: str) -> None:
         """Counts an image that cannot be decoded."""
@@ -118,7 +133,7 @@ class ReadingState:
 
     def notes(self) -> list[str]:
         """How many images were converted, and how, in words."""
-        notes = [f"{count} of {self.entries} images {done}" for done, count in self.done.items()]
+        notes = [*self.changes.conversions(self.entries), *self.changes.further()]
         kept = self.entries - len(self.broken)
         if 0 < self.grey < kept:
             notes.append(
@@ -158,13 +173,14 @@ class SourceReader:
         return progress(self._images(), self.listing.count(), self.state.entries)
 
     def _images(self) -> Iterator[Pixels]:
-        examined = in_order(partial(_examine, self.options), self._remaining())
+        deep = deep_range(self.listing, self.options)
+        examined = in_order(partial(_examine, self.options, deep), self._remaining())
         for image, pixels in examined:
             if isinstance(image, BrokenImage):
                 self.state.add_broken(f"{image.where}: {image.reason}")
                 continue
             assert pixels is not None
-            self.state.add(image.where, pixels, image.converted)
+            self.state.add(image, pixels, self.options)
             self.decoded.append(_Decoded(image.name, image.where, image.label))
             yield pixels
 
@@ -189,31 +205,24 @@ class SourceReader:
         listing = self.listing
         self.state.check(listing.source, self.options.skip_broken)
         names = [image.where for image in self.decoded]
-        labels, classes = numbered(_labels(self.decoded, self.options), names, listing.classes)
+        given = [image.label for image in self.decoded]
+        check_all_labelled([image.name for image in self.decoded], given, self.options)
+        labels = numbered(given, names, listing.classes)
+        about = (*listing.notes, *left_out_notes(listing.left_out), *labels.notes)
         images = Images(
             pixels(),
-            labels,
-            classes if labels is not None else (),
+            labels.labels,
+            labels.classes,
             listing.source,
-            (*listing.notes, *self.state.notes()),
+            (*about, *self.state.notes()),
             tuple(self.state.broken.values()),
+            class_numbers=labels.numbers,
+            left_out=listing.left_out,
+            resized=self.state.changes.resized,
         )
         order = _by_name(self.decoded) if listing.by_name else None
         ordered = images if order is None else images.at(order)
         return replace(ordered, original=listing)
-
-
-def _labels(decoded: list[_Decoded], options: ReadOptions) -> list[Label]:
-    if options.labels is None:
-        return [image.label for image in decoded]
-    given = read_labels(options.labels)
-    missing = [image.name for image in decoded if image.name not in given]
-    if missing:
-        raise BadInput(
-            f"{options.labels} has no label for {missing[0]}, nor for {len(missing) - 1} others "
-            f"of {len(decoded)} images; files are named as they lie in the data, like a/b.png."
-        )
-    return [given[image.name] for image in decoded]
 
 
 def _by_name(decoded: list[_Decoded]) -> Tensor | None:

@@ -37,16 +37,17 @@ from multistage_diffusion.data.assemble import (
 )
 from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.data.labels import read_labels
+from multistage_diffusion.data.label_files import read_labels
 from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.sources.left_out import left_out_notes
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import cache_folder, fingerprint, write_atomically
 
 __all__ = ["Cache"]
 
-VERSION = 1  # of the files and of how images are decoded
+VERSION = 2  # of the files and of how images are decoded
 IN_MEMORY = 1 << 30  # bytes of a decoded set that need no cache
 SHARD_BYTES = 256 << 20
 
@@ -79,6 +80,7 @@ class _Index:
     standard_deviation: float
     labels: list[int] | None
     order: list[int] | None
+    class_numbers: tuple[int, ...] = ()
 
 
 class Cache:
@@ -93,15 +95,16 @@ class Cache:
         self.listing = listing
         self.options = options
         self.identity = listing.identity()
-        key = [VERSION, self.identity, options.height_and_width, options.fit, options.split]
+        key = [VERSION, self.identity, options.height_and_width, options.of_pixels]
         name = re.sub(r"\W+", "-", Path(listing.source).stem).strip("-")
         self.folder = (options.cache or cache_folder()) / f"{name}-{_hash(key)}"
 
     @cached_property
     def index(self) -> Path:
         """The file with everything except the pixels."""
-        given = self.options.labels and sorted(read_labels(self.options.labels).items())
-        return self.folder / f"index-{_hash([given, self.options.label_column])}.json"
+        options = self.options
+        given = options.labels and sorted(read_labels(options.labels, options.label_column).items())
+        return self.folder / f"index-{_hash([given, options.label_column])}.json"
 
     def wanted(self) -> bool:
         """Whether to keep the images in files: on request, if that was begun, or if large."""
@@ -150,7 +153,11 @@ class Cache:
                 f"repeat the command, and remove {self.folder}."
             )
         images = reading.finished(lambda: self._pixels(state))
-        _write(self.index, _indexed(images))
+        _write(self.index, _indexed(images, len(self._source_notes())))
+
+    def _source_notes(self) -> tuple[str, ...]:
+        """What there is to say about the source itself, which may have changed since."""
+        return (*self.listing.notes, *left_out_notes(self.listing.left_out))
 
     def _pixels(self, state: _Shards) -> MappedRows:
         files = [self.folder / f"{number:05d}.npy" for number in range(len(state.shards))]
@@ -175,9 +182,12 @@ class Cache:
             None if index.labels is None else torch.tensor(index.labels),
             index.classes,
             self.listing.source,
-            index.notes,
+            (*self._source_notes(), *index.notes),
             tuple(state.found.broken.values()),
             self.listing,
+            class_numbers=index.class_numbers,
+            left_out=self.listing.left_out,
+            resized=state.found.changes.resized,
         )
         # These cached properties would read all images
         vars(images)["fingerprint"] = index.fingerprint
@@ -195,15 +205,16 @@ def _is_intact(file: Path, shard: _Shard) -> bool:
     return state.st_mtime_ns == shard.modified or fingerprint(file) == shard.fingerprint
 
 
-def _indexed(images: Images) -> _Index:
+def _indexed(images: Images, source_notes: int) -> _Index:
     assert isinstance(images.pixels, MappedRows)
     return _Index(
         images.classes,
-        images.notes,
+        images.notes[source_notes:],
         images.fingerprint,
         images.standard_deviation,
         _as_list(images.labels),
         _as_list(images.pixels.order),
+        images.class_numbers,
     )
 
 

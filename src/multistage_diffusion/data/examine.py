@@ -3,30 +3,24 @@
 Loading stacks what it yields, inspecting surveys it, and previews show some of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
-from multistage_diffusion.data.decoding import Pixels, Undecodable, decode
+from multistage_diffusion.data.decoding import Decoded, Pixels, Undecodable, decode
+from multistage_diffusion.data.deep import DeepRange, scaled_to_bytes
 from multistage_diffusion.data.images import Images
+from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.parallel import in_order
 from multistage_diffusion.data.sources.listing import Entry, Label, Listing
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["BrokenImage", "ExaminedImage", "examine", "examine_entry", "orientation"]
+__all__ = ["BrokenImage", "ExaminedImage", "deep_range", "examine", "examine_entry"]
 
-MODES = {
-    "1": "black and white",
-    "L": "grey",
-    "LA": "grey, alpha",
-    "P": "palette",
-    "PA": "palette, alpha",
-    "RGBA": "RGB, alpha",
-}
-UPRIGHT = 1
-ORIENTATION = 0x0112  # of EXIF data
 TURNED = "turned upright, as their EXIF data says"
 
 
@@ -47,6 +41,16 @@ class ExaminedImage:
     """How its values were converted, in words; empty if they were not."""
     turned: bool = False
     """Whether it was turned upright."""
+    page: int = 0
+    """Which page of its file it is."""
+    pages: int = 1
+    """Pages of its file."""
+    remarks: tuple[str, ...] = ()
+    """What is wrong with its file although it could be decoded."""
+    largest: int | None = None
+    """The largest value of an image of 16 bits."""
+    clipped: int = 0
+    """How many of its values were too large for the range that became 0..255."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -68,7 +72,9 @@ class BrokenImage:
     reason: str
 
 
-def examine(source: Listing | Images) -> Iterator[ExaminedImage | BrokenImage]:
+def examine(
+    source: Listing | Images, options: ReadOptions
+) -> Iterator[ExaminedImage | BrokenImage]:
     """Every image of a source, decoded by all cores, in order.
 
     Raises:
@@ -76,25 +82,88 @@ def examine(source: Listing | Images) -> Iterator[ExaminedImage | BrokenImage]:
     """
     if isinstance(source, Images):
         return _of_array(source)
-    return in_order(examine_entry, source.entries())
+    deep = deep_range(source, options)
+    return in_order(partial(examine_entry, options, deep), source.entries())
 
 
-def examine_entry(entry: Entry) -> ExaminedImage | BrokenImage:
-    """Opens and decodes an image."""
-    stored: list[tuple[str, bool]] = []
+def deep_range(listing: Listing, options: ReadOptions) -> DeepRange:
+    """The value that becomes white in the 16-bit images of a source."""
 
-    def opened() -> Image.Image:
-        image = entry.open()
-        stored.append((_mode(image), orientation(image) > UPRIGHT))
-        return image
+    def largest() -> Iterable[int]:
+        found = in_order(partial(_largest, options), listing.entries())
+        return (value for value in found if value is not None)
 
+    return DeepRange(largest, options.max_value)
+
+
+def _largest(options: ReadOptions, entry: Entry) -> int | None:
     try:
-        pixels, converted = decode(opened)
+        pixels = _decoded(options, entry).pixels
+    except Undecodable:
+        return None
+    return int(pixels.max()) if pixels.dtype == np.uint16 else None
+
+
+def _decoded(options: ReadOptions, entry: Entry) -> Decoded:
+    return decode(
+        entry.open,
+        page=entry.page,
+        max_pixels=options.max_pixels,
+        keep_alpha=options.transparency == "keep",
+    )
+
+
+def examine_entry(
+    options: ReadOptions, deep: DeepRange, entry: Entry
+) -> ExaminedImage | BrokenImage:
+    """Opens and decodes an image.
+
+    Args:
+        options: how images are read.
+        deep: the range of the 16-bit images of the source.
+        entry: the image.
+    """
+    try:
+        decoded = _decoded(options, entry)
     except Undecodable as error:
         return BrokenImage(entry.where, str(error))
-    mode, turned = stored[0]
-    contiguous = np.ascontiguousarray(pixels)
-    return ExaminedImage(entry.name, entry.where, entry.label, contiguous, mode, converted, turned)
+    pixels, values = decoded.pixels, decoded.pixels
+    done, largest, clipped = decoded.done, None, 0
+    if values.dtype == np.uint16:
+        pixels, largest = scaled_to_bytes(values.astype(np.uint16), deep.top), int(values.max())
+        done, clipped = scaling(deep.top), int((values > deep.top).sum())
+    return ExaminedImage(
+        name=entry.name,
+        where=entry.where,
+        label=entry.label,
+        pixels=_with_alpha(pixels) if options.transparency == "keep" else _bytes(pixels),
+        mode=decoded.mode,
+        converted=done,
+        turned=decoded.turned,
+        page=entry.page,
+        pages=decoded.pages,
+        remarks=decoded.remarks,
+        largest=largest,
+        clipped=clipped,
+    )
+
+
+def _bytes(pixels: NDArray[Any]) -> Pixels:
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def _with_alpha(pixels: NDArray[Any]) -> Pixels:
+    """Four channels of which the last one is opaque, unless there are four already."""
+    if pixels.shape[2] == 4:
+        return _bytes(pixels)
+    colour = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return np.dstack([_bytes(colour), np.full(pixels.shape[:2], 255, np.uint8)])
+
+
+def scaling(top: int) -> str:
+    """What was done to images of 16 bits, in words."""
+    bits = f" ({top.bit_length()} bits)" if top & (top + 1) == 0 else ""
+    return f"had 16 bits a channel and were rounded to 8: 0..{top}{bits} became 0..255"
 
 
 def _of_array(images: Images) -> Iterator[ExaminedImage]:
@@ -109,29 +178,3 @@ def _of_array(images: Images) -> Iterator[ExaminedImage]:
         where = f"{images.source} image {row}"
         mode = f"array, {pixels.shape[2]} channels"
         yield ExaminedImage(str(row), where, label, pixels, mode)
-
-
-def orientation(image: Image.Image) -> int:
-    """The orientation that its EXIF data gives, 1 for upright; from 5 on the sides are exchanged.
-
-    A PNG may have it at its end, and Pillow would decode all of it to get there: taken as upright.
-    """
-    if image.format == "PNG" and "exif" not in image.info:
-        return UPRIGHT
-    return int(image.getexif().get(ORIENTATION, UPRIGHT))
-
-
-def _mode(image: Image.Image) -> str:
-    """How an image is stored, in words, before it is decoded."""
-    words = MODES.get(image.mode, image.mode)
-    if image.mode.startswith("I"):
-        return "16-bit grey"
-    if image.mode in ("RGB", "RGBA") and _has_16_bits(image):
-        return f"16-bit {words}"
-    if image.mode in ("1", "L", "P", "RGB") and image.has_transparency_data:
-        return f"{words}, alpha"
-    return words
-
-
-def _has_16_bits(image: Image.Image) -> bool:
-    return any("16" in str(tile.args) for tile in getattr(image, "tile", ()))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.data.mapped import MappedRows
+from multistage_diffusion.data.sources.left_out import LeftOut
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.space import LatentConfig, Space, space_of
@@ -32,7 +33,7 @@ class Images:
     labels: Tensor | None = None
     """Class of each image, int64 ``[N]``."""
     classes: tuple[str, ...] = ()
-    """Names of the classes; empty without labels."""
+    """Names of the classes that occur; empty without labels."""
     source: str = ""
     """Where the images came from."""
     notes: tuple[str, ...] = ()
@@ -48,6 +49,13 @@ class Images:
     """Latents of the same images mirrored left-right, which are not mirrored latents."""
     context: Tensor | None = field(default=None, repr=False)
     """What networks attend to for each image, ``[N, tokens, channels]``."""
+    class_numbers: tuple[int, ...] = ()
+    """The number that each class has in the data; empty if they count from 0."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files and images of the source that are not read, except ``skipped``."""
+
+    resized: int = 0
+    """How many were brought to another size."""
 
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:

@@ -11,12 +11,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from multistage_diffusion.data.value_range import ToBytes
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["BAD_HEADER", "MappedFile", "MappedRows"]
+__all__ = ["BAD_HEADER", "MappedFile", "MappedRows", "read_header"]
 
 BAD_HEADER = (ValueError, TypeError, SyntaxError, TokenError)
 """Errors of numpy about the header of an array."""
+
+
+def read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape of the array of a ``.npy`` file, whether it is in Fortran order, type and beginning.
+
+    Raises:
+        BadInput: if the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            is_first = np.lib.format.read_magic(file) == (1, 0)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if is_first
+                else np.lib.format.read_array_header_2_0
+            )
+            return *read(file), file.tell()
+    except (OSError, EOFError, *BAD_HEADER) as error:
+        raise BadInput(f"Cannot read {path}: {error}.") from error
 
 
 class MappedFile:
@@ -28,6 +48,7 @@ class MappedFile:
         path: the file, with pixels, uint8 ``[N, H, W]`` or ``[N, H, W, C]``, or latents, floating
             point ``[N, C, H, W]``.
         channels_first: whether pixels are ``[N, C, H, W]`` too.
+        to_bytes: makes pixels of numbers of any other type.
         bfloat16: whether it holds latents as the bits of bfloat16, uint16 ``[N, C, H, W]``, since
             NumPy does not have that type.
 
@@ -35,17 +56,28 @@ class MappedFile:
         BadInput: if the file is no such array, or is shorter than its header says.
     """
 
-    def __init__(self, path: Path, channels_first: bool = False, bfloat16: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        channels_first: bool = False,
+        bfloat16: bool = False,
+        to_bytes: ToBytes | None = None,
+    ) -> None:
         self.path = path
         self.channels_first = channels_first
         self.bfloat16 = bfloat16
+        self.to_bytes = to_bytes
         shape, self.stored, self.offset = self._checked_header()
         self.count = shape[0]
         self.row = shape[1:]
         if path.stat().st_size < self.offset + self.count * self._row_bytes():
             raise BadInput(f"{path} ends before the last of its {self.count} images.")
-        self.dtype = torch.uint8 if self.stored == np.uint8 else torch.float32
+        self.dtype = torch.uint8 if self._holds_pixels else torch.float32
         self.shape = self._as_channels_first(np.empty((1, *self.row), self.stored)).shape[1:]
+
+    @property
+    def _holds_pixels(self) -> bool:
+        return self.stored == np.uint8 or self.to_bytes is not None
 
     def _checked_header(self) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         """Shape, type and beginning of the array.
@@ -53,8 +85,8 @@ class MappedFile:
         Raises:
             BadInput: if it holds neither pixels nor latents in C order.
         """
-        shape, is_fortran, stored, offset = self._header()
-        is_pixels = stored == np.uint8 and len(shape) in (3, 4)
+        shape, is_fortran, stored, offset = read_header(self.path)
+        is_pixels = (stored == np.uint8 or self.to_bytes is not None) and len(shape) in (3, 4)
         is_float = stored == np.uint16 if self.bfloat16 else stored.kind == "f"
         is_latents = is_float and len(shape) == 4
         if is_fortran or not (is_pixels or is_latents) or min(shape) < 1:
@@ -64,20 +96,6 @@ class MappedFile:
             )
         return shape, stored, offset
 
-    def _header(self) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-        """Shape of the array, whether it is in Fortran order, its type and where it begins."""
-        try:
-            with self.path.open("rb") as file:
-                is_first = np.lib.format.read_magic(file) == (1, 0)
-                read = (
-                    np.lib.format.read_array_header_1_0
-                    if is_first
-                    else np.lib.format.read_array_header_2_0
-                )
-                return *read(file), file.tell()
-        except (OSError, EOFError, *BAD_HEADER) as error:
-            raise BadInput(f"Cannot read {self.path}: {error}.") from error
-
     def _row_bytes(self) -> int:
         return math.prod(self.row) * self.stored.itemsize
 
@@ -86,12 +104,14 @@ class MappedFile:
         offset = self.offset + start * self._row_bytes()
         shape = (stop - start, *self.row)
         rows = self._as_channels_first(np.memmap(self.path, self.stored, "r", offset, shape))
-        return (rows.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else rows
+        if self.bfloat16:
+            return (rows.astype(np.uint32) << 16).view(np.float32)
+        return rows if self.to_bytes is None else self.to_bytes(rows)
 
     def _as_channels_first(self, rows: NDArray[Any]) -> NDArray[Any]:
         if rows.ndim == 3:
             return rows[:, None]
-        if self.stored == np.uint8 and not self.channels_first:
+        if self._holds_pixels and not self.channels_first:
             return rows.transpose(0, 3, 1, 2)
         return rows
 

@@ -1,15 +1,19 @@
 """How images are read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from multistage_diffusion.config import Settings, setting
+from multistage_diffusion.data.decoding import MAX_PIXELS
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Fit", "ReadOptions"]
+__all__ = ["Fit", "Layout", "ReadOptions"]
 
 Fit = Literal["center-crop", "resize", "pad"]
+Layout = Literal["channels-first", "channels-last"]
+NO_PIXELS = frozenset({"labels", "label_column", "skip_broken", "cache"})
+"""Options that do not decide about the pixels of an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +29,33 @@ class ReadOptions(Settings):
     fit: Fit = "center-crop"
     """center-crop: scale and cut out the middle; resize: stretch; pad: scale and reflect edges."""
     labels: Path | None = None
-    """File of labels: CSV with the header file,label; JSON {"file": label}; EDM's dataset.json."""
+    """File of labels: CSV with the header file,label; JSON {"file": label} or a line for each
+    image; EDM's dataset.json. Goes before all others."""
     label_column: str | None = None
-    """Column of a table, or key of a sample's .json, with the label. Default: first class label."""
+    """Column of a table or of metadata.csv, or key of a sample's .json, with the label. Default:
+    first class label; label."""
+    skip_unlabelled: bool = False
+    """Leave out images without a label, and name them."""
     split: str | None = None
-    """Part of a Hugging Face data set, such as test. Default: train, or the only one."""
+    """Part of a data set, such as test. Default: train, or the only one."""
+    image_key: str | None = None
+    """Which image of a WebDataset sample, such as input for key.input.png; or column of a table
+    with the images."""
+    pages: Literal["first", "all"] = "first"
+    """Of files with several pages or frames (TIFF, GIF, APNG)."""
+    transparency: Literal["white", "keep"] = "white"
+    """Transparent parts of images are laid on white, or kept as a fourth channel of all images."""
+    max_value: int | None = None
+    """Value of 16-bit images that becomes 255. Default: that of as few bits as hold the largest
+    value of the set."""
+    max_pixels: int = MAX_PIXELS
+    """Images of more pixels are broken."""
+    layout: Layout | None = None
+    """Where the channels of arrays are. Default: by the sizes, where these leave no doubt."""
+    value_range: tuple[float, float] | None = None
+    """Black and white of floating-point arrays. Default: 0 1, -1 1 or 0 255, by the values."""
+    latents: bool = False
+    """Floating-point arrays are latents of an autoencoder, [N, C, H, W], and stay as they are."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded, and name them, instead of stopping."""
     cache: Path | None = None
@@ -42,8 +68,21 @@ class ReadOptions(Settings):
             raise BadInput(
                 f"--size takes a height and a width, or one number for both, not {given}."
             )
+        if self.max_value is not None and not 0 < self.max_value <= 65535:
+            raise BadInput(f"--max-value must be from 1 to 65535, not {self.max_value}.")
+        if self.max_pixels < 1:
+            raise BadInput(f"--max-pixels must be positive, not {self.max_pixels}.")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            low, high = self.value_range
+            raise BadInput(f"--value-range takes black and white, not {low:g} and {high:g}.")
 
     @property
     def height_and_width(self) -> tuple[int, int] | None:
         """The size as two numbers, if one is given."""
         return (self.size[0], self.size[-1]) if self.size else None
+
+    @property
+    def of_pixels(self) -> dict[str, object]:
+        """The options that decide which pixels are read, as JSON."""
+        chosen = (field.name for field in fields(self) if field.name not in NO_PIXELS)
+        return {name: getattr(self, name) for name in chosen}

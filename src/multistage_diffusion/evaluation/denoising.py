@@ -15,7 +15,7 @@ from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values
 from multistage_diffusion.memory import check_memory
-from multistage_diffusion.model import Model
+from multistage_diffusion.model import Model, with_classes_of
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.monitoring.probe import Probe
 
@@ -67,6 +67,7 @@ def measure_denoising(
         BadInput: if images and model do not fit.
     """
     _check(model, images, per_stage)
+    images = with_classes_of(model.config, images)
     values = len(stages) * per_stage * math.prod(images.shape)
     purpose = f"The denoising loss on {per_stage:,} images in each stage"
     check_memory(FLOATS * values, purpose, "give fewer --images")

@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from multistage_diffusion.config import Settings, from_json, setting, to_json
 from multistage_diffusion.cost import stage_costs, total_parameters
-from multistage_diffusion.data import load
+from multistage_diffusion.data import Images, ReadOptions, load
+from multistage_diffusion.data.png import AS_PNG
+from multistage_diffusion.data.sources.arrays import resized
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
 from multistage_diffusion.memory import check_memory
@@ -36,18 +40,82 @@ Batches = Iterable[tuple[Sequence[int], Tensor]]
 Shape = tuple[int, int, int]
 
 
-def read_images(folder: Path, count: int | None, real: Shape) -> Tensor:
-    """The first images of a folder, uint8 ``[count, C, H, W]``; all of them without a count.
+def read_images(folder: Path, count: int | None, real: Shape, reading: ReadOptions) -> Images:
+    """The first images of a folder; all of them without a count.
+
+    Args:
+        folder: the folder; of ``sample``, it may hold ``000000.npy`` and so on.
+        count: how many.
+        real: channels, height and width of the real images.
+        reading: how these were read. The size, the way to it, and whether broken images are left
+            out hold for the folder too.
+
+    Returns:
+        As many images as were asked for, of the shape of the real ones.
 
     Raises:
         BadInput: if they are too few, or of another shape than the real ones.
     """
-    images = load(folder)
+    images = _as_channels(_read(folder, real, reading), real, folder)
     check_shapes(images.shape, real)
     wanted = len(images) if count is None else count
     if wanted > len(images):
         raise BadInput(f"{folder} holds {len(images)} images, fewer than the {wanted} asked for.")
-    return images.pixels[:wanted]
+    return images.at(torch.arange(wanted))
+
+
+def _read(folder: Path, real: Shape, reading: ReadOptions) -> Images:
+    arrays = sorted(folder.glob("[0-9]*.npy")) if real[0] not in AS_PNG else []
+    if arrays:
+        pixels = torch.from_numpy(np.stack([_array(path) for path in arrays]))
+        return resized(Images(pixels, source=str(folder)), reading)
+    options = replace(
+        ReadOptions(),
+        size=reading.size,
+        fit=reading.fit,
+        skip_broken=reading.skip_broken,
+        max_pixels=reading.max_pixels,
+        max_value=reading.max_value,
+        pages=reading.pages,
+        transparency="keep" if real[0] == 4 else "white",
+    )
+    return load(folder, options)
+
+
+def _array(path: Path) -> NDArray[np.uint8]:
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(f"Cannot read {path}: {error}.") from error
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3:
+        raise BadInput(f"{path} holds no image, uint8 [C, H, W].")
+    return pixels
+
+
+def _as_channels(images: Images, real: Shape, folder: Path) -> Images:
+    """Grey images among coloured real ones as colour, and the other way round if nothing is lost.
+
+    Raises:
+        BadInput: if images are coloured and the real ones grey.
+    """
+    channels = images.shape[0]
+    if (channels, real[0]) == (1, 3):
+        note = (
+            f"the {len(images)} generated images are grey, the real ones coloured: grey became RGB"
+        )
+        pixels = images.pixels[:].expand(-1, 3, -1, -1)
+        return replace(images, pixels=pixels, notes=(*images.notes, note))
+    if (channels, real[0]) == (3, 1):
+        pixels = images.pixels[:]
+        coloured = int((pixels != pixels[:, :1]).flatten(1).any(1).sum())
+        if coloured:
+            raise BadInput(
+                f"{coloured} of the {len(images)} images of {folder} are coloured, and the real "
+                "ones are grey: give data of the same kind."
+            )
+        note = f"the {len(images)} generated images are grey stored as RGB, the real ones grey"
+        return replace(images, pixels=pixels[:, :1], notes=(*images.notes, note))
+    return images
 
 
 def draw_images(
@@ -69,7 +137,8 @@ def check_shapes(generated: Shape, real: Shape) -> None:
     if generated != real:
         raise BadInput(
             f"The generated images are {'x'.join(map(str, generated))} (channels, height, width), "
-            f"the real ones {'x'.join(map(str, real))}: give data of the same kind."
+            f"the real ones {'x'.join(map(str, real))}: give data of the same kind, or --size for "
+            "both."
         )
 
 

@@ -54,7 +54,9 @@ def sheet_image(
     for fit in fits[:1]:
         original = _framed(original, image.size, own, fit)
     words = [str(image.label) if image.label is not None else "", PurePosixPath(image.name).name]
-    return SheetImage(": ".join(word for word in words if word), original, image.size, fitting)
+    caption = ": ".join(word for word in words if word)
+    drawable = caption.encode("utf-8", "replace").decode()  # names may be in another encoding
+    return SheetImage(drawable, original, image.size, fitting)
 
 
 def _in_cell(pixels: Pixels) -> Image.Image:

@@ -99,7 +99,8 @@ class Findings:
             "images": len(names),
             "broken": [asdict(broken) for broken in survey.broken],
             "problems": self.problems,
-            "notes": list(survey.notes),
+            "notes": survey.remarks(),
+            "left_out": [asdict(entry) for entry in survey.left_out],
             "sizes": [
                 {"height": h, "width": w, "images": n} for (h, w), n in survey.sizes.most_common()
             ],
@@ -159,14 +160,15 @@ def conclude(survey: Survey) -> Findings:
 def _labels(survey: Survey) -> tuple[dict[str, int], str]:
     """Images of each class, and what is wrong with the labels."""
     try:
-        numbers, classes = survey.numbered_labels()
+        found = survey.numbered_labels()
     except BadInput as error:
         counts = Counter(str(label) for label in survey.labels if label is not None)
         return dict(counts), str(error).removesuffix(".")
-    if numbers is None:
+    if found.labels is None:
         return {}, ""
-    per_class = numbers.bincount(minlength=len(classes)).tolist()
-    return dict(zip(classes, per_class, strict=True)), ""
+    survey.notes += found.notes
+    per_class = found.labels.bincount(minlength=len(found.classes)).tolist()
+    return dict(zip(found.classes, per_class, strict=True)), ""
 
 
 def _near(survey: Survey, same: list[list[int]]) -> list[Pair]:

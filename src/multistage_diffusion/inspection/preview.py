@@ -61,7 +61,7 @@ def preview(images: Images, name: str, options: ReadOptions) -> Image.Image:
     Originals stand beside what the network sees where images were brought to another size.
     """
     size = options.height_and_width
-    originals = list(_originals(images)) if size is not None else []
+    originals = list(_originals(images, options)) if size is not None else []
     if any(image.size != size for image in originals):
         title = (
             f"some images of {name}: as they are, what {options.fit} keeps of them in a frame, and "
@@ -75,7 +75,7 @@ def preview(images: Images, name: str, options: ReadOptions) -> Image.Image:
     return contact_sheet(list(_as_read(images)), title)
 
 
-def _originals(images: Images) -> Iterator[ExaminedImage]:
+def _originals(images: Images, options: ReadOptions) -> Iterator[ExaminedImage]:
     """Some images as they are stored, opened again.
 
     Of an archive or a table they are among the first.
@@ -87,7 +87,8 @@ def _originals(images: Images) -> Iterator[ExaminedImage]:
         chosen: Images | Listing = original.at(_selected_rows(len(original)))
     else:
         chosen = _selected_entries(original, len(images))
-    yield from (image for image in examine(chosen) if isinstance(image, ExaminedImage))
+    examined = examine(chosen, options)
+    yield from (image for image in examined if isinstance(image, ExaminedImage))
 
 
 def _selected_entries(listing: Listing, count: int) -> Listing:

@@ -7,20 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
 
-from multistage_diffusion.data.decoding import DAMAGE, Pixels
-from multistage_diffusion.data.examine import (
-    BrokenImage,
-    ExaminedImage,
-    examine,
-    orientation,
-)
+from multistage_diffusion.data.changes import Changes
+from multistage_diffusion.data.decoding import Pixels
+from multistage_diffusion.data.examine import BrokenImage, ExaminedImage, examine
 from multistage_diffusion.data.fitting import fitted
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.data.labels import numbered, read_labels
+from multistage_diffusion.data.labels import NumberedLabels, numbered
+from multistage_diffusion.data.metadata import orientation
 from multistage_diffusion.data.options import Fit, ReadOptions
-from multistage_diffusion.data.sources.listing import Label, Listing
+from multistage_diffusion.data.pillow import DAMAGE, quiet
+from multistage_diffusion.data.sources.left_out import LeftOut, left_out_notes
+from multistage_diffusion.data.sources.listing import Entry, Label, Listing
 from multistage_diffusion.data.sources.load import list_images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.inspection.contact_sheet import SheetImage, sheet_image
@@ -53,6 +52,10 @@ class Survey:
     """About the source, in words."""
     classes: tuple[str, ...] = ()
     """Names of classes that the source gives."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files and images of the source that are not read."""
+    changes: Changes = field(default_factory=Changes)
+    """What reading changed."""
     broken: list[BrokenImage] = field(default_factory=list)
     sizes: Counter[Size] = field(default_factory=Counter)
     """Heights and widths as they are stored."""
@@ -76,6 +79,7 @@ class Survey:
         self.sizes[image.size] += 1
         self.examples.setdefault(image.size, image.where)
         self.modes[image.mode, image.changes] += 1
+        self.changes.add(image, self.options.pages == "all")
         self.names.append(image.where)
         self.labels.append(image.label)
         self.digests.append(digest(image.pixels))
@@ -112,7 +116,11 @@ class Survey:
         stacked = np.stack(rows).transpose(0, 3, 1, 2).copy()
         return Images(torch.from_numpy(stacked), source=self.source)
 
-    def numbered_labels(self) -> tuple[Tensor | None, tuple[str, ...]]:
+    def remarks(self) -> list[str]:
+        """What there is to say about the source and about what reading changed."""
+        return [*self.notes, *left_out_notes(self.left_out), *self.changes.further()]
+
+    def numbered_labels(self) -> NumberedLabels:
         """The labels as numbers and the names of the classes, as a run reads them.
 
         Raises:
@@ -147,15 +155,14 @@ def survey(
         expected=sizes.total(),
         notes=listed.notes,
         classes=listed.classes,
+        left_out=listed.left_out,
     )
-    given = read_labels(options.labels) if options.labels else None
-    images = progress(examine(listed), "images", result.expected)
+    images = progress(examine(listed, options), "images", result.expected)
     for number, image in enumerate(images):
         if isinstance(image, BrokenImage):
             result.broken.append(image)
         else:
-            labelled = image if given is None else replace(image, label=given.get(image.name))
-            result.add(number, labelled)
+            result.add(number, image)
     _check(result)
     return result
 
@@ -183,13 +190,15 @@ def _sizes(listed: Listing | Images, progress: Progress) -> Counter[Size]:
     if isinstance(listed, Images):
         return Counter({listed.shape[1:]: len(listed)})
     entries = progress(listed.entries(), "headers", listed.count())
-    return Counter(_header_size(entry.open) for entry in entries)
+    return Counter(map(_header_size, entries))
 
 
-def _header_size(opened: Callable[[], Any]) -> Size:
+def _header_size(entry: Entry) -> Size:
     try:
-        with opened() as image:
+        with quiet(), entry.open() as file, Image.open(file) as image:
+            image.seek(entry.page)
             width, height = image.size
-            return (width, height) if orientation(image) >= ROTATED else (height, width)
+            turned = (orientation(image) or 1) >= ROTATED
+            return (width, height) if turned else (height, width)
     except DAMAGE:
         return 0, 0

@@ -8,6 +8,7 @@ from multistage_diffusion.config import to_json
 from multistage_diffusion.data.augment import LABELS
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.png import check_bands
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.presets.preset import DiffusionConfig, Preset
@@ -113,6 +114,8 @@ def configure_run(
     if sigma_data is None:
         sigma_data = round(images.standard_deviation, 4)
     model = preset_model(preset, stages, images.shape, classes, sigma_data, images.latents)
+    if classes:
+        model = replace(model, class_names=images.classes, class_numbers=images.class_numbers)
     data = DataInfo(
         path=path,
         fingerprint=images.fingerprint,
@@ -121,6 +124,7 @@ def configure_run(
         context=context,
     )
     config = RunConfig(model=model, training=preset.training, data=data)
+    check_bands(images.shape[0], preset.training.monitoring.bands)
     Rates(config)  # raises an error for settings without a value for each part
     return config
 

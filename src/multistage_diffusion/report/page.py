@@ -15,6 +15,7 @@ from multistage_diffusion.config import read_config, to_json
 from multistage_diffusion.cost import StageCost, stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.samples import read_results
+from multistage_diffusion.model import named_classes
 from multistage_diffusion.report import colours
 from multistage_diffusion.report.figures import learned_figure, loss_figure, stages_figure
 from multistage_diffusion.run import Run
@@ -63,6 +64,7 @@ class Section:
     samples: str | None
     sampled_at: int | None
     evaluations: list[dict[str, Any]]
+    classes: list[tuple[int, str]]
     settings: str
 
 
@@ -112,6 +114,7 @@ def _section(run: Run) -> Section:
         samples=_inline(run.sample_grid),
         sampled_at=_trained_images(run),
         evaluations=_evaluations(run),
+        classes=named_classes(config.model),
         settings=_readable(to_json(config)),
     )
 

@@ -16,9 +16,11 @@ from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.cost import check_sampling_memory
 from multistage_diffusion.data.context import read_context
+from multistage_diffusion.data.labels import normalised
+from multistage_diffusion.data.sources.left_out import named
 from multistage_diffusion.denoiser import Denoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.model import Model, ModelConfig
+from multistage_diffusion.model import Model, ModelConfig, named_classes
 from multistage_diffusion.sampling.boundaries import (
     BlendedDenoiser,
     BoundaryRule,
@@ -35,6 +37,7 @@ __all__ = [
     "SampleOptions",
     "check_label",
     "context_of",
+    "drawn_classes",
     "evaluations_per_stage",
     "generate",
     "generate_batches",
@@ -42,7 +45,7 @@ __all__ = [
     "sampling_grid",
 ]
 
-
+CLASSES_NAMED = 10
 SETTINGS = {
     "eta": (0.0, 1.0),
     "churn": (0.0, math.inf),
@@ -90,8 +93,11 @@ class SampleOptions(Settings):
     """Of the adaptive solvers: error of a step relative to the image."""
     seed: int = setting(0, at_least=0)
     """Image i is a function of the seed and i only."""
-    label: int | None = None
-    """The class to draw, for a class-conditional model. By default the classes take turns."""
+    label: str | int | None = None
+    """The class to draw, by name or number, for a class-conditional model. By default the classes
+    take turns."""
+    turns: Annotated[tuple[str | int, ...], tyro.conf.Suppress] = ()
+    """Several classes that take turns."""
     context: Path | None = None
     """File .npy [N, tokens, channels] of what the network attends to: image i takes row i, or i
     modulo N."""
@@ -113,6 +119,8 @@ class SampleOptions(Settings):
                 f"--sigma-min and --sigma-max are for the grids {', '.join(WITH_ENDS)}; other "
                 "levels have their own ends."
             )
+        if self.label is not None and self.turns:
+            raise BadInput("Give --label for one class or --labels for several, not both.")
         self._check_settings()
 
     def with_levels_of_file(self) -> "SampleOptions":
@@ -244,22 +252,49 @@ def guidance_of(config: ModelConfig, options: SampleOptions) -> Guidance:
 
 
 def check_label(model: Model, options: SampleOptions) -> None:
-    """Raises BadInput if the model does not have the label."""
-    classes = model.config.classes
-    if options.label is not None and not 0 <= options.label < classes:
-        has = f"has the classes 0 to {classes - 1}" if classes else "is unconditional"
-        raise BadInput(f"There is no class {options.label}: the model {has}.")
+    """Raises BadInput if the model does not have a label that is asked for."""
+    drawn_classes(model.config, options)
+
+
+def drawn_classes(config: ModelConfig, options: SampleOptions) -> list[int]:
+    """The classes that take turns, as the network counts them; none of an unconditional model.
+
+    Raises:
+        BadInput: if the model does not have one that is asked for.
+    """
+    wanted = options.turns if options.label is None else (options.label,)
+    return [_class(config, label) for label in wanted] or list(range(config.classes))
+
+
+def _class(config: ModelConfig, label: str | int) -> int:
+    """The class of a name, or else of a number."""
+    known = named_classes(config)
+    text = normalised(str(label))
+    names = [name for _, name in known]
+    numbers = [str(number) for number, _ in known]
+    if text in names:
+        return names.index(text)
+    if text in numbers:
+        return numbers.index(text)
+    raise BadInput(f"There is no class {label}: the model {_about_classes(config)}.")
+
+
+def _about_classes(config: ModelConfig) -> str:
+    known = [
+        name if name == str(number) else f"{number} {name}"
+        for number, name in named_classes(config)
+    ]
+    if not known:
+        return "is unconditional"
+    if not config.class_names:
+        return f"has the classes 0 to {len(known) - 1}"
+    return f"has the classes {named(known, CLASSES_NAMED)} (sample --label-names lists all)"
 
 
 def labels_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
     """The label of each image, int64 ``[len(indices)]``; None for an unconditional model."""
-    check_label(model, options)
-    classes = model.config.classes
-    if not classes:
-        return None
-    if options.label is not None:
-        return torch.full((len(indices),), options.label)
-    return torch.tensor([index % classes for index in indices])
+    turns = drawn_classes(model.config, options)
+    return torch.tensor([turns[index % len(turns)] for index in indices]) if turns else None
 
 
 def context_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:

@@ -1,22 +1,34 @@
 """A folder of samples: 000000.png, 000001.png, ..., a note of what they are, and a grid beside it.
 
+Images with other numbers of channels than PNG files hold are ``000000.npy``, uint8 ``[C, H, W]``,
+and the PNG files are previews of some channels.
+
 The same request completes an interrupted one; another one is refused.
 """
 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from multistage_diffusion.config import Settings, from_json, read_config, setting, to_json
 from multistage_diffusion.data.decoding import load_image
-from multistage_diffusion.data.png import grid_image, save_png, to_image
+from multistage_diffusion.data.png import (
+    AS_PNG,
+    check_bands,
+    grid_image,
+    save_png,
+    shown_bands,
+    to_image,
+)
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import write_json
+from multistage_diffusion.files import write_atomically, write_json
 from multistage_diffusion.model import Model, ModelConfig
 from multistage_diffusion.run import claim
 from multistage_diffusion.sampling.draw import SampleOptions, check_label, generate_batches
@@ -45,6 +57,10 @@ class SampleFolder:
     """The files of a folder of samples."""
 
     path: Path
+    channels: int = 3
+    """Of the images."""
+    bands: tuple[int, ...] = ()
+    """Which of them previews show, where PNG files do not hold all: see ``shown_bands``."""
 
     @property
     def note(self) -> Path:
@@ -60,6 +76,10 @@ class SampleFolder:
     def image(self, index: int) -> Path:
         """The file of a sample."""
         return self.path / f"{index:06d}.png"
+
+    def array(self, index: int) -> Path:
+        """The file of all channels of a sample, if a PNG file does not hold them."""
+        return self.path / f"{index:06d}.npy"
 
     def missing(self, count: int) -> list[int]:
         """The indices of the first ``count`` samples that are not there."""
@@ -84,12 +104,17 @@ class SampleFolder:
     def write(self, indices: Sequence[int], pixels: Tensor) -> None:
         """Writes samples, uint8 ``[n, C, H, W]``."""
         for index, image in zip(indices, pixels, strict=True):
-            save_png(self.image(index), to_image(image))
+            if self.channels in AS_PNG:
+                save_png(self.image(index), to_image(image))
+            else:
+                _save_array(self.array(index), image)
+                save_png(self.image(index), to_image(shown_bands(image, self.bands)))
 
     def write_grid(self, count: int) -> None:
         """Draws the grid of the first ``count`` samples, or of fewer."""
         shown = range(min(count, GRID_IMAGES))
-        pixels = torch.stack([load_image(self.image(index)) for index in shown])
+        alpha = self.channels == 4
+        pixels = torch.stack([load_image(self.image(index), alpha) for index in shown])
         save_png(self.grid, grid_image(pixels, columns=10 if count >= GRID_IMAGES else 8))
 
 
@@ -100,6 +125,7 @@ def draw_samples(
     batch_size: int,
     out: Path,
     progress: Callable[[Batches, int], Batches] = lambda batches, _: batches,
+    bands: tuple[int, ...] = (),
 ) -> SampleFolder:
     """Draws what is missing of a number of images in a folder, and their grid.
 
@@ -111,6 +137,7 @@ def draw_samples(
         out: the folder.
         progress: passes batches through and may show how far they have come; it is given the
             number of images.
+        bands: channels that previews show, for images that PNG files do not hold.
 
     Raises:
         BadInput: if the folder holds something else, or the request cannot be met.
@@ -119,7 +146,9 @@ def draw_samples(
     _check(model, options, images, batch_size)
     if not out.resolve().name:
         raise BadInput(f"{out} is no folder for samples; choose another --out.")
-    folder = SampleFolder(out)
+    channels = model.config.image_shape[0]
+    check_bands(channels, bands)
+    folder = SampleFolder(out, channels, bands)
     folder.begin(_identity(model, options))
     missing = folder.missing(images)
     batches = generate_batches(model, options, missing, batch_size)
@@ -134,12 +163,6 @@ def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -
         raise BadInput(
             f"Give at least 1 image and a batch size of at least 1, not {images} and {batch_size}."
         )
-    channels = model.config.image_shape[0]
-    if channels not in (1, 3):
-        raise BadInput(
-            f"The images of this model have {channels} channels; PNG files are written for 1 "
-            "(grey) and 3 (colour)."
-        )
     check_label(model, options)
 
 
@@ -148,6 +171,12 @@ def _completed(note: SampleNote) -> dict[str, Any]:
     model = to_json(from_json(ModelConfig, note.config.get("model"), NOTE))
     options = {**to_json(SampleOptions()), **note.options}
     return {**to_json(note), "options": options, "config": {**note.config, "model": model}}
+
+
+def _save_array(path: Path, pixels: Tensor) -> None:
+    content = BytesIO()
+    np.save(content, pixels.numpy())
+    write_atomically(path, content.getvalue())
 
 
 def _identity(model: Model, options: SampleOptions) -> dict[str, Any]:

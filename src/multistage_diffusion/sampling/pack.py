@@ -83,7 +83,7 @@ def _features(labels: Labels) -> dict[str, Any]:
 
 def _pixels(path: Path) -> NDArray[np.uint8]:
     """An image as uint8 ``[H, W, C]``."""
-    return np.ascontiguousarray(load_image(path).permute(1, 2, 0).numpy())
+    return np.ascontiguousarray(load_image(path, keep_alpha=True).permute(1, 2, 0).numpy())
 
 
 PACKERS: dict[str, Callable[[IO[bytes], Sequence[Path], Labels], None]] = {

@@ -7,6 +7,7 @@ import torch
 
 from multistage_diffusion.config import fixed_settings
 from multistage_diffusion.data.images import Images
+from multistage_diffusion.data.sources.left_out import named
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig
@@ -119,6 +120,11 @@ def load_initial_weights(denoiser: NetworkDenoiser, config: RunConfig, init: Mod
             f"{list(given.network.decoder_widths)} and boundaries {list(given.boundaries)}, the "
             f"run {list(ours.network.decoder_widths)} and {list(ours.boundaries)}, or their "
             "blocks, preconditioning or schedule differ."
+        )
+    if given.class_names and ours.class_names and given.class_names != ours.class_names:
+        raise BadInput(
+            f"The model to begin with has the classes {named(given.class_names)}, the data "
+            f"{named(ours.class_names)}: their labels would not mean the same."
         )
     try:
         denoiser.network.load_state_dict(init.denoiser.network.state_dict())

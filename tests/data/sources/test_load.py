@@ -24,7 +24,7 @@ def write_bad_files(folder: Path) -> None:
 def write_bad_arrays(folder: Path) -> None:
     """Files whose arrays are not images."""
     zeros = np.zeros((2, 4, 4), dtype=np.uint8)
-    np.savez(folder / "float.npz", images=np.zeros((2, 4, 4)))
+    np.savez(folder / "complex.npz", images=np.zeros((2, 4, 4), np.complex64))
     np.save(folder / "five.npy", np.zeros((2, 4, 4, 5, 5), dtype=np.uint8))
     np.save(folder / "order.npy", np.asfortranarray(zeros))
     np.save(folder / "short.npy", np.zeros((9, 4, 4), dtype=np.uint8))
@@ -45,7 +45,7 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
         "notes.txt": "not a data set",
         "bad.npz": "Cannot read",
         "bad.parquet": "Cannot read",
-        "float.npz": "uint8",
+        "complex.npz": "uint8",
         "five.npy": "uint8",
         "order.npy": "uint8",
         "short.npy": "ends before the last of its 9 images",
@@ -71,7 +71,7 @@ def test_options_that_do_not_apply_are_refused(folder: Path, tmp_path: Path) -> 
         load("digits", ReadOptions(labels=tmp_path / "l.json"))
     with pytest.raises(BadInput, match="--label-column is for tables"):
         load(folder, ReadOptions(label_column="kind"))
-    with pytest.raises(BadInput, match="--split is for Hugging Face data sets"):
+    with pytest.raises(BadInput, match=r"--split is for data sets in parts .* has no parts"):
         load(folder, ReadOptions(split="test"))
 
 
@@ -95,10 +95,12 @@ def test_a_source_is_added_by_putting_it_into_the_list(
         load("missing.digits")
 
 
-def test_a_name_of_its_own_comes_before_a_folder(
+def test_what_lies_here_comes_before_a_reserved_name(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.rename(tmp_path / "digits")
     monkeypatch.chdir(tmp_path)
-    assert load("digits").shape == (1, 8, 8)
-    assert load("./digits").shape == (3, 8, 8)
+    images = load("digits")
+    assert images.shape == (3, 8, 8)
+    assert images.notes[0] == "this is the digits that lies here, not the data set of that name"
+    assert load("./digits").notes == ()

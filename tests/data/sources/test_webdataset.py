@@ -84,7 +84,8 @@ def test_without_a_class_the_label_comes_from_the_json_if_it_has_one(
     )
     images = load(tmp_path / "json.tar")
     assert images.labels is not None
-    assert images.labels.tolist() == [3, 1]
+    assert images.labels.tolist() == [1, 0]
+    assert images.classes == ("1", "3")
     assert load(tmp_path / "none.tar").labels is None
 
 

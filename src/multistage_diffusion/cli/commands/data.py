@@ -102,7 +102,7 @@ def _print_findings(found: Findings) -> None:
         f"{data}: {len(seen.names):,} images"
         + (f", and {len(seen.broken):,} that are broken" if seen.broken else "")
     )
-    for note in seen.notes:
+    for note in seen.remarks():
         print_warning(f"{data}: {note}")
     for line in first_lines(found.broken_lines()):
         print_line(f"  broken: {line}")

@@ -17,7 +17,7 @@ from multistage_diffusion.cli.evaluation import (
 from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.plans import with_plan
 from multistage_diffusion.cli.progress import show_progress
-from multistage_diffusion.cli.reading import read
+from multistage_diffusion.cli.reading import read, report_reading
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_warning
 from multistage_diffusion.config import Settings, changed, setting, to_json
 from multistage_diffusion.data import Images, ReadOptions
@@ -166,7 +166,19 @@ class Evaluate(Settings):
     def _suite(self, real: Images) -> Suite:
         chosen = real.pixels[evenly_spaced(len(real), self.real_images)]
         reference = Reference(chosen, real.fingerprint)
-        return Suite(self.suite, reference, self._held_out(), _show_features)
+        return Suite(self._options(real), reference, self._held_out(), _show_features)
+
+    def _options(self, real: Images) -> SuiteOptions:
+        """What is measured, on pixels where networks for photographs have other channels."""
+        channels = real.shape[0]
+        usual = self.suite.extractor == SuiteOptions().extractor
+        if channels in (1, 3) or not usual:
+            return self.suite
+        print_warning(
+            f"networks for photographs take 1 or 3 channels, not {channels}: distances are of "
+            "pixels (--extractor FILE for others)"
+        )
+        return replace(self.suite, extractor="pixels")
 
     def _all_distances(self, models: Iterator[Model | None], real: Images) -> None:
         """Measures distances between real images and those of each model, or of a folder."""
@@ -213,8 +225,9 @@ class Evaluate(Settings):
     def _generated(self, model: Model | None, real: Images) -> tuple[list[Tensor], dict[str, Any]]:
         """The generated images, a set for each seed, and how they were made, as JSON."""
         if model is None:
-            images = read_images(self.target, self.images, real.shape)
-            return [images], {"samples": str(self.target)}
+            images = read_images(self.target, self.images, real.shape, self.reading)
+            _report(str(self.target), images)
+            return [images.pixels[:]], {"samples": str(self.target)}
         options = with_plan(self.sampling, model, self.target, self.plan)
         seeds = self.seeds or (options.seed,)
         sets = [self._draw(model, replace(options, seed=seed)) for seed in seeds]
@@ -265,6 +278,14 @@ def _summary(estimates: list[Estimate]) -> dict[str, Any]:
         "interval_over": "seeds" if len(values) > 1 else "images",
         **({"values": values} if len(values) > 1 else {}),
     }
+
+
+def _report(folder: str, images: Images) -> None:
+    """Reports how generated images were read."""
+    report_reading(folder, images)
+    if images.resized:
+        size = "x".join(map(str, images.shape[1:]))
+        print_warning(f"{folder}: {images.resized} images were brought to {size}, as --size says")
 
 
 def _show_batches(batches: Batches, total: int) -> Batches:

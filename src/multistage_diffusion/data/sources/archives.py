@@ -1,127 +1,147 @@
-"""Images in a folder, or in a zip or tar archive, which is read without being unpacked."""
+"""Images in a zip or tar archive, which is read without being unpacked."""
 
+import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Lock
-from zipfile import BadZipFile, ZipFile
+from typing import IO
+from zipfile import ZipFile, ZipInfo
 
-from PIL import Image
-
-from multistage_diffusion.data.decoding import SUFFIXES, is_image
-from multistage_diffusion.data.labels import DATASET_JSON, labels_of, parse_labels
+from multistage_diffusion.data.formats import is_image_content
+from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.pillow import DAMAGE
+from multistage_diffusion.data.sources.files import arrange
+from multistage_diffusion.data.sources.left_out import REPEATED, LeftOut
 from multistage_diffusion.data.sources.listing import Entry, Label, Listing, stamps
 from multistage_diffusion.data.sources.source import Source
-from multistage_diffusion.data.sources.tars import TAR_SUFFIXES, tar_files, tar_names
+from multistage_diffusion.data.sources.tars import TAR_SUFFIXES, TarIndex, tar_files, tar_index
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["FOLDER", "TAR", "ZIP", "open_bytes"]
+__all__ = ["TAR", "ZIP"]
 
-Labels = Mapping[str, int | str]
-
-
-def open_bytes(content: bytes) -> Image.Image:
-    """Opens an image file whose content was read already."""
-    return Image.open(io.BytesIO(content))
+ENCRYPTED = 0x1  # bit of a member's flags
+UTF8_NAME = 0x800
+METHODS = {0, 8, 12, 14}  # stored, deflate, bzip2, LZMA
+METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 
 
-def list_folder(root: Path) -> Listing:
-    """The images in a folder and its subfolders, in the order of their paths.
-
-    Raises:
-        BadInput: if there are none.
-    """
-    files = _image_files(root)
-    names = _sorted(files, f"The folder {root}")
-    labels_file = root / DATASET_JSON
-    has_labels = labels_file.is_file()
-    given = parse_labels(labels_file.read_bytes(), str(labels_file)) if has_labels else None
-    labels = labels_of(names, given)
-    entries = [
-        Entry(name, str(files[name]), partial(Image.open, files[name]), label)
-        for name, label in zip(names, labels, strict=True)
-    ]
-    stamped = [files[name] for name in names]
-    if has_labels:
-        stamped.append(labels_file)
-    return Listing(
-        entries=lambda: entries,
-        source=str(root),
-        count=partial(len, names),
-        identity=partial(stamps, stamped),
-        notes=_notes(given, str(labels_file)),
-    )
-
-
-def _image_files(root: Path) -> dict[str, Path]:
-    """The image files below a folder, by their path inside it."""
-    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
-    return {name: path for name, path in files.items() if is_image(name) and path.is_file()}
-
-
-def _sorted(names: Iterable[str], where: str) -> list[str]:
-    """Names in the order of their paths.
-
-    Raises:
-        BadInput: if there are none.
-    """
-    ordered = sorted(names, key=lambda name: PurePosixPath(name).parts)
-    if not ordered:
-        raise BadInput(f"{where} holds no images (looked for {', '.join(sorted(SUFFIXES))}).")
-    return ordered
-
-
-def _notes(given: Labels | None, where: str) -> tuple[str, ...]:
-    """What the user should know about labels that a data set brings along."""
-    if given is None:
-        return ()
-    return (f"labels are those of {where}" if given else f"{where} says that there are no labels",)
-
-
-def list_zip(path: Path) -> Listing:
+def list_zip(path: Path, options: ReadOptions) -> Listing:
     """The images in a zip archive, in the order of their paths.
 
     Raises:
         BadInput: if it cannot be read or holds no images.
     """
-    try:
-        with ZipFile(path) as archive:
-            files = [name for name in archive.namelist() if not name.endswith("/")]
-            content = archive.read(DATASET_JSON) if DATASET_JSON in files else None
-    except (OSError, BadZipFile) as error:
-        raise BadInput(f"Cannot read {path}: {error}.") from error
-    names = _sorted(filter(is_image, files), str(path))
-    given = _labels_inside(content, path)
-    labels = dict(zip(names, labels_of(names, given), strict=True))
+    members, repeated = _members(path)
+    with ZipFile(path) as archive:
+        arranged = arrange(
+            members,
+            str(path),
+            options,
+            read=lambda name: _content(archive, members[name], path),
+            is_image=lambda name: _is_image(archive, members[name]),
+        )
+    used = (*arranged.labels, *arranged.label_files)
+    _check_readable(path, {name: members[name] for name in used})
     return Listing(
-        entries=partial(_zip_entries, path, labels),
+        entries=partial(_zip_entries, path, arranged.labels, members),
         source=str(path),
-        count=partial(len, names),
+        count=partial(len, arranged.labels),
         identity=partial(stamps, [path]),
-        notes=_notes(given, f"{path}/{DATASET_JSON}"),
+        notes=arranged.notes,
+        left_out=(*arranged.left_out, *repeated),
     )
 
 
-def _labels_inside(content: bytes | None, path: Path) -> Labels | None:
-    """The labels in the ``dataset.json`` of an archive, if it has that file."""
-    return None if content is None else parse_labels(content, f"{path}/{DATASET_JSON}")
+def _members(path: Path) -> tuple[dict[str, ZipInfo], tuple[LeftOut, ...]]:
+    """The files of an archive by their names, and names that occur several times."""
+    try:
+        with ZipFile(path) as archive:
+            files = [info for info in archive.infolist() if not _is_folder(info)]
+    except DAMAGE as error:
+        raise BadInput(f"Cannot read {path}: {_one_line(error)}.") from error
+    members: dict[str, ZipInfo] = {}
+    repeated = list[str]()
+    for info in files:
+        name = _name(info)
+        if name in members:
+            repeated.append(name)
+        members[name] = info
+    return members, (LeftOut(REPEATED, tuple(repeated)),) if repeated else ()
 
 
-def _zip_entries(path: Path, labels: Mapping[str, Label]) -> Iterator[Entry]:
+def _is_folder(info: ZipInfo) -> bool:
+    return info.filename.endswith(("/", "\\"))
+
+
+def _name(info: ZipInfo) -> str:
+    """The name of a file, its parts separated by ``/``.
+
+    Older programs for Windows write backslashes, and some for Unix write UTF-8 without saying so,
+    which then is read as the characters of code page 437.
+    """
+    name = info.filename.replace("\\", "/")
+    if not info.flag_bits & UTF8_NAME:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.removeprefix("./").lstrip("/")
+
+
+def _check_readable(path: Path, members: Mapping[str, ZipInfo]) -> None:
+    """Raises BadInput about the first file that is encrypted or packed in an unknown way."""
+    for name, info in members.items():
+        if info.flag_bits & ENCRYPTED:
+            raise BadInput(
+                f"{path}/{name} is encrypted; unpack the archive and give the folder, or pack it "
+                "again without a password."
+            )
+        if info.compress_type not in METHODS:
+            method = METHOD_NAMES.get(info.compress_type, "an unknown method")
+            raise BadInput(
+                f"{path}/{name} is packed by {method} (compression method {info.compress_type}), "
+                "which cannot be read; pack it again with deflate, or unpack it."
+            )
+
+
+def _content(archive: ZipFile, info: ZipInfo, path: Path) -> bytes:
+    """The content of a file that is needed to read the others."""
+    _check_readable(path, {info.filename: info})
+    try:
+        return archive.read(info)
+    except DAMAGE as error:
+        raise BadInput(f"Cannot read {path}/{info.filename}: {_one_line(error)}.") from error
+
+
+def _is_image(archive: ZipFile, info: ZipInfo) -> bool:
+    try:
+        with archive.open(info) as file:
+            return is_image_content(file)
+    except DAMAGE:
+        return False
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+
+
+def _zip_entries(
+    path: Path, labels: Mapping[str, Label], members: Mapping[str, ZipInfo]
+) -> Iterator[Entry]:
     archive = ZipFile(path)  # stays open until its last image was read
     lock = Lock()
     for name, label in labels.items():
-        yield Entry(name, f"{path}/{name}", partial(_open_zipped, archive, lock, name), label)
+        opened = partial(_open_zipped, archive, lock, members[name])
+        yield Entry(name, f"{path}/{name}", opened, label)
 
 
-def _open_zipped(archive: ZipFile, lock: Lock, name: str) -> Image.Image:
+def _open_zipped(archive: ZipFile, lock: Lock, info: ZipInfo) -> IO[bytes]:
     with lock:
-        content = archive.read(name)
-    return open_bytes(content)
+        content = archive.read(info)
+    return io.BytesIO(content)
 
 
-def list_tar(path: Path) -> Listing:
+def list_tar(path: Path, options: ReadOptions) -> Listing:
     """The images in a tar archive, compressed or not.
 
     They are read in the order of the archive and then sorted by their paths.
@@ -129,42 +149,43 @@ def list_tar(path: Path) -> Listing:
     Raises:
         BadInput: if it cannot be read or holds no images.
     """
-    files = tar_names(path)
-    names = _sorted(filter(is_image, files), str(path))
-    given = _labels_inside(_dataset_json(path) if DATASET_JSON in files else None, path)
-    labels = dict(zip(names, labels_of(names, given), strict=True))
+    index = tar_index(path)
+    arranged = arrange(
+        index.files,
+        str(path),
+        options,
+        read=lambda name: _tar_content(path, name, index),
+        is_image=lambda name: name in index.images,
+    )
     return Listing(
-        entries=partial(_tar_entries, path, labels),
+        entries=partial(_tar_entries, path, arranged.labels, index),
         source=str(path),
-        count=partial(len, names),
+        count=partial(len, arranged.labels),
         identity=partial(stamps, [path]),
         by_name=True,
-        notes=_notes(given, f"{path}/{DATASET_JSON}"),
+        notes=arranged.notes,
+        left_out=(*arranged.left_out, *index.left_out),
     )
 
 
-def _dataset_json(path: Path) -> bytes | None:
-    return next((content for name, content in tar_files(path) if name == DATASET_JSON), None)
+def _tar_content(path: Path, name: str, index: TarIndex) -> bytes:
+    number = index.files[name]
+    return next(content for _, content in tar_files(path, lambda _, found: found == number))
 
 
-def _tar_entries(path: Path, labels: Mapping[str, Label]) -> Iterator[Entry]:
-    for name, content in tar_files(path):
-        if name in labels:
-            yield Entry(name, f"{path}/{name}", partial(open_bytes, content), labels[name])
+def _tar_entries(path: Path, labels: Mapping[str, Label], index: TarIndex) -> Iterator[Entry]:
+    numbers = {index.files[name] for name in labels}
+    for name, content in tar_files(path, lambda _, number: number in numbers):
+        yield Entry(name, f"{path}/{name}", partial(io.BytesIO, content), labels[name])
 
 
-FOLDER = Source(
-    read=lambda location, _: list_folder(location.paths[0]),
-    accepts=lambda location: location.is_folder,
-    options=frozenset({"labels"}),
-)
 ZIP = Source(
-    read=lambda location, _: list_zip(location.paths[0]),
+    read=lambda location, options: list_zip(location.paths[0], options),
     suffixes=(".zip",),
-    options=frozenset({"labels"}),
+    options=frozenset({"labels", "label_column", "split"}),
 )
 TAR = Source(
-    read=lambda location, _: list_tar(location.paths[0]),
+    read=lambda location, options: list_tar(location.paths[0], options),
     suffixes=TAR_SUFFIXES,
-    options=frozenset({"labels"}),
+    options=frozenset({"labels", "label_column", "split"}),
 )

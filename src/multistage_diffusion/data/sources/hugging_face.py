@@ -9,31 +9,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from multistage_diffusion.data.decoding import is_image
+from multistage_diffusion.data.formats import has_image_suffix, is_foreign
 from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.sources.left_out import LeftOut
 from multistage_diffusion.data.sources.listing import Listing, stamps
 from multistage_diffusion.data.sources.parquet import list_parquet
 from multistage_diffusion.data.sources.source import Source
-from multistage_diffusion.data.sources.tables import Columns, Table, find_columns
+from multistage_diffusion.data.sources.splits import choose_split, split_of
+from multistage_diffusion.data.sources.tables import (
+    Columns,
+    Table,
+    content_and_path,
+    find_columns,
+)
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["ARROW", "HUB", "TABLE_FOLDER"]
 
 FILE_SUFFIXES = (".parquet", ".arrow")
-SPLITS = {
-    "train": {"train", "training"},
-    "validation": {"validation", "valid", "val", "dev"},
-    "test": {"test", "testing", "eval", "evaluation"},
-}
 SAVED_FILES = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 
 
 def holds_table(folder: Path) -> bool:
     """Whether a folder is a Hugging Face data set: parquet or arrow files, and no image files."""
-    has_files = any(path.suffix in FILE_SUFFIXES for path in folder.rglob("*"))
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    has_files = any(name.lower().endswith(FILE_SUFFIXES) for name in names)
     if not has_files and not _is_saved(folder):
         return False
-    return not any(is_image(path.relative_to(folder).as_posix()) for path in folder.rglob("*"))
+    return not any(has_image_suffix(name) and not is_foreign(name) for name in names)
 
 
 def _is_saved(folder: Path) -> bool:
@@ -51,23 +54,24 @@ def list_table_folder(folder: Path, options: ReadOptions) -> Listing:
     if _is_saved(folder):
         saved = _read(str(folder), lambda: datasets.load_from_disk(str(folder)))
         return _list_dataset(saved, str(folder), options)
-    suffix = next(suffix for suffix in FILE_SUFFIXES if any(folder.rglob(f"*{suffix}")))
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    suffixes = {path.suffix.lower() for path in files}
+    suffix = next(suffix for suffix in FILE_SUFFIXES if suffix in suffixes)
     splits: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob(f"*{suffix}")):
-        split = _split_of(path.relative_to(folder).as_posix())
+    for path in (path for path in files if path.suffix.lower() == suffix):
+        split = split_of(path.relative_to(folder).as_posix())
         splits.setdefault(split, []).append(path)
-    name, notes = _choose_split(list(splits), str(folder), options.split)
+    name, notes = choose_split(list(splits), str(folder), options.split)
     if suffix == ".parquet":
-        listing = list_parquet(splits[name], str(folder), options.label_column)
+        listing = list_parquet(splits[name], str(folder), options)
     else:
         listing = list_arrow(splits[name], str(folder), options)
-    return replace(listing, notes=notes)
-
-
-def _split_of(name: str) -> str:
-    """The split a file belongs to, by the words of its path."""
-    words = set(re.split(r"[^a-z]+", name.lower()))
-    return next((split for split, names in SPLITS.items() if words & names), "train")
+    unread = [
+        path.relative_to(folder).as_posix() for path in files if path.suffix.lower() != suffix
+    ]
+    others = tuple(name for name in unread if not is_foreign(name))
+    left_out = (LeftOut(f"no {suffix} files", others),) if others else ()
+    return replace(listing, notes=notes, left_out=left_out)
 
 
 def list_arrow(paths: Sequence[Path], source: str, options: ReadOptions) -> Listing:
@@ -133,9 +137,9 @@ def _list_dataset(dataset: Any, source: str, options: ReadOptions) -> Listing:
     """The images of a data set, or of one of its splits."""
     notes: tuple[str, ...] = ()
     if isinstance(dataset, dict):
-        name, notes = _choose_split(list(dataset), source, options.split)
+        name, notes = choose_split(list(dataset), source, options.split)
         dataset = dataset[name]
-    columns = find_columns(dataset.features, source, options.label_column)
+    columns = find_columns(dataset.features, source, options, partial(_first, dataset))
     table = Table(
         source=source,
         columns=columns,
@@ -158,6 +162,12 @@ def _undecoded(dataset: Any, columns: Columns) -> Any:
     return chosen
 
 
+def _first(dataset: Any, column: str) -> Any:
+    """The first cell of a column that is not empty."""
+    cells = (row[column] for row in dataset.select_columns([column]))
+    return next((cell for cell in cells if cell is not None), None)
+
+
 def _stamps(dataset: Any) -> list[object]:
     """The fingerprint that ``datasets`` computes, and the files that it reads."""
     files = (Path(file["filename"]) for file in dataset.cache_files)
@@ -165,11 +175,13 @@ def _stamps(dataset: Any) -> list[object]:
 
 
 def _image_paths(dataset: Any, image: str) -> list[str | None]:
-    """The path of each image, without reading images."""
+    """The path of each image; without reading images where they have fields."""
     import pyarrow.compute as pc
 
-    paths: list[str | None] = pc.struct_field(dataset.data.column(image), "path").to_pylist()
-    return paths
+    column = dataset.data.column(image)
+    if column.type.num_fields:
+        column = pc.struct_field(column, "path")
+    return [content_and_path(cell)[1] for cell in column.to_pylist()]
 
 
 def _rows(source: str, dataset: Any) -> Iterator[Mapping[str, Any]]:
@@ -178,36 +190,18 @@ def _rows(source: str, dataset: Any) -> Iterator[Mapping[str, Any]]:
         yield row
 
 
-def _choose_split(
-    splits: Sequence[str], source: str, wanted: str | None
-) -> tuple[str, tuple[str, ...]]:
-    """The split to read, and a note about those that are not read.
-
-    Raises:
-        BadInput: if there is none of the name that is wanted, or no obvious one.
-    """
-    name = wanted or ("train" if "train" in splits else splits[0])
-    is_obvious = name == "train" or len(splits) == 1
-    if name not in splits or (wanted is None and not is_obvious):
-        raise BadInput(f"{source} has the parts {', '.join(splits)}; choose one with --split.")
-    others = [split for split in splits if split != name]
-    if wanted is not None or not others:
-        return name, ()
-    return name, (f"the part {name} is read, not {', '.join(others)} (--split)",)
-
-
 TABLE_FOLDER = Source(
     read=lambda location, options: list_table_folder(location.paths[0], options),
     accepts=lambda location: location.is_folder and holds_table(location.paths[0]),
-    options=frozenset({"labels", "label_column", "split"}),
+    options=frozenset({"labels", "label_column", "image_key", "split"}),
 )
 ARROW = Source(
     read=lambda location, options: list_arrow(location.paths, location.name, options),
     suffixes=(".arrow",),
-    options=frozenset({"labels", "label_column"}),
+    options=frozenset({"labels", "label_column", "image_key"}),
 )
 HUB = Source(
     read=lambda location, options: list_hub(location.given, options),
     accepts=lambda location: not location.paths and may_be_hub_id(location.given),
-    options=frozenset({"labels", "label_column", "split"}),
+    options=frozenset({"labels", "label_column", "image_key", "split"}),
 )

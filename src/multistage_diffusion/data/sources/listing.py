@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from PIL import Image
+from multistage_diffusion.data.sources.left_out import LeftOut
 
 __all__ = ["Entry", "Label", "Listing", "stamps"]
 
@@ -19,10 +20,12 @@ class Entry:
     """Its path inside the data set, parts separated by ``/``: its name in a file of labels."""
     where: str
     """Its name in messages."""
-    open: Callable[[], Image.Image]
-    """Opens it, once, in any thread."""
+    open: Callable[[], IO[bytes]]
+    """Opens its file for reading, in any thread."""
     label: Label = None
     """Number or name of its class, if the source gives it."""
+    page: int = 0
+    """Which page or frame of the file it is."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class Listing:
     by_name: bool = False
     """Whether to sort the images by name, because their order in the source has no meaning."""
     notes: tuple[str, ...] = ()
-    """Messages that the user should read about the source."""
+    """Messages that the user should read about the source, besides those on what is left out."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files and images of the source that are not read."""
 
 
 def stamps(files: Iterable[Path]) -> list[list[str | int]]:

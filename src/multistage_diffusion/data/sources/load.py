@@ -10,18 +10,22 @@ and cached by what calls it; ``Images`` are taken as they are and only resized.
 Whatever a user can fix in the data raises ``BadInput`` with the name of the file concerned.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from multistage_diffusion.data.assemble import Progress, assemble
 from multistage_diffusion.data.cache import Cache
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.options import ReadOptions
-from multistage_diffusion.data.sources.archives import FOLDER, TAR, ZIP
+from multistage_diffusion.data.sources.archives import TAR, ZIP
 from multistage_diffusion.data.sources.arrays import DIGITS, NPY, NPZ, resized
+from multistage_diffusion.data.sources.folder import FOLDER
 from multistage_diffusion.data.sources.hugging_face import ARROW, HUB, TABLE_FOLDER
+from multistage_diffusion.data.sources.labelled import labelled
 from multistage_diffusion.data.sources.latents import LATENT_FOLDER
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.data.sources.location import Location, locate
+from multistage_diffusion.data.sources.pages import with_pages
 from multistage_diffusion.data.sources.parquet import PARQUET
 from multistage_diffusion.data.sources.source import Source
 from multistage_diffusion.data.sources.webdataset import WEBDATASET
@@ -60,10 +64,10 @@ def load(
             - a folder of images, or a ``.zip`` or ``.tar`` archive of one. Its subfolders, if any,
               are the labels, unless it has a ``dataset.json`` as EDM's tools write it;
             - WebDataset shards: a pattern like ``shards/{000..004}.tar`` or ``shards/*.tar``;
-            - a ``.npz`` file with ``images``, uint8 ``[N, H, W]`` or ``[N, H, W, C]``, and
-              optionally ``labels``, ``[N]``;
-            - a ``.npy`` file with such images, or with latents, floating point ``[N, C, H, W]``. It
-              is read in parts and may be larger than memory;
+            - a ``.npz`` file with ``images`` and optionally ``labels``, or ``train_images`` and
+              ``train_labels``: see ``arrays``;
+            - a ``.npy`` file with images, or with latents, floating point ``[N, C, H, W]``. It is
+              read in parts and may be larger than memory;
             - a folder of latents from ``multistage encode``, which are normalised;
             - a ``.parquet`` file with a Hugging Face image column, a folder of such files, or the
               output of ``save_to_disk``;
@@ -90,7 +94,13 @@ def list_images(source: Path | str, options: ReadOptions = DEFAULT) -> Listing |
     location = locate(source)
     kind = _source_of(location)
     kind.check_options(location, options)
-    return kind.read(location, options)
+    listed = kind.read(location, options)
+    if location.paths and DIGITS.matches(Location(location.given)):
+        note = f"this is the {location.given} that lies here, not the data set of that name"
+        listed = replace(listed, notes=(note, *listed.notes))
+    if isinstance(listed, Images):
+        return listed
+    return with_pages(labelled(listed, options), options)
 
 
 def _source_of(location: Location) -> Source:
@@ -103,7 +113,7 @@ def _source_of(location: Location) -> Source:
         if source.matches(location):
             return source
     # A file that is missing should not be looked for on the hub
-    if HUB.matches(location) and not location.given.endswith(_suffixes()):
+    if HUB.matches(location) and not location.given.lower().endswith(_suffixes()):
         return HUB
     raise BadInput(_unknown(location))
 

@@ -39,7 +39,7 @@ class Location:
         """Whether it is a file, or several, whose names all end with one of ``suffixes``."""
         if not self.paths or self.is_folder:
             return False
-        return all(path.name.endswith(suffixes) for path in self.paths)
+        return all(path.name.lower().endswith(suffixes) for path in self.paths)
 
 
 def locate(source: Path | str) -> Location:
@@ -49,9 +49,11 @@ def locate(source: Path | str) -> Location:
         source: a path; a pattern with ``*``, ``?``, ``[]`` or ``{}``; or any other name.
 
     Raises:
-        BadInput: if a file that a pattern stands for is missing.
+        BadInput: if the name is empty, or a file that a pattern stands for is missing.
     """
     given = str(source)
+    if not given.strip():
+        raise BadInput("The name of the data set is empty: give a folder, a file or a pattern.")
     path = Path(source)
     if os.path.exists(path):  # noqa: PTH110  (false for names that no file can have)
         return Location(given, (path,))

@@ -1,5 +1,6 @@
 """Parquet files with a column of images."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.listing import Listing, stamps
 from multistage_diffusion.data.sources.location import Location
 from multistage_diffusion.data.sources.source import Source
-from multistage_diffusion.data.sources.tables import Table, find_columns
+from multistage_diffusion.data.sources.tables import Table, content_and_path, find_columns
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["PARQUET", "list_parquet"]
@@ -17,27 +18,27 @@ __all__ = ["PARQUET", "list_parquet"]
 ROWS_AT_A_TIME = 256
 
 
-def list_parquet(paths: Sequence[Path], source: str, label_column: str | None) -> Listing:
+def list_parquet(paths: Sequence[Path], source: str, options: ReadOptions) -> Listing:
     """The images of parquet files, one file after the other.
 
     Args:
         paths: the files.
         source: the name of all of them together.
-        label_column: the column of labels; by default the first class label.
+        options: which columns hold images and labels.
 
     Raises:
-        BadInput: if one cannot be read or has no column of images.
+        BadInput: if one cannot be read or lacks a column that is needed.
     """
-    import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         files = [pq.ParquetFile(path) for path in paths]
-        features = datasets.Features.from_arrow_schema(files[0].schema_arrow)
+        features = _features(files[0].schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"Cannot read {source}: {error}.") from error
-    columns = find_columns(features, source, label_column)
+    columns = find_columns(features, source, options, partial(_first, source, files[0]))
+    _check_columns(paths, files, columns.names)
     table = Table(
         source=source,
         columns=columns,
@@ -46,8 +47,52 @@ def list_parquet(paths: Sequence[Path], source: str, label_column: str | None) -
         rows=partial(_rows, source, files, columns.names),
         identity=partial(stamps, paths),
         paths=partial(_image_paths, source, files, columns.image),
+        folder=paths[0].parent,
     )
     return table.listing()
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """The types of the columns; None for those that ``datasets`` does not know."""
+    return {name: _feature(schema, name) for name in schema.names}
+
+
+def _feature(schema: Any, name: str) -> Any:
+    import datasets
+    import pyarrow as pa
+
+    metadata = _metadata_of(schema, name)
+    try:
+        one = pa.schema([schema.field(name)], metadata)
+        return datasets.Features.from_arrow_schema(one)[name]
+    except (ValueError, TypeError, KeyError, AttributeError, pa.ArrowException):
+        return None
+
+
+def _metadata_of(schema: Any, name: str) -> dict[bytes, bytes] | None:
+    """What ``datasets`` noted about one column."""
+    try:
+        noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][name]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return {b"huggingface": json.dumps({"info": {"features": {name: noted}}}).encode()}
+
+
+def _check_columns(paths: Sequence[Path], files: Sequence[Any], names: Sequence[str]) -> None:
+    """Raises BadInput about the first file that lacks a column the others have."""
+    for path, file in zip(paths, files, strict=True):
+        missing = [name for name in names if name not in file.schema_arrow.names]
+        if missing:
+            raise BadInput(
+                f"{path} has no column {missing[0]!r}, unlike {paths[0]}; its columns are "
+                f"{file.schema_arrow.names}."
+            )
+
+
+def _first(source: str, file: Any, column: str) -> Any:
+    """The first cell of a column that is not empty."""
+    rows = _rows(source, [file], [column])
+    return next((row[column] for row in rows if row[column] is not None), None)
 
 
 def _rows(source: str, files: Sequence[Any], columns: list[str]) -> Iterator[Mapping[str, Any]]:
@@ -62,18 +107,19 @@ def _rows(source: str, files: Sequence[Any], columns: list[str]) -> Iterator[Map
 
 
 def _image_paths(source: str, files: Sequence[Any], image: str) -> Iterator[str | None]:
-    """The path of each image, without reading images."""
-    for row in _rows(source, files, [f"{image}.path"]):
-        yield (row[image] or {}).get("path")
+    """The path of each image; without reading images where they have fields."""
+    has_fields = files[0].schema_arrow.field(image).type.num_fields > 0
+    for row in _rows(source, files, [f"{image}.path" if has_fields else image]):
+        yield content_and_path(row[image])[1]
 
 
 def _read(location: Location, options: ReadOptions) -> Listing:
-    return list_parquet(location.paths, location.name, options.label_column)
+    return list_parquet(location.paths, location.name, options)
 
 
 PARQUET = Source(
     read=_read,
     suffixes=(".parquet",),
     takes_patterns=True,
-    options=frozenset({"labels", "label_column"}),
+    options=frozenset({"labels", "label_column", "image_key"}),
 )

@@ -12,13 +12,21 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = ["Option", "Source"]
 
-Option = Literal["labels", "label_column", "split"]
+Option = Literal["labels", "label_column", "image_key", "split", "layout", "value_range", "latents"]
 REFUSALS: dict[Option, str] = {
     "labels": "--labels names files, and {} has none; leave it out.",
     "label_column": (
-        "--label-column is for tables and WebDataset shards, and {} is none; use --labels FILE."
+        "--label-column is for tables, WebDataset shards and metadata.csv, and {} is none; use "
+        "--labels FILE."
     ),
-    "split": "--split is for Hugging Face data sets, and {} has no parts; leave it out.",
+    "image_key": "--image-key is for tables and WebDataset shards, and {} is none; leave it out.",
+    "split": (
+        "--split is for data sets in parts such as train, val and test, and {} has no parts; leave "
+        "it out."
+    ),
+    "layout": "--layout is for arrays, and {} holds none; leave it out.",
+    "value_range": "--value-range is for floating-point arrays, and {} holds none; leave it out.",
+    "latents": "--latents is for floating-point arrays, and {} holds none; leave it out.",
 }
 
 
@@ -51,11 +59,7 @@ class Source:
 
     def check_options(self, location: Location, options: ReadOptions) -> None:
         """Raises BadInput about the first option that is given but not understood."""
-        given = {
-            "labels": options.labels,
-            "label_column": options.label_column,
-            "split": options.split,
-        }
         for name, message in REFUSALS.items():
-            if given[name] is not None and name not in self.options:
+            is_given = getattr(options, name) not in (None, False)
+            if is_given and name not in self.options:
                 raise BadInput(message.format(location.name))

@@ -1,14 +1,14 @@
 """Images in a column of a table, whatever the table is stored in."""
 
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from PIL import Image
-
-from multistage_diffusion.data.sources.archives import open_bytes
+from multistage_diffusion.data.formats import has_image_suffix, is_image_content
+from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.listing import Entry, Label, Listing, stamps
 from multistage_diffusion.errors import BadInput
 
@@ -38,61 +38,111 @@ class Table:
     count: int
     """Number of rows."""
     rows: Callable[[], Iterable[Mapping[str, Any]]]
-    """Iterates over the columns that are read; a cell of an image has ``bytes`` and ``path``."""
+    """Iterates over the columns that are read. The cell of an image has ``bytes`` and ``path``, or
+    is one of them."""
     identity: Callable[[], object]
     """A value that changes when the table does, except for the files its rows point to."""
     paths: Callable[[], Iterable[str | None]]
     """The path of each image, which is that of a file if the table only points to it."""
+    folder: Path = Path()
+    """Where relative paths begin."""
 
     def listing(self, notes: tuple[str, ...] = ()) -> Listing:
         """The images of the table, in the order of its rows."""
-        label = self.columns.label
-        classes = getattr(self.features[label], "names", None) if label else None
         return Listing(
             entries=self._entries,
             source=self.source,
             count=lambda: self.count,
             identity=self._identity_with_files,
-            classes=tuple(classes or ()),
+            classes=self._classes,
             notes=notes,
         )
 
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        label = self.columns.label
+        return tuple(getattr(self.features[label], "names", None) or ()) if label else ()
+
     def _identity_with_files(self) -> list[object]:
-        outside = sorted({path for path in self.paths() if path and Path(path).is_file()})
-        return [self.identity(), self.columns.image, stamps(map(Path, outside))]
+        outside = sorted({path for path in self.paths() if path and self._file(path).is_file()})
+        return [self.identity(), self.columns.image, stamps(map(self._file, outside))]
+
+    def _file(self, path: str) -> Path:
+        """The file of a path, which may be relative to the table or to where the command runs."""
+        beside = self.folder / path
+        return beside if beside.is_file() else Path(path)
 
     def _entries(self) -> Iterator[Entry]:
         for number, row in enumerate(self.rows()):
-            cell = row[self.columns.image] or {}
-            name = cell.get("path") or str(number)
+            cell = row[self.columns.image]
+            content, path = content_and_path(cell)
             where = f"{self.source} row {number}"
-            label = _label(row, self.columns.label, where)
-            yield Entry(name, where, partial(_open, cell), label)
+            label = _label(row, self.columns.label, where, bool(self._classes))
+            yield Entry(path or str(number), where, partial(self._open, content, path), label)
+
+    def _open(self, content: bytes | None, path: str | None) -> IO[bytes]:
+        if content is not None:
+            return io.BytesIO(content)
+        if not path:
+            raise ValueError("the row holds no image")
+        return self._file(path).open("rb")
 
 
-def find_columns(features: Mapping[str, Any], source: str, label_column: str | None) -> Columns:
-    """The columns of images and labels: the first of images, and the first class label.
+def content_and_path(cell: Any) -> tuple[bytes | None, str | None]:
+    """The bytes and the path of an image in the cell of a table."""
+    if isinstance(cell, Mapping):
+        return cell.get("bytes"), cell.get("path")
+    if isinstance(cell, str):
+        return None, cell
+    return (bytes(cell) if cell is not None else None), None
+
+
+def find_columns(
+    features: Mapping[str, Any],
+    source: str,
+    options: ReadOptions,
+    first: Callable[[str], Any] = lambda _: None,
+) -> Columns:
+    """The columns of images and labels.
+
+    Images are in the column that is asked for, the first one of the type of images, or the only one
+    whose first cell holds the bytes of an image or names one; labels in the one that is asked for,
+    or the first class label.
 
     Args:
         features: the types of the columns.
         source: the name of the table.
-        label_column: the column of labels, if another one than the first class label.
+        options: ``image_key`` and ``label_column`` ask for columns.
+        first: the first cell of a column that is not empty.
 
     Raises:
-        BadInput: if there is no column of images, or none of the name that is given.
+        BadInput: if there is no column of images, there are several, or none of a name given.
     """
     import datasets
 
-    image = next((name for name, feature in features.items() if _is_image(feature)), None)
-    if image is None:
-        raise BadInput(f"{source} has no column of images; its columns are {list(features)}.")
-    if label_column is not None and label_column not in features:
-        raise BadInput(
-            f"{source} has no column {label_column!r} for labels; its columns are {list(features)}."
-        )
+    for name, use in ((options.image_key, "images"), (options.label_column, "labels")):
+        if name is not None and name not in features:
+            raise BadInput(
+                f"{source} has no column {name!r} for {use}; its columns are {list(features)}."
+            )
     kinds = features.items()
     labels = (name for name, feature in kinds if isinstance(feature, datasets.ClassLabel))
-    return Columns(image, label_column or next(labels, None))
+    image = options.image_key or _image_column(features, source, first)
+    return Columns(image, options.label_column or next(labels, None))
+
+
+def _image_column(features: Mapping[str, Any], source: str, first: Callable[[str], Any]) -> str:
+    typed = [name for name, feature in features.items() if _is_image(feature)]
+    if typed:
+        return typed[0]
+    found = [name for name in features if _is_image_cell(first(name))]
+    if len(found) > 1:
+        raise BadInput(
+            f"{source} has images in the columns {', '.join(found)}; choose one with --image-key."
+        )
+    if not found:
+        raise BadInput(f"{source} has no column of images; its columns are {list(features)}.")
+    return found[0]
 
 
 def _is_image(feature: Any) -> bool:
@@ -103,19 +153,20 @@ def _is_image(feature: Any) -> bool:
     return has_fields or isinstance(feature, datasets.Image)
 
 
-def _label(row: Mapping[str, Any], column: str | None, where: str) -> Label:
+def _is_image_cell(cell: Any) -> bool:
+    """Whether a cell holds the bytes of an image or the path of one."""
+    if isinstance(cell, bytes):
+        return is_image_content(io.BytesIO(cell))
+    return isinstance(cell, str) and has_image_suffix(cell)
+
+
+def _label(row: Mapping[str, Any], column: str | None, where: str, has_classes: bool) -> Label:
     value = row[column] if column else None
+    if has_classes and value == -1:  # how data sets say that a row has no class
+        return None
     if value is not None and not isinstance(value, int | str):
         raise BadInput(
             f"{where} has {value!r} in the column {column}; "
             "labels are whole numbers from 0 or names."
         )
     return value
-
-
-def _open(cell: Mapping[str, Any]) -> Image.Image:
-    if cell.get("bytes") is not None:
-        return open_bytes(cell["bytes"])
-    if not cell.get("path"):
-        raise ValueError("the row holds no image")
-    return Image.open(cell["path"])

@@ -1,44 +1,126 @@
 """Tar archives, read from beginning to end."""
 
-import lzma
+import io
 import tarfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from multistage_diffusion.data.formats import has_image_suffix, is_foreign, is_image_content
+from multistage_diffusion.data.pillow import DAMAGE
+from multistage_diffusion.data.sources.left_out import REPEATED, LeftOut
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["TAR_SUFFIXES", "tar_files", "tar_names"]
+__all__ = ["TAR_SUFFIXES", "TarIndex", "tar_files", "tar_index"]
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+LINKS = "links inside the archive"
+MOST_BYTES = 1 << 30  # of a file that is read; headers may claim anything
+BLOCK = 512
 
 
-def tar_names(path: Path) -> list[str]:
-    """The names of the files in an archive, in its order.
+@dataclass(frozen=True)
+class TarIndex:
+    """What an archive holds."""
+
+    files: dict[str, int]
+    """The names of its files, in its order, each with its number among the members. Of several
+    files of one name, the last one counts."""
+    images: frozenset[str]
+    """Those that are images although their suffix does not say so."""
+    left_out: tuple[LeftOut, ...]
+    """Links, and files of which another one with the same name comes later."""
+
+
+def tar_index(path: Path, sniff: bool = True) -> TarIndex:
+    """Reads the headers of an archive.
+
+    Args:
+        path: the archive.
+        sniff: whether to look into files whose suffix is not that of an image.
 
     Raises:
-        BadInput: if it cannot be read.
+        BadInput: if it cannot be read to its end.
     """
+    files: dict[str, int] = {}
+    images, links, repeated = set[str](), list[str](), list[str]()
     with _opened(path, "r:*") as archive:  # can skip over contents
-        return [_name(member) for member in archive if member.isfile()]
+        for number, member in enumerate(archive):
+            name = _name(member)
+            if member.islnk() or member.issym():
+                links.append(name)
+            if not member.isfile():
+                continue
+            if name in files:
+                repeated.append(name)
+                del files[name]
+            files[name] = number
+            if sniff and not has_image_suffix(name) and not is_foreign(name):
+                images |= {name} if _is_image(archive, member) else set()
+        _check_end(archive, path)
+    left_out = (LeftOut(LINKS, tuple(links)), LeftOut(REPEATED, tuple(repeated)))
+    return TarIndex(files, frozenset(images), tuple(entry for entry in left_out if entry.names))
 
 
-def tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
+def _is_image(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
+    if member.size > MOST_BYTES:
+        return False
+    content = archive.extractfile(member)
+    return content is not None and is_image_content(io.BytesIO(content.read()))
+
+
+def _check_end(archive: tarfile.TarFile, path: Path) -> None:
+    """Raises BadInput if reading stopped before the end, as ``tarfile`` does at a damaged header.
+
+    Zeros end an archive; nothing may follow, such as a second archive, since it would be lost.
+    """
+    stream = archive.fileobj
+    assert stream is not None
+    stream.seek(archive.offset)
+    first = stream.read(BLOCK)
+    if first.strip(b"\0") or 0 < len(first) < BLOCK:
+        raise BadInput(
+            f"Cannot read {path}: it is damaged at byte {archive.offset}, and what follows would "
+            "be lost; pack it again."
+        )
+    while block := stream.read(1 << 20):
+        if block.strip(b"\0"):
+            raise BadInput(
+                f"{path} holds more behind its end at byte {archive.offset}, such as a second "
+                "archive; unpack both and pack them into one."
+            )
+
+
+def tar_files(
+    path: Path, wanted: Callable[[str, int], bool] = lambda *_: True
+) -> Iterator[tuple[str, bytes]]:
     """The files in an archive, each with its content, in its order.
 
+    Args:
+        path: the archive.
+        wanted: whether a file of a name and a number among the members is read.
+
     Raises:
-        BadInput: if it cannot be read.
+        BadInput: if it cannot be read, or a file claims to be larger than 1 GiB.
     """
     with _opened(path, "r|*") as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is not None:
-                yield _name(member), content.read()
+        for number, member in enumerate(archive):
+            name = _name(member)
+            if not member.isfile() or not wanted(name, number):
+                continue
+            if member.size > MOST_BYTES:
+                raise BadInput(
+                    f"{path}/{name} claims to have {member.size:,} bytes, more than 1 GiB; remove "
+                    "it or pack the archive again."
+                )
+            content = archive.extractfile(member)
+            assert content is not None
+            yield name, content.read()
 
 
 def _name(member: tarfile.TarInfo) -> str:
-    return PurePosixPath(member.name).as_posix()
+    return PurePosixPath(member.name.replace("\\", "/")).as_posix().lstrip("/")
 
 
 @contextmanager
@@ -46,5 +128,8 @@ def _opened(path: Path, mode: str) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
             yield archive
-    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
-        raise BadInput(f"Cannot read {path}: {error}.") from error
+    except BadInput:
+        raise
+    except (*DAMAGE, tarfile.TarError) as error:
+        reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+        raise BadInput(f"Cannot read {path}: {reason}.") from error

@@ -174,7 +174,7 @@ class MultistagePipeline(DiffusionPipeline):
         def guided(x: Tensor, sigma: Tensor | float) -> Tensor:
             guidance = Guidance((self._guidance_scale,))
             stages = unet.denoiser.stages
-            return GuidedDenoiser(conditional, here, guidance, stages)(x, sigma)
+            return GuidedDenoiser(conditional, Conditions(here), guidance, stages)(x, sigma)
 
         return guided
 

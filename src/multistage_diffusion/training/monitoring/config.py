@@ -18,5 +18,8 @@ class MonitoringConfig(Settings):
     """Images between records, which are the lines of stats.jsonl."""
     grid_images: int = setting(0, at_least=0, may_change=True)
     """Images between grids of samples, drawn with raw and averaged weights; 0 for none."""
+    bands: tuple[int, ...] = setting((), at_least=1, may_change=True)
+    """Channels that grids of images of many channels show, as 3 2 1 for red, green and blue.
+    Default: the first three."""
     track: tuple[TrackerName, ...] = setting((), may_change=True)
     """Send records to tensorboard (a folder in the run) or wandb too."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion import distributed
-from multistage_diffusion.data.png import grid_image, save_png
-from multistage_diffusion.model import Model, ModelConfig, build_denoiser
+from multistage_diffusion.data.png import grid_image, save_png, shown_bands
+from multistage_diffusion.model import Model, build_denoiser
 from multistage_diffusion.run import Run
 from multistage_diffusion.sampling import SampleOptions, generate
 from multistage_diffusion.training.checkpoints import whole_weights
@@ -26,16 +26,17 @@ def draw_grids(run: Run, config: RunConfig, state: State, device: torch.device) 
     raw = whole_weights(state.denoiser)
     averaged = whole_weights(state.averages.main)
     if distributed.is_main_process():
-        _draw_grid(run.grid(state.images, "raw"), config.model, raw, device)
-        _draw_grid(run.grid(state.images, "averaged"), config.model, averaged, device)
+        _draw_grid(run.grid(state.images, "raw"), config, raw, device)
+        _draw_grid(run.grid(state.images, "averaged"), config, averaged, device)
     distributed.barrier()
 
 
 def _draw_grid(
-    path: Path, config: ModelConfig, weights: Mapping[str, Tensor], device: torch.device
+    path: Path, config: RunConfig, weights: Mapping[str, Tensor], device: torch.device
 ) -> None:
     """Draws samples from fixed seeds as one picture."""
-    denoiser = build_denoiser(config).eval()
+    denoiser = build_denoiser(config.model).eval()
     denoiser.network.load_state_dict(weights)
-    pixels = generate(Model(denoiser, config, 0), SampleOptions(), range(IMAGES), device)
-    save_png(path, grid_image(pixels, columns=COLUMNS))
+    pixels = generate(Model(denoiser, config.model, 0), SampleOptions(), range(IMAGES), device)
+    shown = shown_bands(pixels, config.training.monitoring.bands)
+    save_png(path, grid_image(shown, columns=COLUMNS))

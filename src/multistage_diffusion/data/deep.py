@@ -1,0 +1,93 @@
+"""16 bits a channel: all of them, and the range of values that a data set uses.
+
+Cameras and microscopes store 10, 12 or 14 bits in files of 16, some programs even 8. So the
+largest value of all 16-bit images of a set is found first, and the smallest number of bits that
+holds it, of 8 to 16, is the range that becomes 0..255.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["DeepRange", "deep_colours", "has_16_bits", "range_of_bits", "scaled_to_bytes"]
+
+FULL = 65535
+OTHER_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B"} | {
+    "RGBA;16B": "RGBA;16L",
+    "RGBA;16L": "RGBA;16B",
+    "RGBA;16N": "RGBA;16B",
+}
+"""Pillow keeps the upper byte of a colour of 16 bits. With the bytes taken for exchanged, it keeps
+the lower one; its own order (N) is that of the processor, taken as little-endian."""
+
+
+def has_16_bits(mode: str) -> bool:
+    """Whether the words for how an image is stored say so."""
+    return mode.startswith("16-bit")
+
+
+def deep_colours(image: Image.Image, again: Callable[[], Image.Image]) -> NDArray[np.uint16] | None:
+    """Colours of 16 bits, uint16 ``[H, W, 3]``; None for other images and transparent ones.
+
+    Args:
+        image: the image, which is decoded.
+        again: opens the same image once more.
+    """
+    tiles = [(tile, _raw_mode(tile.args)) for tile in getattr(image, "tile", ())]
+    if not tiles or any(mode not in OTHER_BYTE for _, mode in tiles):
+        return None
+    other = again()
+    other.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=_with_raw_mode(tile.args, OTHER_BYTE[mode])) for tile, mode in tiles
+    ]
+    low = np.asarray(other)
+    restarted = again()
+    high = np.asarray(restarted)
+    if high.shape[2] == 4 and high[..., 3].min() < 255:
+        return None
+    return high[..., :3].astype(np.uint16) * 256 + low[..., :3]
+
+
+def _raw_mode(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
+
+
+def _with_raw_mode(arguments: Any, mode: str) -> Any:
+    return mode if isinstance(arguments, str) else (mode, *arguments[1:])
+
+
+def range_of_bits(largest: int) -> int:
+    """The largest number of as few bits, of 8 to 16, as hold a value."""
+    return (1 << max(8, int(largest).bit_length())) - 1
+
+
+def scaled_to_bytes(values: NDArray[np.uint16], top: int) -> NDArray[np.uint8]:
+    """Values 0..top as 0..255, rounded; larger ones are 255."""
+    scaled = (np.minimum(values, top).astype(np.uint32) * 255 + top // 2) // top
+    return scaled.astype(np.uint8)
+
+
+class DeepRange:
+    """The value of 16-bit images that becomes white, found once a first image needs it.
+
+    Args:
+        largest: the largest values of the 16-bit images of a set, from which it is found.
+        given: the value to take instead.
+    """
+
+    def __init__(self, largest: Callable[[], Iterable[int]], given: int | None = None) -> None:
+        self._largest = largest
+        self._top = given
+        self._lock = threading.Lock()
+
+    @property
+    def top(self) -> int:
+        """The value that becomes 255."""
+        with self._lock:
+            if self._top is None:
+                self._top = range_of_bits(max(self._largest(), default=FULL))
+            return self._top

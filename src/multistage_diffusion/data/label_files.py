@@ -1,0 +1,227 @@
+"""Files of labels: CSV, JSON, a JSON object in each line, and EDM's ``dataset.json``.
+
+Images are named by their paths inside the data, parts separated by ``/``. Names are compared in
+Unicode's composed form. The ``metadata.csv`` and ``metadata.jsonl`` of Hugging Face's image folders
+are such files too, with further columns.
+"""
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from multistage_diffusion.data.labels import LARGEST, normalised
+from multistage_diffusion.errors import BadInput
+
+__all__ = [
+    "DATASET_JSON",
+    "Labels",
+    "Rows",
+    "file_column",
+    "labels_of_rows",
+    "parse_json",
+    "parse_rows",
+    "read_labels",
+]
+
+DATASET_JSON = "dataset.json"  # where the tools of EDM and StyleGAN put the labels
+FILE_COLUMNS = ("file", "file_name", "filename")
+LABEL_COLUMN = "label"
+DELIMITERS = ",;\t"
+Labels = dict[str, int | str]
+Rows = list[dict[str, Any]]
+
+
+def read_labels(path: Path, column: str | None = None) -> Labels:
+    """The labels of a file, by the names of the images.
+
+    Args:
+        path: the file, CSV or JSON.
+        column: which column holds the label, if another one than ``label``.
+
+    Raises:
+        BadInput: if it cannot be read or holds something else.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"Cannot read the labels in {path}: {error}.") from error
+    labels = parse_labels(content, path.suffix.lower(), str(path), column)
+    if not labels:
+        raise BadInput(f"{path} holds no labels.")
+    return labels
+
+
+def parse_labels(content: bytes, suffix: str, where: str, column: str | None = None) -> Labels:
+    """The labels in the content of a file.
+
+    Args:
+        content: the content.
+        suffix: of the file, which says what it is.
+        where: its name in messages.
+        column: which column holds the label, if another one than ``label``.
+
+    Raises:
+        BadInput: if it holds something else.
+    """
+    if suffix in (".csv", ".tsv", ".jsonl", ".ndjson"):
+        return _of_rows(parse_rows(content, suffix, where), where, column)
+    return parse_json(content, where)
+
+
+def parse_rows(content: bytes, suffix: str, where: str) -> Rows:
+    """The rows of a table of images, by the names of its columns.
+
+    Args:
+        content: the content of a CSV file or of one with a JSON object in each line.
+        suffix: of the file, which says what it is.
+        where: its name in messages.
+
+    Raises:
+        BadInput: if it holds something else.
+    """
+    text = _text(content, where)
+    return _of_lines(text, where) if suffix in (".jsonl", ".ndjson") else _of_csv(text, where)
+
+
+def _text(content: bytes, where: str) -> str:
+    """The text of a file in UTF-8, or UTF-16 if it begins like that."""
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"Cannot read the labels in {where}: {error}.") from error
+
+
+def _of_csv(text: str, where: str) -> Rows:
+    header = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=header.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        lines: list[list[Any]] = [[cell.strip() for cell in line] for line in reader]
+    except csv.Error as error:
+        raise BadInput(f"{where} is not valid CSV: line {reader.line_num}: {error}.") from error
+    names = [name.lower() for name in lines[0]] if lines else []
+    if file_column(names) is None:
+        raise BadInput(f"{where} needs the header file,label in its first line, not {header!r}.")
+    filled = (line + [None] * (len(names) - len(line)) for line in lines[1:] if any(line))
+    return [dict(zip(names, line, strict=False)) for line in filled]
+
+
+def _of_lines(text: str, where: str) -> Rows:
+    rows = [_parsed(line, where) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(row, dict) and file_column(row) for row in rows):
+        raise BadInput(f'{where} needs an object in each line, as {{"file_name": "a.png", ...}}.')
+    return rows
+
+
+def file_column(names: Iterable[str]) -> str | None:
+    """The column that names files."""
+    present = set(names)
+    return next((name for name in FILE_COLUMNS if name in present), None)
+
+
+def _of_rows(rows: Rows, where: str, column: str | None) -> Labels:
+    wanted = column or LABEL_COLUMN
+    columns = sorted({name for row in rows for name in row})
+    # a CSV file has its columns' names in small letters
+    wanted = wanted if wanted in columns else wanted.lower()
+    if rows and wanted not in columns:
+        raise BadInput(
+            f"{where} needs the header file,label: it has no column {column or LABEL_COLUMN}, but "
+            f"{', '.join(columns)}; choose one with --label-column."
+        )
+    return labels_of_rows(rows, wanted, where)
+
+
+def labels_of_rows(rows: Rows, column: str, where: str) -> Labels:
+    """The labels in a column of a table, by the names of the images.
+
+    Raises:
+        BadInput: if a label is neither a whole number nor a name.
+    """
+    pairs = [(row[file_column(row) or ""], row.get(column)) for row in rows]
+    texts = [label for _, label in pairs if isinstance(label, str)]
+    if len(texts) == len(pairs) and all(text.isdecimal() for text in texts):
+        return _checked([(name, _number(label)) for name, label in pairs], where)
+    return _checked(pairs, where)
+
+
+def _number(text: Any) -> int:
+    """A number of digits; one that is too long to be read is too large."""
+    return int(text) if len(text) < 30 else LARGEST + 1
+
+
+def parse_json(content: bytes, where: str) -> Labels:
+    """The labels in a JSON file such as ``dataset.json``; none if it says that there are none.
+
+    Args:
+        content: the content of the file.
+        where: its name in messages.
+
+    Raises:
+        BadInput: if it holds something else.
+    """
+    pairs = _pairs(_parsed(_text(content, where), where))
+    if pairs is None or not all(_is_pair(pair) for pair in pairs):
+        raise BadInput(
+            f'{where} needs labels as {{"file": label}} or {{"labels": [["file", 3], ...]}}.'
+        )
+    return _checked(pairs, where)
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where} is not valid JSON: {error}.") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, whose keys must not have two values.
+
+    Raises:
+        ValueError: if one has.
+    """
+    found = dict[str, Any]()
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            raise ValueError(f"two labels for {key}: {found[key]} and {value}")
+    return found
+
+
+def _pairs(content: Any) -> list[Any] | None:
+    """Names and labels in the content of a JSON file, in either form; None for any other."""
+    if not isinstance(content, dict):
+        return None
+    inside = content.get("labels", "")
+    if inside is None or isinstance(inside, list):
+        return inside or []
+    return list(content.items())
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> Labels:
+    labels = Labels()
+    for given, label in pairs:
+        if not isinstance(label, int | str) or isinstance(label, bool) or label == "":
+            raise BadInput(
+                f"{where} has the label {label!r} for {given}; "
+                "labels are whole numbers from 0 or names."
+            )
+        if isinstance(label, int) and label > LARGEST:
+            raise BadInput(f"{where} has a label for {given} that is larger than {LARGEST}.")
+        name = _posix(given)
+        if labels.setdefault(name, label) != label:
+            raise BadInput(f"{where} has two labels for {given}: {labels[name]} and {label}.")
+    return labels
+
+
+def _posix(name: object) -> str:
+    return normalised(PurePosixPath(str(name).replace("\\", "/")).as_posix())

@@ -1,0 +1,279 @@
+"""What the files of a folder or of an archive are: images, labels, parts, and files left out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from multistage_diffusion.data.formats import has_image_suffix, is_foreign
+from multistage_diffusion.data.label_files import (
+    DATASET_JSON,
+    Labels,
+    labels_of_rows,
+    parse_json,
+    parse_rows,
+)
+from multistage_diffusion.data.labels import in_order_of_names, normalised
+from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.sources.left_out import FOREIGN, NO_IMAGE, UNREADABLE, LeftOut, named
+from multistage_diffusion.data.sources.listing import Label
+from multistage_diffusion.data.sources.splits import are_splits, choose_split
+from multistage_diffusion.errors import BadInput
+
+__all__ = ["Arranged", "arrange", "check_matches", "of_subfolders"]
+
+METADATA = ("metadata.jsonl", "metadata.csv")  # of Hugging Face's image folders
+NOT_OPENED = (
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".svg",
+    ".exr",
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".raf",
+)
+"""Suffixes of images that Pillow does not open."""
+WRITTEN_HERE = frozenset({"samples.json", "evaluations.json"})
+"""What this program writes beside the images that it draws."""
+Read = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """The files of a folder or archive."""
+
+    labels: Mapping[str, Label]
+    """The label of each image by its path, in the order of the paths."""
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    label_files: tuple[str, ...] = ()
+    """Files whose content decides about the labels."""
+
+
+def arrange(
+    files: Iterable[str],
+    source: str,
+    options: ReadOptions,
+    read: Read,
+    is_image: Callable[[str], bool],
+) -> Arranged:
+    """Finds out what files are.
+
+    Args:
+        files: their paths inside the source, parts separated by ``/``.
+        source: the source, for messages.
+        options: how it is read.
+        read: gives the content of a file.
+        is_image: whether a file without the suffix of an image is one.
+
+    Raises:
+        BadInput: if there are no images, or an option does not apply.
+    """
+    foreign, ours = _parted(files, is_foreign)
+    about, others = _parted(ours, _is_about_images)
+    images, rest = _parted(others, lambda name: has_image_suffix(name) or is_image(name))
+    unreadable, no_images = _parted(rest, lambda name: name.lower().endswith(NOT_OPENED))
+    lists = {FOREIGN: foreign, UNREADABLE: unreadable, NO_IMAGE: no_images}
+    left_out = [LeftOut(reason, tuple(sorted(names))) for reason, names in lists.items()]
+    if not images:
+        raise BadInput(_no_images(source, left_out))
+    ordered = sorted(images, key=lambda name: PurePosixPath(name).parts)
+    kept, other_parts = _of_one_split(ordered, source, options.split)
+    given, used, notes = _given_labels(about, ordered, source, options, read)
+    if given is None:
+        labels, remark = of_subfolders(kept, options.skip_unlabelled)
+        notes += remark if options.labels is None else ()
+    else:
+        labels = [given.get(normalised(name)) for name in kept]
+    return Arranged(
+        dict(zip(kept, labels, strict=True)),
+        tuple(entry for entry in (*left_out, *other_parts) if entry.names),
+        notes,
+        used,
+    )
+
+
+def _parted(names: Iterable[str], chosen: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """The names that are chosen, and the others."""
+    parts: tuple[list[str], list[str]] = ([], [])
+    for name in names:
+        parts[0 if chosen(name) else 1].append(name)
+    return parts
+
+
+def _is_about_images(name: str) -> bool:
+    last = PurePosixPath(name).name
+    return last == DATASET_JSON or last in METADATA or last in WRITTEN_HERE
+
+
+def _no_images(source: str, left_out: Iterable[LeftOut]) -> str:
+    found = "; ".join(
+        f"{len(entry.names)} files, {entry.reason}: {named(entry.names)}"
+        for entry in left_out
+        if entry.names
+    )
+    return f"{source} holds no images that can be read{f' ({found})' if found else ''}."
+
+
+def _of_one_split(
+    names: Sequence[str], source: str, wanted: str | None
+) -> tuple[Sequence[str], list[LeftOut]]:
+    """The images of the part to read, and those of the other parts."""
+    level, folders = _first_folders(names)
+    if not folders or not are_splits(folders) or (len(folders) == 1 and wanted is None):
+        if wanted is not None:
+            raise BadInput(
+                f"--split is for data sets in parts such as train, val and test, and {source} has "
+                "no parts; leave it out."
+            )
+        return names, []
+    chosen, _ = choose_split(folders, source, wanted)
+    others = [folder for folder in folders if folder != chosen]
+    inside: dict[str, list[str]] = {folder: [] for folder in (chosen, *others, "")}
+    for name in names:
+        parts = PurePosixPath(name).parts[:-1]
+        inside[parts[level] if level < len(parts) else ""].append(name)
+    left_out = [
+        LeftOut(f"in the part {folder}, as {chosen} is read (--split)", tuple(inside[folder]))
+        for folder in others
+    ]
+    return inside[chosen], [*left_out, LeftOut("in no part", tuple(inside[""]))]
+
+
+def _first_folders(names: Sequence[str]) -> tuple[int, list[str]]:
+    """The first level of folders where there are several or one is named as a part; their names."""
+    paths = [PurePosixPath(name).parts[:-1] for name in names]
+    for level in range(max(map(len, paths), default=0)):
+        folders = list(dict.fromkeys(parts[level] for parts in paths if level < len(parts)))
+        if len(folders) > 1 or are_splits(folders):
+            return level, folders
+    return 0, []
+
+
+def of_subfolders(
+    names: Sequence[str], skip_unlabelled: bool = False
+) -> tuple[list[Label], tuple[str, ...]]:
+    """The subfolder of each image, at the first level where there are several; else None for all.
+
+    Images that lie beside such subfolders, in none of them, make all others unlabelled too, unless
+    they are to be skipped.
+
+    Args:
+        names: the paths of the images inside the data set.
+        skip_unlabelled: whether images without a label are to be left out.
+
+    Returns:
+        The labels, and a remark if subfolders are not labels because of other images.
+    """
+    paths = [PurePosixPath(name).parts[:-1] for name in names]
+    for level in range(max(map(len, paths), default=0)):
+        folders = {normalised(parts[level]) for parts in paths if level < len(parts)}
+        if len(folders) > 1:
+            labels = [normalised(p[level]) if level < len(p) else None for p in paths]
+            return _without_strays(names, labels, skip_unlabelled)
+    return [None] * len(names), ()
+
+
+def _without_strays(
+    names: Sequence[str], labels: list[str | None], skip_unlabelled: bool
+) -> tuple[list[Label], tuple[str, ...]]:
+    strays = [name for name, label in zip(names, labels, strict=True) if label is None]
+    if not strays or skip_unlabelled:
+        return list(labels), ()
+    folders = in_order_of_names({label for label in labels if label is not None})
+    verb = "lies" if len(strays) == 1 else "lie"
+    remark = (
+        f"no labels: {named(strays)} {verb} beside the folders {named(folders)} "
+        "(--skip-unlabelled leaves such images out and makes the folders labels)"
+    )
+    return [None] * len(names), (remark,)
+
+
+def _given_labels(
+    about: Sequence[str], images: Sequence[str], source: str, options: ReadOptions, read: Read
+) -> tuple[Labels | None, tuple[str, ...], tuple[str, ...]]:
+    """The labels that files beside the images give, these files, and notes about them.
+
+    None if there are no such files, or labels come from elsewhere.
+    """
+    found = sorted(name for name in about if PurePosixPath(name).name not in WRITTEN_HERE)
+    edm = [name for name in found if name.endswith(DATASET_JSON) and _is_at_top(name, images)]
+    if options.labels is not None:
+        unread = (f"{named(found)} is not read, as --labels is given",) if found else ()
+        return None, (), unread
+    if edm:
+        return _of_edm(edm[0], found, images, source, read)
+    tables = [name for name in found if PurePosixPath(name).name in METADATA]
+    if not tables:
+        _refuse_column(source, options.label_column)
+        return None, (), ()
+    return _of_metadata(tables, images, source, options.label_column, read)
+
+
+def _refuse_column(source: str, column: str | None) -> None:
+    if column is not None:
+        raise BadInput(
+            f"--label-column is for tables, WebDataset shards and metadata.csv, and {source} is "
+            "none; use --labels FILE."
+        )
+
+
+def _is_at_top(name: str, images: Sequence[str]) -> bool:
+    """Whether a file lies at the top of all images: there, or in a folder around all of them."""
+    folder = PurePosixPath(name).parent
+    return all(PurePosixPath(image).is_relative_to(folder) for image in images)
+
+
+def _of_edm(
+    file: str, found: Sequence[str], images: Sequence[str], source: str, read: Read
+) -> tuple[Labels, tuple[str, ...], tuple[str, ...]]:
+    where = f"{source}/{file}"
+    folder = PurePosixPath(file).parent
+    inside = parse_json(read(file), where)
+    labels = {normalised((folder / name).as_posix()): label for name, label in inside.items()}
+    check_matches(labels, images, where)
+    said = f"labels are those of {where}" if labels else f"{where} says that there are no labels"
+    others = [name for name in found if name != file]
+    unread = (f"{named(others)} is not read, as {file} is there",) if others else ()
+    return labels, (file,), (said, *unread)
+
+
+def _of_metadata(
+    tables: Sequence[str], images: Sequence[str], source: str, column: str | None, read: Read
+) -> tuple[Labels | None, tuple[str, ...], tuple[str, ...]]:
+    labels: Labels = {}
+    for file in tables:
+        where = f"{source}/{file}"
+        suffix = PurePosixPath(file).suffix
+        rows = parse_rows(read(file), suffix, where)
+        columns = sorted({name for row in rows for name in row})
+        wanted = column or "label"
+        if wanted not in columns:
+            if column is not None:
+                raise BadInput(f"{where} has no column {column}; it has {', '.join(columns)}.")
+            listed = ", ".join(columns)
+            note = f"{where} has no column label, but {listed}; choose one with --label-column"
+            return None, (), (note,)
+        folder = PurePosixPath(file).parent
+        for name, label in labels_of_rows(rows, wanted, where).items():
+            path = normalised((folder / name).as_posix())
+            if labels.setdefault(path, label) != label:
+                raise BadInput(f"{where} gives {path} another label than {named(tables)}.")
+    where = f"{source}/{tables[0]}"
+    check_matches(labels, images, where)
+    return labels, tuple(tables), (f"labels are those of {where}",)
+
+
+def check_matches(labels: Labels, images: Iterable[str], where: str) -> None:
+    """Raises BadInput if there are labels for images that do not exist; names them."""
+    names = {normalised(name) for name in images}
+    unused = [name for name in labels if name not in names]
+    if unused:
+        example = next(iter(sorted(names)), "none")
+        raise BadInput(
+            f"{where} has labels for {len(unused)} files that are no images of the data: "
+            f"{named(unused)}; files are named as they lie in the data, like {example}."
+        )
