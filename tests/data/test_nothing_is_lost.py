@@ -138,7 +138,7 @@ def test_tables_shards_and_arrays_give_the_labels_put_in(numbers: list[int], for
             pixels = np.broadcast_to(grey[:, None, None], (len(numbers), 4, 4))
             np.savez(path, images=pixels, labels=numbers)
         elif form == "shards":
-            files = {}
+            files: dict[str, bytes] = {}
             for n, label in enumerate(numbers):
                 files |= {f"a.{n}.png": content(n, "a.png"), f"a.{n}.cls": b"%d" % label}
             as_tar(Path(folder), {**files, "z.cls": b"1"})
