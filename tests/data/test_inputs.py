@@ -142,6 +142,20 @@ def _(folder: Path) -> None:
     assert set(*left_out(images).values()) == set(foreign)
 
 
+@row("pictures that this program drew beside images")
+def _(folder: Path) -> None:
+    put(folder, "a.png", "memorisation.png", "seen/contact-sheet.png")
+    assert len(load(folder)) == 3
+    (folder / "evaluations.json").write_text("[]")
+    (folder / "seen" / "inspection.json").write_text("{}")
+    images = load(folder)
+    assert values(images) == [0]
+    assert left_out(images)["pictures that evaluate or inspect drew"] == (
+        "memorisation.png",
+        "seen/contact-sheet.png",
+    )
+
+
 @row("linked folders and files")
 def _(folder: Path) -> None:
     put(folder / "store", "a.png", "b.png")
