@@ -2,15 +2,16 @@
 
 import io
 import json
+import os
 import re
 import struct
 import tarfile
 import unicodedata
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_LZMA, ZipFile
 
 import datasets
 import numpy as np
@@ -19,9 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from multistage_diffusion.config import to_json
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.errors import BadInput
+from tests.conftest import MODEL
 from tests.data.sources.conftest import png
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "data.md"
@@ -137,6 +140,20 @@ def _(folder: Path) -> None:
     images = load(folder)
     assert values(images) == [0]
     assert set(*left_out(images).values()) == set(foreign)
+
+
+@row("pictures that this program drew beside images")
+def _(folder: Path) -> None:
+    put(folder, "a.png", "memorisation.png", "seen/contact-sheet.png")
+    assert len(load(folder)) == 3
+    (folder / "evaluations.json").write_text("[]")
+    (folder / "seen" / "inspection.json").write_text("{}")
+    images = load(folder)
+    assert values(images) == [0]
+    assert left_out(images)["pictures that evaluate or inspect drew"] == (
+        "memorisation.png",
+        "seen/contact-sheet.png",
+    )
 
 
 @row("linked folders and files")
@@ -313,6 +330,35 @@ def _(folder: Path) -> None:
             load(path)
 
 
+@row("damaged LZMA in zip archives")
+def _(folder: Path) -> None:
+    with ZipFile(folder / "a.zip", "w", ZIP_LZMA) as archive:
+        for number in range(2):
+            archive.writestr(f"{number}.png", image(number))
+    content = bytearray((folder / "a.zip").read_bytes())
+    begin = content.index(b"0.png") + 20
+    content[begin : begin + 30] = bytes(value ^ 255 for value in content[begin : begin + 30])
+    (folder / "a.zip").write_bytes(content)
+    with pytest.raises(BadInput, match=r"Cannot decode the image .*a\.zip/0\.png: Corrupt input"):
+        load(folder / "a.zip")
+    assert values(load(folder / "a.zip", ReadOptions(skip_broken=True))) == [1]
+
+
+@row("names that are not UTF-8")
+def _(folder: Path) -> None:
+    for name, number in ((b"gr\xfcn", 1), (b"blau", 2)):
+        path = folder / "in" / os.fsdecode(name)
+        path.mkdir(parents=True)
+        (path / "a.png").write_bytes(image(number))
+    images = load(folder / "in")
+    assert images.classes == ("blau", "gr\\udcfcn")
+    assert to_json(replace(MODEL, class_names=images.classes))["class_names"][1] == "gr\\udcfcn"
+    path = zipped(folder / "a.zip", {"caf\xe9.png": image(0)})
+    path.write_bytes(path.read_bytes().replace("caf\xe9".encode(), b"caf\xe9\xff"))
+    with pytest.raises(BadInput, match=r"a name in it, .* is not UTF-8"):
+        load(path)
+
+
 @row("suffixes in capitals (`.ZIP`, `.NPZ`, `.TAR`, `.PARQUET`)")
 def _(folder: Path) -> None:
     assert len(load(zipped(folder / "A.ZIP", {"a.png": image(0)}))) == 1
@@ -329,6 +375,12 @@ def _(folder: Path) -> None:
     second = whole.index(b"1.png")
     path.write_bytes(whole[: second + 150] + b"9" + whole[second + 151 :])
     with pytest.raises(BadInput, match=rf"damaged at byte {second}"):
+        load(path)
+    header = bytearray(whole)
+    header[124:136], header[148:156] = b"77777777777\0", b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    path.write_bytes(header)
+    with pytest.raises(BadInput, match="unexpected end of data"):
         load(path)
     path.write_bytes(whole + whole)
     with pytest.raises(BadInput, match="holds more behind its end"):
@@ -365,7 +417,7 @@ def _(folder: Path) -> None:
 
 @row("WebDataset: several images in a sample")
 def _(folder: Path) -> None:
-    files = {}
+    files: dict[str, bytes] = {}
     for number in range(3):
         for field in ("input", "mask"):
             files[f"{number}.{field}.png"] = image(number + 100 * (field == "mask"))
@@ -443,9 +495,14 @@ def _(folder: Path) -> None:
 @row("MedMNIST's and Keras' `.npz` files")
 def _(folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
-    med: dict[str, Any] = {f"{part}_images": pixels for part in ("train", "val")}
-    med |= {f"{part}_labels": np.array([[1], [2], [1], [3]]) for part in ("train", "val")}
-    np.savez(folder / "med.npz", **med)
+    kinds = np.array([[1], [2], [1], [3]])
+    np.savez(
+        folder / "med.npz",
+        train_images=pixels,
+        train_labels=kinds,
+        val_images=pixels,
+        val_labels=kinds,
+    )
     images = load(folder / "med.npz")
     assert labels(images) == ["1", "2", "1", "3"]
     assert any("the part train is read, not val" in note for note in images.notes)

@@ -59,6 +59,11 @@ def _members(path: Path) -> tuple[dict[str, ZipInfo], tuple[LeftOut, ...]]:
     try:
         with ZipFile(path) as archive:
             files = [info for info in archive.infolist() if not _is_folder(info)]
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"Cannot read {path}: a name in it, {error.object!r}, is not UTF-8 although it is said "
+            "to be; pack it again."
+        ) from error
     except DAMAGE as error:
         raise BadInput(f"Cannot read {path}: {_one_line(error)}.") from error
     members: dict[str, ZipInfo] = {}

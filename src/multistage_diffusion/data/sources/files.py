@@ -1,6 +1,6 @@
 """What the files of a folder or of an archive are: images, labels, parts, and files left out."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -38,6 +38,9 @@ NOT_OPENED = (
 """Suffixes of images that Pillow does not open."""
 WRITTEN_HERE = frozenset({"samples.json", "evaluations.json"})
 """What this program writes beside the images that it draws."""
+PICTURES = {"memorisation.png": "evaluations.json", "contact-sheet.png": "inspection.json"}
+"""Pictures that this program draws, each with the file that lies beside it then."""
+DRAWN = "pictures that evaluate or inspect drew"
 Read = Callable[[str], bytes]
 
 
@@ -72,11 +75,13 @@ def arrange(
     Raises:
         BadInput: if there are no images, or an option does not apply.
     """
-    foreign, ours = _parted(files, is_foreign)
-    about, others = _parted(ours, _is_about_images)
+    present = set(files)
+    foreign, ours = _parted(present, is_foreign)
+    about, remaining = _parted(ours, _is_about_images)
+    drawn, others = _parted(remaining, lambda name: _is_drawn_here(name, present))
     images, rest = _parted(others, lambda name: has_image_suffix(name) or is_image(name))
     unreadable, no_images = _parted(rest, lambda name: name.lower().endswith(NOT_OPENED))
-    lists = {FOREIGN: foreign, UNREADABLE: unreadable, NO_IMAGE: no_images}
+    lists = {FOREIGN: foreign, DRAWN: drawn, UNREADABLE: unreadable, NO_IMAGE: no_images}
     left_out = [LeftOut(reason, tuple(sorted(names))) for reason, names in lists.items()]
     if not images:
         raise BadInput(_no_images(source, left_out))
@@ -107,6 +112,12 @@ def _parted(names: Iterable[str], chosen: Callable[[str], bool]) -> tuple[list[s
 def _is_about_images(name: str) -> bool:
     last = PurePosixPath(name).name
     return last == DATASET_JSON or last in METADATA or last in WRITTEN_HERE
+
+
+def _is_drawn_here(name: str, present: Container[str]) -> bool:
+    """Whether a file is a picture about images that this program drew beside them."""
+    path = PurePosixPath(name)
+    return path.name in PICTURES and str(path.with_name(PICTURES[path.name])) in present
 
 
 def _no_images(source: str, left_out: Iterable[LeftOut]) -> str:

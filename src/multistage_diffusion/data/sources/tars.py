@@ -18,6 +18,8 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz
 LINKS = "links inside the archive"
 MOST_BYTES = 1 << 30  # of a file that is read; headers may claim anything
 BLOCK = 512
+BEGIN_BYTES = 1 << 16  # tell what a file is
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # except these, whose directory may be at the end
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,13 @@ def tar_index(path: Path, sniff: bool = True) -> TarIndex:
 
 
 def _is_image(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
-    if member.size > MOST_BYTES:
-        return False
     content = archive.extractfile(member)
-    return content is not None and is_image_content(io.BytesIO(content.read()))
+    if content is None or member.size > MOST_BYTES:
+        return False
+    begin = content.read(BEGIN_BYTES)
+    if begin.startswith(TIFF):
+        begin += content.read()
+    return is_image_content(io.BytesIO(begin))
 
 
 def _check_end(archive: tarfile.TarFile, path: Path) -> None:
