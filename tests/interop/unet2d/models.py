@@ -86,6 +86,50 @@ CONDITIONAL: dict[str, dict[str, Any]] = {
 }
 
 
+ATTENDS_AT_16 = {
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+}
+PUBLISHED: dict[str, tuple[str, dict[str, Any], int]] = {
+    "google/ddpm-cifar10-32": (
+        "UNet2DModel",
+        {
+            **ATTENDS_AT_16,
+            "sample_size": 32,
+            "block_out_channels": (128, 256, 256, 256),
+            "attention_head_dim": None,
+            "downsample_padding": 0,
+            "flip_sin_to_cos": False,
+            "freq_shift": 1,
+            "norm_eps": 1e-6,
+        },
+        35_746_307,
+    ),
+    "CompVis/ldm-celebahq-256": (
+        "UNet2DModel",
+        {"sample_size": 64, "attention_head_dim": 32},
+        274_056_163,
+    ),
+    "Stable Diffusion 1.5": (
+        "UNet2DConditionModel",
+        {"sample_size": 64, "cross_attention_dim": 768},
+        859_520_964,
+    ),
+    "Stable Diffusion 2.1": (
+        "UNet2DConditionModel",
+        {
+            "sample_size": 96,
+            "cross_attention_dim": 1024,
+            "attention_head_dim": (5, 10, 20, 20),
+            "use_linear_projection": True,
+            "upcast_attention": True,
+        },
+        865_910_724,
+    ),
+}
+"""The settings of published models that are not the defaults, and their parameters."""
+
+
 def unet(kind: str, settings: dict[str, Any]) -> Any:
     """A model of diffusers whose weights all matter, in evaluation."""
     import diffusers

@@ -9,7 +9,15 @@ from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.unet2d import Prediction, unet_config, unet_weights
 from multistage_diffusion.model import build_denoiser
-from tests.interop.unet2d.models import CONDITIONAL, CROSS, PLAIN, UNCONDITIONAL, stored, unet
+from tests.interop.unet2d.models import (
+    CONDITIONAL,
+    CROSS,
+    PLAIN,
+    PUBLISHED,
+    UNCONDITIONAL,
+    stored,
+    unet,
+)
 
 CASES = [
     *(("UNet2DModel", name, settings) for name, settings in UNCONDITIONAL.items()),
@@ -36,6 +44,17 @@ def test_the_network_is_the_same_function(kind: str, name: str, settings: dict[s
         found = network(x, TIMES, [4], Conditions(labels, context=context))
     assert float(expected.std()) > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_are_taken_tensor_by_tensor(name: str) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    kind, settings, parameters = PUBLISHED[name]
+    with torch.device("meta"):
+        theirs = getattr(diffusers, kind)(**settings)
+    config = unet_config(stored(theirs), NOISE)
+    weights = unet_weights(config, stored(theirs), theirs.state_dict())
+    assert sum(tensor.numel() for tensor in weights.values()) == parameters
 
 
 SKIP_BLOCKS = ("SkipDownBlock2D", "AttnDownBlock2D")
