@@ -103,6 +103,7 @@ def train_autoencoder(
         BadInput: if the folder holds something else, or diffusers is not installed.
     """
     check_folder(out, config)
+    distributed.barrier()  # all ranks have looked at the folder before rank 0 writes to it
     with rounding_of(config.preset.training.precision):
         session = _Session(config, images, out, perceptual, torch.device(device))
         yield from _records(session, should_stop)
@@ -114,7 +115,7 @@ def _records(
     training = session.settings
     while session.seen < training.images:
         session.step()
-        stopping = should_stop()
+        stopping = distributed.any_rank(should_stop())
         if session.due(training.record_images):
             yield session.record()
         if stopping or session.due(training.checkpoint_images):

@@ -24,7 +24,7 @@ class AutoencoderRecord:
 
     images: int
     error: float
-    """Mean absolute error of a pixel in training, in the range -1 to 1."""
+    """Mean absolute error of a pixel in training, in the range -1 to 1; of rank 0's images."""
     penalty: float
     """Weighted KL divergence or codebook loss."""
     psnr: float
