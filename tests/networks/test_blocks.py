@@ -252,3 +252,33 @@ def test_dropout_of_a_sample_is_its_own() -> None:
         assert torch.equal(layer(x.contiguous()), first)
     for one, other in ((first[0], first[1]), (first[1], first[2]), (first[0], second[0])):
         assert 0.2 < float((one != other).float().mean()) < 0.8
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_attention_keeps_no_matrix_of_all_pairs(layout: torch.memory_format) -> None:
+    """What is kept for the backward pass grows with the positions, not with their square."""
+    attention = Attention(8, replace(TINY, heads=4))
+    kept = []
+    for size in (16, 32):
+        held: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, held: dict[int, int] = held) -> torch.Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        x = torch.randn(1, 8, size, size).to(memory_format=layout).requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            attention(x)
+        kept.append(sum(held.values()))
+    assert kept[1] / kept[0] < 5
+    assert kept[1] < 4 * 32**4
+
+
+def test_attention_is_its_formula() -> None:
+    attention = disturb(Attention(8, replace(TINY, heads=2)))
+    x = torch.randn(3, 8, 4, 4)
+    qkv = attention.qkv(attention.norm(x)).view(3, 2, 4, 3, 16)
+    q, k, v = qkv.unbind(3)
+    weights = torch.einsum("bhcq,bhck->bhqk", q, k).div(2).softmax(-1)
+    out = torch.einsum("bhqk,bhck->bhcq", weights, v).reshape(3, 8, 4, 4)
+    torch.testing.assert_close(attention(x), attention.proj(out), rtol=1e-5, atol=1e-5)

@@ -25,7 +25,9 @@ def _heads(channels: int, config: NetworkConfig) -> int:
 class Attention(nn.Module):
     """Self-attention over the positions of ``[B, C, H, W]``; a residual branch without its skip.
 
-    The rows of ``qkv`` are ordered by head, channel, and query, key or value.
+    The rows of ``qkv`` are ordered by head, channel, and query, key or value. These are copied
+    apart, because torch's fused kernels, which keep no matrix of all pairs of positions, take
+    tensors without gaps only.
     """
 
     def __init__(self, channels: int, config: NetworkConfig) -> None:
@@ -39,7 +41,7 @@ class Attention(nn.Module):
         """``x`` is ``[B, C, H, W]``; a context is not used."""
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).view(b, self.heads, c // self.heads, 3, h * w)
-        q, k, v = qkv.transpose(2, 4).unbind(3)
+        q, k, v = (part.contiguous() for part in qkv.transpose(2, 4).unbind(3))
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(2, 3).reshape(b, c, h, w))
 
