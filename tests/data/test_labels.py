@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from multistage_diffusion.data import ReadOptions, load
+from multistage_diffusion.data.labels import read_labels
 from multistage_diffusion.errors import BadInput
 
 
@@ -66,3 +67,30 @@ def test_bad_labels_are_named(folder: Path, names: list[str], tmp_path: Path) ->
             load(folder, ReadOptions(labels=tmp_path / name))
     with pytest.raises(BadInput, match=r"Cannot read the labels in .*gone\.csv"):
         load(folder, ReadOptions(labels=tmp_path / "gone.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", "[" * 100_000, "nested too deeply"),
+        ("a.json", '{"a.png": ' + "[" * 100_000, "nested too deeply"),
+        ("a.json", '{"a.png": 9223372036854775808}', "labels are whole numbers from 0 to 2"),
+        ("a.json", '{"a.png": 1' + "0" * 5000 + "}", "is not valid JSON"),
+        ("a.csv", f"file,label\na.png,{2**64}\n", "labels are whole numbers from 0 to 2"),
+        ("a.csv", f"file,label\na.png,{'x' * 200_000}\n", "not a table of labels: field larger"),
+    ],
+    ids=["nested", "nested value", "large", "digits", "large in a table", "field"],
+)
+def test_hostile_files_of_labels_are_refused(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(BadInput, match=message):
+        read_labels(path)
+
+
+def test_a_label_of_very_many_digits_is_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,label\na.png," + "1" * 5000 + "\n")
+    assert read_labels(path) == {"a.png": "1" * 5000}
