@@ -29,7 +29,13 @@ pytestmark = [
 
 C = 0.5
 NAMES = ["ant", "bee", "cat"]
-GUIDABLE = replace(MODEL, shape=(3, 8, 8), classes=3, network=replace(TINY, label_dropout=0.1))
+GUIDABLE = replace(
+    MODEL,
+    shape=(3, 8, 8),
+    classes=3,
+    class_names=tuple(NAMES),
+    network=replace(TINY, label_dropout=0.1),
+)
 SHAPE = GUIDABLE.shape
 
 
@@ -43,7 +49,7 @@ def model() -> Model:
 
 @pytest.fixture
 def pipe(model: Model) -> MultistagePipeline:
-    return quiet(MultistagePipeline(MultistageUNet.of(model, NAMES), SolverScheduler("dpmpp-2m")))
+    return quiet(MultistagePipeline(MultistageUNet.of(model), SolverScheduler("dpmpp-2m")))
 
 
 def quiet(pipe: MultistagePipeline) -> MultistagePipeline:

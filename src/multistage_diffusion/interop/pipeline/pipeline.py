@@ -17,6 +17,7 @@ from multistage_diffusion.interop.pipeline.loops import Call, StepEnd, run_sched
 from multistage_diffusion.interop.pipeline.scheduler import SolverScheduler
 from multistage_diffusion.interop.pipeline.unet import MultistageUNet
 from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
+from multistage_diffusion.space import PIXELS
 
 __all__ = ["MultistagePipeline"]
 
@@ -117,7 +118,7 @@ class MultistagePipeline(DiffusionPipeline):
                 f"callback_on_step_end_tensor_inputs are of {self._callback_tensor_inputs}, "
                 f"not {sorted(unknown)}."
             )
-        channels = self.unet.config.in_channels
+        channels = self.unet.model_config.image_shape[0]
         if output_type == "pil" and channels not in PICTURES:
             raise ValueError(
                 f"Images of {channels} channels are no pictures; use output_type pt, np or latent."
@@ -181,5 +182,7 @@ class MultistagePipeline(DiffusionPipeline):
     def _output(
         self, images: Tensor, output_type: str, return_dict: bool
     ) -> ImagePipelineOutput | tuple[Any]:
+        if output_type != "latent" and self.unet.model_config.latents is not None:
+            images = PIXELS.encode(self.unet.model_config.space.decode(images))
         found = self.image_processor.postprocess(images, output_type=output_type)
         return ImagePipelineOutput(images=found) if return_dict else (found,)

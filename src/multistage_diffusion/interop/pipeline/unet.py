@@ -12,7 +12,7 @@ from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.config import from_json, to_json
-from multistage_diffusion.model import Model, ModelConfig, build_denoiser
+from multistage_diffusion.model import Model, ModelConfig, build_denoiser, named_classes
 
 __all__ = ["MultistageUNet", "MultistageUNetOutput"]
 
@@ -67,12 +67,13 @@ class MultistageUNet(ModelMixin, ConfigMixin):
         self.denoiser = build_denoiser(self.model_config)
 
     @classmethod
-    def of(cls, model: Model, class_names: Sequence[str] = ()) -> "MultistageUNet":
+    def of(cls, model: Model) -> "MultistageUNet":
         """The model of diffusers that shares the weights of a model of this package."""
         config = to_json(model.config)
         channels, *size = config.pop("shape")
         classes = config.pop("classes")
-        unet = cls(size, channels, classes, list(class_names), config)
+        names = [name for _, name in named_classes(model.config)]
+        unet = cls(size, channels, classes, names, config)
         unet.denoiser = model.denoiser
         return unet
 
