@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -18,7 +18,7 @@ from multistage_diffusion.cost import check_sampling_memory
 from multistage_diffusion.data.context import read_context
 from multistage_diffusion.data.labels import normalised
 from multistage_diffusion.data.sources.left_out import named
-from multistage_diffusion.denoiser import Denoiser
+from multistage_diffusion.denoiser import Denoiser, set_compute_dtype
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig, named_classes
 from multistage_diffusion.sampling.boundaries import (
@@ -59,6 +59,9 @@ MOST_STEPS = 10_000
 WITH_ENDS = ("karras", "log-snr", "time")  # the grids between --sigma-min and --sigma-max
 
 
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions(Settings):
     """How images are drawn."""
@@ -91,6 +94,8 @@ class SampleOptions(Settings):
     """Its standard deviation (S_noise)."""
     tolerance: float | None = None
     """Of the adaptive solvers: error of a step relative to the image."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of products and convolutions; bf16 changes the images a little."""
     seed: int = setting(0, at_least=0)
     """Image i is a function of the seed and i only."""
     label: str | int | None = None
@@ -191,7 +196,8 @@ def generate(
     Raises:
         BadInput: if the model does not have the label, or its autoencoder is not there any more.
     """
-    model.denoiser.to(device)  # before inference mode, in which weights would become untrainable
+    # before inference mode, in which weights would become untrainable
+    set_compute_dtype(model.denoiser.to(device), PRECISIONS[options.precision])
     conditions = Conditions(
         labels_of(model, options, indices), context=context_of(model, options, indices)
     ).to(device)

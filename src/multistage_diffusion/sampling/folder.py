@@ -8,6 +8,7 @@ The same request completes an interrupted one; another one is refused.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import MISSING, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multistage_diffusion import distributed
 from multistage_diffusion.config import Settings, from_json, read_config, setting, to_json
 from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.data.png import (
@@ -85,8 +87,8 @@ class SampleFolder:
         """The indices of the first ``count`` samples that are not there."""
         return [index for index in range(count) if not self.image(index).exists()]
 
-    def begin(self, identity: dict[str, Any]) -> None:
-        """Notes what the samples are, or checks that those there are the same.
+    def check(self, identity: dict[str, Any]) -> None:
+        """Checks that the folder is free or holds samples of the same kind.
 
         Raises:
             BadInput: if the folder holds other files.
@@ -99,7 +101,6 @@ class SampleFolder:
                 f"{self.path} holds images of another model or other settings; choose another "
                 "--out or remove it."
             )
-        write_json(self.note, identity)
 
     def write(self, indices: Sequence[int], pixels: Tensor) -> None:
         """Writes samples, uint8 ``[n, C, H, W]``."""
@@ -129,6 +130,9 @@ def draw_samples(
 ) -> SampleFolder:
     """Draws what is missing of a number of images in a folder, and their grid.
 
+    Several processes share the images; each is a function of the seed and its index. Files are
+    written while the next images are computed.
+
     Args:
         model: the model.
         options: how images are drawn.
@@ -149,13 +153,31 @@ def draw_samples(
     channels = model.config.image_shape[0]
     check_bands(channels, bands)
     folder = SampleFolder(out, channels, bands)
-    folder.begin(_identity(model, options))
+    identity = _identity(model, options)
+    folder.check(identity)
     missing = folder.missing(images)
-    batches = generate_batches(model, options, missing, batch_size)
-    for indices, pixels in progress(batches, len(missing)):
-        folder.write(indices, pixels)
-    folder.write_grid(images)
+    distributed.barrier()
+    if distributed.is_main_process():
+        write_json(folder.note, identity)
+    own = missing[distributed.rank() :: distributed.world_size()]
+    batches = generate_batches(model, options, own, batch_size)
+    _write_behind(folder, progress(batches, len(own)))
+    distributed.barrier()
+    if distributed.is_main_process():
+        folder.write_grid(images)
     return folder
+
+
+def _write_behind(folder: SampleFolder, batches: Batches) -> None:
+    """Writes each batch while the next one is computed."""
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        pending: Future[None] | None = None
+        for indices, pixels in batches:
+            if pending is not None:
+                pending.result()
+            pending = writer.submit(folder.write, indices, pixels)
+        if pending is not None:
+            pending.result()
 
 
 def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -> None:

@@ -3,6 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+import torch
+
+from multistage_diffusion import distributed
 from multistage_diffusion.data import load
 from multistage_diffusion.data.decoding import load_image
 from tests.cli.conftest import Command, assert_refused, contents
@@ -81,3 +85,47 @@ def test_settings_are_for_solvers_that_take_them(run: Command, trained: Path) ->
     assert_refused(refused, "--eta is for ddim, dpmpp-sde, dpmpp-2m-sde, not for heun")
     refused = run("sample", trained, "--solver", "ddim", "--eta", 1.5)
     assert_refused(refused, "--eta must be from 0 to 1, not 1.5")
+
+
+def test_ranks_share_the_images(
+    run: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 of 2 draws every second one, the same as in a single process, and no grid."""
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert run("sample", trained, "--steps", 3, "--images", 5, "--out", alone)[0] == 0
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(distributed, "barrier", lambda: None)
+    monkeypatch.setattr(distributed, "is_main_process", lambda: False)
+    assert run("sample", trained, "--steps", 3, "--images", 5, "--out", shared)[0] == 0
+    drawn = {path.name for path in shared.glob("*.png")}
+    assert drawn == {"000001.png", "000003.png"}
+    assert not (tmp_path / "shared.png").exists()
+    for name in drawn:
+        assert int((load_image(alone / name).int() - load_image(shared / name)).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("form", ["npz", "npy", "parquet"])
+def test_all_images_as_one_file(run: Command, trained: Path, tmp_path: Path, form: str) -> None:
+    out, packed = tmp_path / "drawn", tmp_path / f"drawn.{form}"
+    sample = ("sample", trained, "--steps", 2, "--images", 3, "--out", out, "--pack", form)
+    assert run(*sample)[0] == 0
+    assert torch.equal(load(packed).pixels[:], load(out).pixels[:])
+    assert run(*sample[:-4], "--images", 4, *sample[-4:])[0] == 0  # it grows with the folder
+    assert len(load(packed)) == 4
+
+
+def test_a_file_of_others_is_not_replaced(run: Command, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "drawn.npz").write_bytes(b"mine")
+    out = tmp_path / "drawn"
+    refused = run("sample", trained, "--steps", 2, "--images", 3, "--out", out, "--pack", "npz")
+    assert_refused(refused, "was not made by this command")
+    assert (tmp_path / "drawn.npz").read_bytes() == b"mine"
+
+
+def test_bf16_changes_images_a_little(run: Command, trained: Path, tmp_path: Path) -> None:
+    sample = ("sample", trained, "--steps", 3, "--images", 4, "--out")
+    assert run(*sample, tmp_path / "exact")[0] == 0
+    assert run(*sample, tmp_path / "rounded", "--precision", "bf16")[0] == 0
+    exact, rounded = (load(tmp_path / name).pixels[:].float() for name in ("exact", "rounded"))
+    assert 0 < float((exact - rounded).abs().mean()) < 3

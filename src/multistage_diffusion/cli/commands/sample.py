@@ -5,25 +5,33 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from torch import Tensor
 
+from multistage_diffusion import distributed
 from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.plans import with_plan
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_table
 from multistage_diffusion.config import Settings, setting, to_json
+from multistage_diffusion.data.png import AS_PNG
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, load_model, named_classes
-from multistage_diffusion.run import find_model, run_of
+from multistage_diffusion.run import claim, find_model, run_of
 from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage
-from multistage_diffusion.sampling.draw import drawn_classes
-from multistage_diffusion.sampling.folder import Batches, draw_samples
+from multistage_diffusion.sampling.draw import drawn_classes, labels_of
+from multistage_diffusion.sampling.folder import Batches, SampleFolder, draw_samples
+from multistage_diffusion.sampling.pack import PackName, pack
+from multistage_diffusion.training.compilation import compile_parts
 
 __all__ = ["COMMAND", "Sample"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Settings):
-    """Draw images from a trained model. The same command again completes an interrupted one."""
+    """Draw images from a trained model. The same command again completes an interrupted one.
+
+    Several processes (torchrun) share the images, which stay the same.
+    """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run, or a model file."""
@@ -51,6 +59,11 @@ class Sample(Settings):
     budget: str | None = None
     """Search them for what a sample may cost, such as 20nfe, 2GMAC or 0.5s, and keep the plan in
     RUN/plans. The solver is dpmpp-2m unless another one than heun is given."""
+    pack: PackName | None = None
+    """Also write all images as one file beside the folder: npz (arr_0 and labels arr_1, as ADM's
+    and EDM's evaluations read it), npy, or parquet (Hugging Face's image feature)."""
+    compile: bool = False
+    """Compile encoder and decoders first: minutes at the start, faster steps."""
     dry_run: bool = False
     """Print the resolved settings and stop."""
 
@@ -66,15 +79,39 @@ class Sample(Settings):
             about = {"out": str(out), "model": str(file), "trained_images": model.images}
             return print_settings({**to_json(self), **about})
         options = with_plan(sampling, model, self.run_folder, self.plan, self.budget)
-        with holding(out, "sample"):
+        self._check_pack(model, out)
+        if self.compile:
+            compile_parts(model.denoiser.network)
+        with distributed.process_group(distributed.float64_device()), holding(out, "sample"):
             folder = draw_samples(
                 model, options, count, self.batch_size, out, _show_progress, self.bands
             )
+            self._pack(folder, count, labels_of(model, options, range(count)))
         calls = ", ".join(map(str, evaluations_per_stage(model.config, options)))
         print_line(
             f"{count} images in {out}, a grid of them in {folder.grid}; evaluations per "
             f"image by stage: {calls}"
         )
+
+    def _packed(self, out: Path) -> Path:
+        return out.with_name(f"{out.name}.{self.pack}")
+
+    def _check_pack(self, model: Model, out: Path) -> None:
+        """Raises BadInput if the images cannot be one file, or another file is in its place."""
+        if self.pack is None:
+            return
+        if model.config.image_shape[0] not in AS_PNG:
+            raise BadInput("--pack is for images that PNG files hold: of 1, 3 or 4 channels.")
+        note = SampleFolder(out).note
+        claim(self._packed(out), "was not made by this command", lambda _: note.exists())
+
+    def _pack(self, folder: SampleFolder, count: int, labels: Tensor | None) -> None:
+        if self.pack is None or not distributed.is_main_process():
+            return
+        files = [folder.image(index) for index in range(count)]
+        path = self._packed(folder.path)
+        pack(self.pack, files, None if labels is None else labels.tolist(), path)
+        print_line(f"all of them in {path}")
 
     def _count(self, model: Model, sampling: SampleOptions) -> int:
         """How many images are drawn.
