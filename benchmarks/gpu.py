@@ -67,7 +67,7 @@ def random_images(count: int, shape: tuple[int, int, int]) -> torch.Tensor:
     return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=source)
 
 
-def equality(_: Settings) -> Rows:
+def equality(_settings: Settings) -> Rows:
     """Largest differences between the CPU and the GPU, in float32, relative to the largest value.
 
     Of an evaluation, of the weights after three steps, and of pixels of samples.

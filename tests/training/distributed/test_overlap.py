@@ -67,7 +67,7 @@ def test_gradients_are_summed_while_they_are_computed(link: Link) -> None:
     backward(alone, LAST)
     reducer = GradientReducer(denoiser.parameters(), BUCKET)
     before_the_first_layer: list[int] = []
-    stem = denoiser.network.encoders[0].stem  # type: ignore[union-attr]
+    stem = denoiser.network.encoders[0].stem
     stem.weight.register_post_accumulate_grad_hook(  # type: ignore[union-attr, operator]
         lambda _: before_the_first_layer.append(len(link.sent))
     )
