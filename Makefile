@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow docs format clean
+.PHONY: demo test test-slow gpu docs format clean
 
 # The main job on the embedded digits; leaves its results in runs/demo.
 demo: $(VENV)/.package
@@ -20,6 +20,10 @@ test: $(VENV)/.dev
 # The tests that take minutes.
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
+
+# What a GPU does with this package, in less than nine minutes, as gpu.md.
+gpu: $(VENV)/.package
+	$(BIN)/python benchmarks/gpu.py
 
 # The documentation as a site in site/; a broken link is an error.
 docs: $(VENV)/.docs

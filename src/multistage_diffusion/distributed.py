@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,10 +17,12 @@ from torch import Tensor
 from multistage_diffusion.errors import BadInput
 
 __all__ = [
+    "Work",
     "all_reduce_max",
     "all_reduce_sum",
     "any_rank",
     "barrier",
+    "begin_all_reduce_sum",
     "broadcast",
     "float64_device",
     "init_process_group",
@@ -133,6 +135,19 @@ def all_reduce_sum(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value, dist.ReduceOp.SUM)
     return value
+
+
+class Work(Protocol):
+    """A computation of several ranks that has begun."""
+
+    def wait(self) -> object:
+        """Waits for its result; on a GPU, lets the current stream wait."""
+
+
+def begin_all_reduce_sum(value: Tensor) -> Work:
+    """Begins to replace a tensor by its sum over the ranks, in place."""
+    work: Work = dist.all_reduce(value, dist.ReduceOp.SUM, async_op=True)
+    return work
 
 
 def any_rank(condition: bool) -> bool:

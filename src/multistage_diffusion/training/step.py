@@ -63,10 +63,13 @@ class TrainingStep:
         frozen = self.rates.frozen(state.images)
         self._prepare()
         forced = self._forced_stages(draws)
-        for force_stages, part in zip(forced, samples, strict=True):
-            self._backward(draws, force_stages, part)
         stages = state.denoiser.stages.index(draws.sigma)
-        self.reducer.reduce((frozenset(stages.tolist()), frozen))
+        used = frozenset(stages.tolist()), frozen
+        for force_stages, part in zip(forced[:-1], samples[:-1], strict=True):
+            self._backward(draws, force_stages, part)
+        with self.reducer.overlap(used, frozenset(stages[samples[-1].rows].tolist())):
+            self._backward(draws, forced[-1], samples[-1])
+        self.reducer.reduce(used)
         self._update_weights()
         self._count(stages, frozen)
 

@@ -13,7 +13,7 @@ class ExecutionConfig(Settings):
 
     accumulate: int = setting(1, at_least=1, at_most=1_000_000)
     """Micro-batches into which each process splits its part of a batch, to save memory; the result
-    is the same."""
+    is the same, except for the masks of dropout on a GPU."""
     compile: bool = setting(False, may_change=True)
     """Compile encoder and decoders separately: minutes at the start, faster steps. Such a run
     resumes up to rounding."""
