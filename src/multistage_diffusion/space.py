@@ -12,11 +12,14 @@ To add a space, derive a class from ``Space`` and let ``space_of`` or ``Images.s
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
+
+from multistage_diffusion.config import Settings, setting
+from multistage_diffusion.errors import BadInput
 
 __all__ = [
     "LATENTS",
@@ -91,16 +94,16 @@ class LatentSpace(Space):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderInfo:
+class AutoencoderInfo(Settings):
     """What identifies an autoencoder, and enough to find it again."""
 
     name: str
     """A built-in one such as ``pca-f2c6`` or ``identity``, a folder, or an id on the hub."""
     fingerprint: str
     """A hash of its architecture and weights."""
-    factor: int
+    factor: int = setting(MISSING, at_least=1, at_most=1024)
     """How many times smaller latents are than images, a side."""
-    channels: int
+    channels: int = setting(MISSING, at_least=1, at_most=65_536)
     """Channels of its latents."""
     revision: str = ""
     """Revision on the hub."""
@@ -109,18 +112,24 @@ class AutoencoderInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentConfig:
+class LatentConfig(Settings):
     """How images become the values of a network: ``(encoder(image) - shift) * scale``."""
 
     autoencoder: AutoencoderInfo
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] = setting(MISSING, at_least=1, at_most=65_536)
     """Channels, height, width of the images."""
-    shift: tuple[float, ...]
+    shift: tuple[float, ...] = setting(MISSING)
     """Of each channel; zeros for raw latents."""
-    scale: tuple[float, ...]
+    scale: tuple[float, ...] = setting(MISSING, above=0)
     """Of each channel; ones for raw latents."""
-    deviation: float
+    deviation: float = setting(MISSING, above=0)
     """Standard deviation of the values that a network sees."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        channels = self.autoencoder.channels
+        if not len(self.shift) == len(self.scale) == channels:
+            raise BadInput(f"The settings shift and scale need a number for {channels} channels.")
 
 
 PIXELS = PixelSpace()

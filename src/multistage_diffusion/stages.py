@@ -100,10 +100,10 @@ class StagesData(Settings):
     """The data that stages were found for."""
 
     fingerprint: str
-    deviation: float | None = setting(None, above=0)
-    """Standard deviation of latents."""
     images: int = setting(0, at_least=0)
     shape: tuple[int, int, int] = setting((1, 1, 1), at_least=1, at_most=65_536)
+    deviation: float | None = setting(None, above=0)
+    """Of latents: the standard deviation of the values that the boundaries refer to."""
 
 
 @dataclass(frozen=True, kw_only=True)

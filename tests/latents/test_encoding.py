@@ -91,6 +91,7 @@ def test_an_interrupted_command_continues_bit_by_bit(tmp_path: Path, colours: Im
             load(tmp_path / "parts")
         # killed between the files of a shard
         (tmp_path / "parts" / "00005.npy").write_bytes(b"half")
+        (tmp_path / "parts" / ".00004.npy.tmp").write_bytes(b"less")
     build(colours, "pca-f2c4", tmp_path / "parts")
     assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
@@ -193,3 +194,19 @@ def test_too_large_values_for_float16(colours: Images) -> None:
         _write_values(Path("unused"), torch.full((1, 1, 1, 1), 1e6), "float16")
     with pytest.raises(BadInput, match="not finite"):
         _write_values(Path("unused"), torch.full((1, 1, 1, 1), torch.nan), "float32")
+
+
+def test_edited_files_are_named(tmp_path: Path, colours: Images) -> None:
+    build(colours, "pca-f2c4", tmp_path / "out")
+    for name, old, new, words in (
+        ("encoding.json", '"factor": 2', '"factor": 0', "factor"),
+        ("latents.json", '"mean": [', '"mean": [1.0,', "4 channels"),
+        ("latents.json", '"labels"', '"label"', "labels"),
+    ):
+        path = tmp_path / "out" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(BadInput, match=words):
+            load(tmp_path / "out")
+        path.write_text(text)

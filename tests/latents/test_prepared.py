@@ -134,7 +134,9 @@ def test_mirrored_copies_are_drawn_for_flips(colours: Images) -> None:
 
 def test_boundaries_follow_the_standard_deviation(tmp_path: Path) -> None:
     file = tmp_path / "stages.json"
-    file.write_text(json.dumps({"boundaries": [1.0, 4.0], "data": {"deviation": 1.0}}))
+    file.write_text(
+        json.dumps({"boundaries": [1.0, 4.0], "data": {"fingerprint": "", "deviation": 1.0}})
+    )
     edm = preset()
     assert choose_stages(edm, file, 0.5).boundaries == (0.5, 2.0)  # type: ignore[arg-type]
     assert choose_stages(edm, file).boundaries == (1.0, 4.0)  # type: ignore[arg-type]

@@ -170,6 +170,9 @@ def encode_images(
 def _begin(folder: Path, encoding: Encoding) -> None:
     """Writes what the folder will hold, or checks that it holds the same."""
     claim(folder, "holds other files", lambda path: (path / ENCODING).exists(), folder=True)
+    if distributed.is_main_process():
+        for half_written in folder.glob(".[0-9]*"):
+            half_written.unlink()
     distributed.barrier()
     if not (folder / ENCODING).exists():
         if distributed.is_main_process():

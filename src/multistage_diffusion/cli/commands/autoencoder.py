@@ -9,6 +9,7 @@ import tyro
 
 from multistage_diffusion import distributed
 from multistage_diffusion.cli.discovery import subcommands
+from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.signals import stop_on_signal
@@ -58,7 +59,7 @@ class TrainAutoencoder:
                 return 0
             check_folder(self.out, config)
             perceptual = perceptual_distance(device) if self.preset.loss.perceptual else None
-            with stop_on_signal() as should_stop:
+            with holding(self.out, "autoencoder"), stop_on_signal() as should_stop:
                 records = train_autoencoder(
                     config, images, self.out, should_stop, perceptual, device
                 )

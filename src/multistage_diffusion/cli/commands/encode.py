@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from multistage_diffusion import distributed
+from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.latents import print_latents, show_shards
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import print_line, print_settings
@@ -50,7 +51,8 @@ class Encode:
             autoencoder = find_autoencoder(self.autoencoder, images)
             reading = reading_settings(self.reading)
             encoding = encoding_of(images, autoencoder, self.encoding, self.data, reading)
-            index = encode_images(images, autoencoder, encoding, self.out, show_shards, device)
+            with holding(self.out, "encode"):
+                index = encode_images(images, autoencoder, encoding, self.out, show_shards, device)
             print_latents(encoding, index)
             print_line(f"latents are in {self.out}")
 

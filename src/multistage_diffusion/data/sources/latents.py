@@ -9,13 +9,13 @@ In such a folder are
 - ``latents.json``, labels and statistics, which is written last (``LatentIndex``).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from multistage_diffusion.config import read_config
+from multistage_diffusion.config import Settings, read_config, setting
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.mapped import MappedFile, MappedRows
 from multistage_diffusion.data.sources.location import Location
@@ -42,21 +42,21 @@ StoredType = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
+class Encoding(Settings):
     """What identifies latents: images, autoencoder, and how they were encoded and stored."""
 
     data: str
     """Fingerprint of the images."""
     path: str
     """Where they were read from."""
-    images: int
-    image_shape: tuple[int, int, int]
+    images: int = setting(MISSING, at_least=1)
+    image_shape: tuple[int, int, int] = setting(MISSING, at_least=1, at_most=65_536)
     autoencoder: AutoencoderInfo
     posterior: Literal["mean", "sample"]
     mirrored: bool
     stored: StoredType
-    seed: int
-    shard_images: int
+    seed: int = setting(MISSING, at_least=0)
+    shard_images: int = setting(MISSING, at_least=1)
     """Images in each shard except the last."""
     reading: dict[str, Any]
     """How the images were read."""
@@ -76,7 +76,7 @@ class Encoding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentIndex:
+class LatentIndex(Settings):
     """Everything else about latents."""
 
     fingerprint: str
