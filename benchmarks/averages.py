@@ -101,7 +101,8 @@ class AveragedRun:
 
     def _next_batch(self) -> Batch:
         draws = draw(self.config, self.images, self.levels, self.state.images)
-        samples = draws.read(0, self.config.training.batch_size, self.images, False, CPU)
+        rows = torch.arange(self.config.training.batch_size)
+        samples = draws.read(rows, self.images, False, CPU)
         return draws.place(samples, CPU, fastest_memory_format(self.state.denoiser))
 
     def _update_weights(self, batch: Batch) -> None:

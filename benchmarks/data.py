@@ -117,8 +117,8 @@ def configuration(images: Images, network: NetworkConfig | None, batch: int) -> 
 
 def batch_reader(config: RunConfig, images: Images, ahead: int) -> BatchReader:
     """A reader of whole batches."""
-    ranges = [(0, config.training.batch_size)]
-    return BatchReader(config, images, Levels.of(config), ranges, DEVICE, ahead)
+    rows = [torch.arange(config.training.batch_size)]
+    return BatchReader(config, images, Levels.of(config), lambda _: rows, DEVICE, ahead)
 
 
 @dataclass(frozen=True)

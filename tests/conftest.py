@@ -73,6 +73,16 @@ def few_digits(digits: Images) -> Images:
     return Images(digits.pixels[chosen], digits.labels[chosen], digits.classes, "digits")
 
 
+@pytest.fixture(scope="session")
+def colours() -> Images:
+    """40 smooth coloured images of 8x8 pixels in two classes."""
+    source = torch.Generator().manual_seed(5)
+    coarse = torch.rand(40, 3, 3, 3, generator=source)
+    smooth = torch.nn.functional.interpolate(coarse, (8, 8), mode="bilinear", align_corners=True)
+    labels = torch.arange(40) % 2
+    return Images((smooth * 255).round().byte(), labels, ("even", "odd"), "colours")
+
+
 @pytest.fixture
 def model_config() -> ModelConfig:
     return MODEL

@@ -1,7 +1,9 @@
 """Configurations: bounds, groups, and what may change when a run is resumed."""
 
+import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from multistage_diffusion.config import (
     fixed_settings,
     from_json,
     grouped,
+    read_config,
     replace_settings,
     setting,
     to_json,
@@ -39,7 +42,10 @@ class Outer(Settings):
         ({"rate": math.nan}, "rate must be"),
         ({"length": 0}, "length must be positive, not 0"),
         ({"length": math.inf}, "length must be positive"),
-        ({"rates": (1.0, -1.0)}, "rates needs zero or positive numbers"),
+        ({"rates": (1.0, -1.0)}, "rates must be zero or positive, not -1.0"),
+        ({"rates": (0.0,) * 2000}, "rates has 2,000 values"),
+        ({"length": 10**18}, "length must be positive and at most 1,000,000,000,000,000, not 10"),
+        ({"length": 10**400}, "not a number of 401 digits"),
     ],
 )
 def test_a_setting_out_of_its_bounds_is_named(settings: dict[str, float], message: str) -> None:
@@ -86,3 +92,14 @@ def test_the_names_of_training_settings_are_different_in_all_groups() -> None:
     """The command line shows them without the names of their groups."""
     names = _names(TrainingConfig())
     assert len(names) == len(set(names)) == 38
+
+
+def test_json_has_the_types_of_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps({"length": 3, "name": "caf\udce9", "inner": {"rates": [1, 0.5]}}))
+    found = read_config(Outer, path)
+    assert found == Outer(length=3, name="caf?", inner=Inner(rates=(1.0, 0.5)))
+    for value in ({"length": "3"}, {"length": 3.5}, {"length": True}, {"inner": {"rates": 1}}):
+        path.write_text(json.dumps(value))
+        with pytest.raises(BadInput, match=rf"{path} does not hold what it should: (length|inner)"):
+            read_config(Outer, path)

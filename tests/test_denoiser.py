@@ -1,6 +1,7 @@
 """Routing by stage, preconditionings and the loss."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,8 +10,14 @@ from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import ModelConfig, build_denoiser
-from multistage_diffusion.preconditioning import PRECONDITIONINGS, weighted_error
-from multistage_diffusion.schedule import DDPM, VP, LogNormal
+from multistage_diffusion.preconditioning import (
+    PRECONDITIONINGS,
+    expected_deviation,
+    weighted_error,
+)
+from multistage_diffusion.sampling import SOLVERS
+from multistage_diffusion.sampling.grids import GRIDS
+from multistage_diffusion.schedule import DDPM, VP, Flow, LogNormal
 from multistage_diffusion.stages import Stages
 from tests.conftest import disturb
 
@@ -125,6 +132,58 @@ def test_noise_prediction_has_the_plain_loss_on_the_noise(name: str) -> None:
         weighted_error(denoised, y, SIGMA, p), (eps - n).square().flatten(1).mean(1)
     )
     torch.testing.assert_close(p.c_out(SIGMA), -SIGMA)
+
+
+def test_prediction_of_v_has_the_plain_loss_on_v() -> None:
+    """With F = v + error, D has the weighted error mean(error^2), and v = (n - sigma y) / scale."""
+    p = PRECONDITIONINGS["ddpm-v"](0.5, DDPM())
+    y, n, error = (torch.randn(23, 1, 4, 4, dtype=torch.float64) for _ in range(3))
+    sigma = SIGMA[:, None, None, None]
+    v = (n - sigma * y) / (1 + sigma**2).sqrt()
+    skip, out = (part(SIGMA)[:, None, None, None] for part in (p.c_skip, p.c_out))
+    torch.testing.assert_close(skip * (y + sigma * n) + out * v, y)
+    denoised = skip * (y + sigma * n) + out * (v + error)
+    plain = error.square().flatten(1).mean(1)
+    torch.testing.assert_close(weighted_error(denoised, y, SIGMA, p), plain)
+
+
+def test_flow_matching_has_the_plain_loss_on_the_velocity() -> None:
+    """With F = v at x_t = (1 - t) y + t n, D has the weighted error (v - (n - y))^2."""
+    p = PRECONDITIONINGS["flow"](0.5, DDPM())
+    y, n, v = (torch.randn(23, 1, 4, 4, dtype=torch.float64) for _ in range(3))
+    sigma = SIGMA[:, None, None, None]
+    t = sigma / (1 + sigma)
+    x = y + sigma * n
+    torch.testing.assert_close(p.c_in(SIGMA)[:, None, None, None] * x, (1 - t) * y + t * n)
+    denoised = p.c_skip(sigma) * x + p.c_out(sigma) * v
+    expected = (v - (n - y)).square().flatten(1).mean(1)
+    torch.testing.assert_close(weighted_error(denoised, y, SIGMA, p), expected)
+    torch.testing.assert_close(p.c_noise(SIGMA), 1000 * t.flatten())
+
+
+def test_steps_of_flow_matching_are_euler_steps_on_the_time_grid() -> None:
+    """Euler's method for dx_t/dt = v and for sigma is the same if sigma = t / (1 - t)."""
+    y = torch.randn(2, 1, 3, 3, dtype=torch.float64)
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
+        return (x / (1 + torch.as_tensor(sigma))).tanh() * y
+
+    grid = GRIDS["time"].levels(6, Flow(), Flow().sampling_range)
+    x = grid[0] * torch.randn(2, 1, 3, 3, dtype=torch.float64)
+    times = [*Flow().to_clock(grid[:-1]), torch.zeros(())]
+    flow = x * (1 - times[0])
+    for t, after in pairwise(times):
+        velocity = (flow - denoiser(flow / (1 - t), t / (1 - t))) / t
+        flow = flow + (after - t) * velocity
+    torch.testing.assert_close(SOLVERS["euler"](denoiser, x, grid, noise=torch.zeros), flow)
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma_data", "deviation"),
+    [("edm", None, 0.5), ("edm", 0.7, 0.7), ("vp", None, 1), ("ddpm", None, 1), ("flow", None, 1)],
+)
+def test_expected_deviations(name: str, sigma_data: float | None, deviation: float) -> None:
+    assert expected_deviation(name, sigma_data) == pytest.approx(deviation)
 
 
 def test_noise_labels_are_the_bases_own_clocks() -> None:

@@ -32,6 +32,8 @@ def one_of_two(number: int, pixels: torch.Tensor, folder: Path, port: str) -> No
     with distributed.process_group(torch.device("cpu")):
         assert distributed.world_size() == 2
         assert distributed.broadcast(number) == 0
+        assert distributed.any_rank(number == 1)
+        assert not distributed.any_rank(False)
         torch.save(denoise(pixels), folder / f"{number}.pt")
     assert distributed.world_size() == 1
 

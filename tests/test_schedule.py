@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multistage_diffusion.schedule import DDPM, SCHEDULES, VE, VP, Karras, LogNormal, Schedule
+from multistage_diffusion.schedule import DDPM, SCHEDULES, VE, VP, Flow, Karras, LogNormal, Schedule
 
 BOUNDED = [
     VP(),
@@ -14,8 +14,10 @@ BOUNDED = [
     DDPM(),
     VP(beta_min=0.2, beta_max=10, t_min=1e-5),
     DDPM(1e-4, 0.02, 50),
+    DDPM(1e-4, 0.02, betas="linear"),
+    DDPM(betas="cosine"),
 ]
-ALL = [*BOUNDED, LogNormal(), LogNormal(0.4, 1.0)]
+ALL = [*BOUNDED, LogNormal(), LogNormal(0.4, 1.0), Flow(), Flow(-0.5, 1.4)]
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=str)
@@ -78,6 +80,15 @@ def test_lognormal_draws_have_its_moments() -> None:
     assert float(log.std()) == pytest.approx(1.2, abs=1e-3)
 
 
+def test_flows_times_are_logit_normal() -> None:
+    u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    t = Flow(0.3, 0.8).to_clock(Flow(0.3, 0.8).sigma(u))
+    logit = (t / (1 - t)).log()
+    assert float(logit.mean()) == pytest.approx(0.3, abs=1e-3)
+    assert float(logit.std()) == pytest.approx(0.8, rel=1e-3)
+    assert float(Flow().to_clock(math.inf)) == 1
+
+
 def test_karras_is_edms_grid() -> None:
     ramp = torch.linspace(0, 1, 18, dtype=torch.float64)
     expected = (80 ** (1 / 7) + ramp * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
@@ -92,4 +103,5 @@ def test_numbers_keep_their_precision() -> None:
 
 
 def test_named_schedules() -> None:
-    assert set(SCHEDULES) == {"vp", "edm", "ve", "ddpm", "karras"}
+    chains = {"ddpm", "ddpm-linear", "ddpm-cosine"}
+    assert set(SCHEDULES) == {"vp", "edm", "ve", "flow", "karras", *chains}

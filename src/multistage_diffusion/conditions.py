@@ -23,6 +23,9 @@ class Conditions:
     """Labels of the augmentation, float32 ``[B, augment_channels]``; zeros for none."""
     context: Tensor | None = None
     """Tokens that the network attends to, ``[B, tokens, context_channels]``."""
+    seeds: Tensor | None = None
+    """Of each sample's dropout in training, int64 ``[B]`` on the CPU; without them dropout is drawn
+    from torch's global generator."""
 
     def at(self, rows: Tensor | slice) -> "Conditions":
         """The conditions of some samples.
@@ -55,7 +58,7 @@ class Conditions:
         return list(self._given().values())
 
     def _given(self) -> dict[str, Tensor]:
-        named = {"labels": self.labels, "augment": self.augment, "context": self.context}
+        named = vars(self)
         return {name: value for name, value in named.items() if value is not None}
 
 

@@ -6,14 +6,17 @@ show them flat. A field's docstring is its help; ``setting`` adds its bounds and
 change when a run is resumed.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import read_json
 
 __all__ = [
     "Settings",
@@ -21,12 +24,23 @@ __all__ = [
     "fixed_settings",
     "from_json",
     "grouped",
+    "read_config",
     "replace_settings",
     "setting",
     "to_json",
 ]
 
 Config = TypeVar("Config")
+
+
+LARGEST = 10**15
+"""The most that a setting may be which has no lower limit of its own: float64 and int64 hold it
+exactly."""
+ADAPTERS = dict[type[Any], TypeAdapter[Any]]()
+MOST_DIGITS = 40
+MOST_SHOWN = 300  # characters of a message about a file
+MOST_NUMBERS = 1000
+"""In a setting that is a list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +50,12 @@ class Bounds:
     above: float = -math.inf
     at_least: float = -math.inf
     below: float = math.inf
-    at_most: float = math.inf
+    at_most: float = LARGEST
 
     def holds(self, value: float) -> bool:
         """Whether a number is finite and within the bounds."""
         inside = self.at_least <= value <= self.at_most and self.above < value < self.below
-        return inside and math.isfinite(value)
+        return inside and value >= -LARGEST
 
     def __str__(self) -> str:
         """The bounds in words, after "must be"."""
@@ -51,7 +65,8 @@ class Bounds:
             return "zero or positive"
         words = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
         limits = ((text, getattr(self, name)) for name, text in words.items())
-        return " and ".join(f"{text} {limit:g}" for text, limit in limits if math.isfinite(limit))
+        shown = (f"{text} {limit:,}" for text, limit in limits if abs(limit) < LARGEST)
+        return " and ".join(shown)
 
 
 def setting(default: Any, *, may_change: bool = False, **bounds: float) -> Any:
@@ -80,10 +95,23 @@ class Settings:
 
 def _check(name: str, value: Any, bounds: Bounds) -> None:
     if isinstance(value, tuple):
-        if not all(bounds.holds(number) for number in value if not isinstance(number, str)):
-            raise BadInput(f"The setting {name} needs {bounds} numbers, not {list(value)}.")
+        if len(value) > MOST_NUMBERS:
+            raise BadInput(f"The setting {name} has {len(value):,} values, more than there can be.")
+        for number in value:
+            _check(name, number, bounds)
     elif isinstance(value, int | float) and not bounds.holds(value):
-        raise BadInput(f"The setting {name} must be {bounds}, not {value}.")
+        raise BadInput(f"The setting {name} must be {_words(value, bounds)}.")
+
+
+def _words(value: float, bounds: Bounds) -> str:
+    """The bounds that a number is not within, and the number."""
+    limits = [str(bounds)]
+    if abs(value) > LARGEST and bounds.at_most == LARGEST:
+        limits.append(f"at most {LARGEST:,}")
+    number = f"{value}"
+    if len(number) > MOST_DIGITS:
+        number = f"a number of {len(number)} digits"
+    return f"{' and '.join(filter(None, limits)) or 'a number'}, not {number}"
 
 
 def _fields(config: object) -> tuple[Field[Any], ...]:
@@ -125,8 +153,9 @@ def fixed_settings(config: object) -> dict[str, Any]:
     values = {entry.name: getattr(config, entry.name) for entry in kept}
     json = to_json(config)
     return {
-        name: fixed_settings(value) if is_dataclass(value) else json[name]
+        name: fixed_settings(value) if is_dataclass(value) else json.get(name)  # or left out
         for name, value in values.items()
+        if name in json  # some are left out where they do not apply
     }
 
 
@@ -153,19 +182,44 @@ def changed(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, 
 
 def to_json(config: object) -> dict[str, Any]:
     """A configuration as an object that ``json`` can write."""
-    result: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    result: dict[str, Any] = _adapter(type(config)).dump_python(config, mode="json")
     return result
 
 
-def from_json(kind: type[Config], value: object) -> Config:
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """What checks JSON for a class; making it takes longer than using it."""
+    if kind not in ADAPTERS:
+        ADAPTERS[kind] = TypeAdapter(kind)
+    return ADAPTERS[kind]
+
+
+def from_json(kind: type[Config], value: object, where: str = "") -> Config:
     """A configuration from parsed JSON.
 
+    Args:
+        kind: its class.
+        value: the JSON.
+        where: the file, for messages.
+
     Raises:
-        BadInput: if a setting is missing, unknown in type or out of its choices; names the first.
+        BadInput: if a setting is missing, of another type or out of its bounds; names the first.
     """
     try:
-        return TypeAdapter(kind).validate_python(value)
+        text = json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace")
+        config: Config = _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        raise BadInput(f"Bad setting {where}: {first['msg']}.") from error
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        problem = first["msg"].removeprefix("Value error, ").removesuffix(".")
+        prefix = f"{where} does not hold what it should: " if where else "Bad setting "
+        raise BadInput(f"{prefix}{field[:MOST_SHOWN]}: {problem[:MOST_SHOWN]}.") from error
+    return config
+
+
+def read_config(kind: type[Config], path: Path) -> Config:
+    """A configuration from a JSON file.
+
+    Raises:
+        BadInput: if the file cannot be read or holds something else; names the file and the field.
+    """
+    return from_json(kind, read_json(path), str(path))

@@ -3,6 +3,8 @@
 Nothing is computed: the tensors hold no numbers.
 """
 
+import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,16 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.memory import check_memory, free_memory
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.networks import StagedUNet
 
 __all__ = [
     "StageCost",
     "activation_bytes",
+    "check_sampling_memory",
+    "evaluation_bytes",
+    "known_costs",
     "mean_training_macs",
     "reused_macs",
     "stage_costs",
@@ -28,6 +36,10 @@ __all__ = [
     "total_parameters",
     "unified",
 ]
+
+
+MOST_FEATURES = 64
+"""Maps of the width of a decoder that an evaluation surely holds less than at once."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +88,14 @@ def step_macs(
         config, frozen: as for ``stage_costs``.
         counts: images of each stage in the batch.
     """
-    costs = list(zip(counts, _costs(config, frozen), strict=True))
+    costs = list(zip(counts, known_costs(config, frozen), strict=True))
     forward = sum(count * cost.macs for count, cost in costs)
     return forward, sum(count * cost.training_macs for count, cost in costs) - forward
 
 
 @lru_cache(maxsize=16)
-def _costs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[StageCost, ...]:
+def known_costs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[StageCost, ...]:
+    """``stage_costs``, counted once for the same arguments."""
     return tuple(stage_costs(config, frozen))
 
 
@@ -98,10 +111,10 @@ def reused_macs(config: ModelConfig) -> list[int]:
 @torch.no_grad()
 def _reused(denoiser: NetworkDenoiser, x: Tensor, conditions: Conditions, stage: int) -> int:
     network = denoiser.network
-    encoder: Any = network.encoders[stage if len(network.encoders) > 1 else 0]
+    encoder: Any = network.encoder(stage)
     features = encoder(x, x.new_empty(1), conditions)
     with FlopCounterMode(display=False) as counter:
-        network.decoders[stage](encoder.renew(features, x, x.new_empty(1), conditions))
+        network.decoder(stage)(encoder.renew(features, x, x.new_empty(1), conditions))
     return counter.get_total_flops() // 2
 
 
@@ -123,10 +136,8 @@ def _cost(denoiser: NetworkDenoiser, config: ModelConfig, stage: int) -> StageCo
         forward = counter.get_total_flops() // 2
         if output.requires_grad:
             output.sum().backward()
-    encoder = network.encoders[stage if len(network.encoders) > 1 else 0]
-    parameters = sum(
-        p.numel() for part in (encoder, network.decoders[stage]) for p in part.parameters()
-    )
+    parts = (network.encoder(stage), network.decoder(stage))
+    parameters = sum(p.numel() for part in parts for p in part.parameters())
     return StageCost(parameters, forward, counter.get_total_flops() // 2)
 
 
@@ -134,7 +145,7 @@ def _forward(
     network: StagedUNet, config: ModelConfig, stage: int, batch: int, device: str
 ) -> Tensor:
     """The network's output for a batch of one stage."""
-    counts = [batch * (k == stage) for k in range(len(network.decoders))]
+    counts = [batch * (k == stage) for k in range(config.network.stages)]
     image = torch.empty(batch, *config.shape, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device) if config.classes else None
     return network(image, image.new_empty(batch), counts, Conditions(labels))
@@ -149,6 +160,57 @@ def activation_bytes(config: ModelConfig, stage: int, dtype: torch.dtype = torch
         network = build_denoiser(config).network
         one, two = (_saved_bytes(network, config, stage, batch, dtype) for batch in (1, 2))
     return two - one
+
+
+def check_sampling_memory(config: ModelConfig, batch: int, device: torch.device | str) -> None:
+    """Raises BadInput if a device lacks the memory to evaluate a network on a batch.
+
+    The exact count takes a second, so it is made where the images alone take a part of the memory.
+    """
+    images = 4 * batch * math.prod(config.shape)
+    if images * max(config.network.decoder_widths) < free_memory(device) / MOST_FEATURES:
+        return
+    stages = range(len(config.boundaries) + 1)
+    needed = batch * max(evaluation_bytes(config, stage) for stage in stages)
+    advice = "give a smaller --batch-size, which does not change the images"
+    check_memory(needed, f"A batch of {batch:,} samples", advice, device)
+
+
+def evaluation_bytes(config: ModelConfig, stage: int) -> int:
+    """Peak memory that one more image takes while a network is evaluated, in float32."""
+    with FakeTensorMode(), torch.no_grad():
+        network = build_denoiser(config).network
+        one, two = (_peak_bytes(network, config, stage, batch) for batch in (1, 2))
+    return two - one
+
+
+def _peak_bytes(network: StagedUNet, config: ModelConfig, stage: int, batch: int) -> int:
+    with _LivingTensors() as living:
+        _forward(network, config, stage, batch, "cpu")
+    return living.peak
+
+
+class _LivingTensors(TorchDispatchMode):
+    """Counts the bytes of all storages that are made and not yet freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self.sizes:
+            self.sizes[key] = storage.nbytes()
+            weakref.finalize(storage, self.sizes.pop, key, None)
+            self.peak = max(self.peak, sum(self.sizes.values()))
 
 
 def _saved_bytes(

@@ -67,10 +67,10 @@ class NetworkDenoiser(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        if len(network.decoders) != len(stages):
+        parts = max(len(network.decoders), len(network.encoders))
+        if parts != len(stages):
             raise BadInput(
-                f"{len(stages)} stages need {len(stages)} decoders, "
-                f"the network has {len(network.decoders)}."
+                f"{len(stages)} stages need {len(stages)} decoders, the network has {parts}."
             )
         self.network = network
         self.preconditioning = preconditioning
@@ -133,7 +133,7 @@ class NetworkDenoiser(nn.Module):
         p, level = self.preconditioning, as_float64(sigma).expand(len(x))
         stage = int(self.stages.index(level[:1]))
         network, image = self.network, x.to(torch.float32)
-        encoder: Any = network.encoders[stage if len(network.encoders) > 1 else 0]
+        encoder: Any = network.encoder(stage)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
             scaled = (column(p.c_in(level), image) * image).to(self.weight_dtype)
             inputs = scaled, matched(p.c_noise(level), image)
@@ -141,7 +141,7 @@ class NetworkDenoiser(nn.Module):
                 features = encoder(*inputs, conditions)
             else:
                 features = encoder.renew(features, *inputs, conditions)
-            raw = network.decoders[stage](features)
+            raw = network.decoder(stage)(features)
         return column(p.c_skip(level), x) * x + column(p.c_out(level), x) * raw.to(x), features
 
     def loss(

@@ -7,7 +7,8 @@ environment. In a single process every function here changes nothing.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from multistage_diffusion.errors import BadInput
 __all__ = [
     "all_reduce_max",
     "all_reduce_sum",
+    "any_rank",
     "barrier",
     "broadcast",
     "float64_device",
@@ -83,7 +85,7 @@ def init_process_group(device: torch.device) -> None:
     dist.init_process_group(backend, store=own_part, rank=own_rank, world_size=size)
 
 
-def _rendezvous() -> tuple[dist.Store, int, int]:
+def _rendezvous() -> tuple[Any, int, int]:
     """The store of all processes, the rank of this one, and their number.
 
     Raises:
@@ -131,6 +133,21 @@ def all_reduce_sum(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value, dist.ReduceOp.SUM)
     return value
+
+
+def any_rank(condition: bool) -> bool:
+    """Whether a condition holds on any rank. It waits for the ranks but not for their devices."""
+    if world_size() == 1:
+        return condition
+    value = torch.tensor(float(condition))
+    dist.all_reduce(value, dist.ReduceOp.MAX, group=_host_group(dist.group.WORLD))
+    return bool(value)
+
+
+@lru_cache(maxsize=1)
+def _host_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """A group of all ranks that exchanges what is in the memory of the hosts."""
+    return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
 
 
 def broadcast(value: Value) -> Value:

@@ -23,6 +23,7 @@ __all__ = [
     "folder_atomically",
     "json_fingerprint",
     "read_json",
+    "read_object",
     "write_atomically",
     "write_json",
 ]
@@ -105,8 +106,22 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise BadInput(f"Cannot read {path}: {error.strerror}.") from error
+    except RecursionError as error:
+        raise BadInput(f"{path} is not valid JSON: it is nested too deeply.") from error
     except ValueError as error:
         raise BadInput(f"{path} is not valid JSON: {error}.") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        BadInput: if the file cannot be read or holds anything else; names it.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} does not hold what it should: a JSON object.")
+    return value
 
 
 def fingerprint(path: Path) -> str:

@@ -2,24 +2,29 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.config import Settings, from_json, setting, to_json
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.latents.space import space_of_model
+from multistage_diffusion.memory import check_memory, free_memory
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.preconditioning import PRECONDITIONINGS, PreconditioningName
 from multistage_diffusion.schedule import Schedule, ScheduleName, ScheduleSettings, make_schedule
+from multistage_diffusion.space import LatentConfig, Space
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
 
 __all__ = [
+    "MOST_CLASSES",
     "Model",
     "ModelConfig",
     "build_denoiser",
@@ -30,19 +35,24 @@ __all__ = [
 ]
 
 
+MOST_CLASSES = 10_000_000
+FLOAT32 = 4  # bytes
+MOST_MATRICES = 100  # of the channels squared, in a block
+
+
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """What a denoiser is built from."""
 
-    shape: tuple[int, int, int]
-    """Channels, height, width of an image."""
-    classes: int
+    shape: tuple[int, int, int] = setting(MISSING, at_least=1, at_most=65_536)
+    """Channels, height, width of an image, or of the latents that the network works on."""
+    classes: int = setting(MISSING, at_least=0, at_most=MOST_CLASSES)
     """Number of classes; 0 for an unconditional model."""
     class_names: tuple[str, ...] = field(default=(), metadata={"may_change": True})
     """Their names; empty where they were not recorded."""
     class_numbers: tuple[int, ...] = field(default=(), metadata={"may_change": True})
     """The number that each has in the data; empty if they count from 0."""
-    boundaries: tuple[float, ...]
+    boundaries: tuple[float, ...] = setting(MISSING, above=0)
     """Noise levels sigma between the stages."""
     schedule: ScheduleName
     """The density of the noise levels in training."""
@@ -50,17 +60,38 @@ class ModelConfig:
     """Its parameters, where they are not the usual ones."""
     preconditioning: PreconditioningName
     """What the network predicts, and the weight of its loss."""
-    sigma_data: float
+    sigma_data: float = setting(MISSING, at_least=0)
     """Standard deviation of the data."""
     network: NetworkConfig
+    latents: Annotated[LatentConfig | None, Field(exclude_if=lambda latents: latents is None)] = (
+        None
+    )
+    """How images become the values the network works on; None for pixels."""
+
+    @property
+    def space(self) -> Space:
+        """What turns the values of the network into images."""
+        return space_of_model(self.latents)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of the images that are drawn."""
+        return self.shape if self.latents is None else self.latents.image_shape
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        Stages(self.boundaries)
         if not 0 < self.sigma_data < math.inf:
             raise BadInput(
                 f"The setting sigma_data must be positive, not {self.sigma_data}: "
                 "do the images differ at all?"
             )
         make_schedule(self.schedule, self.schedule_settings)  # raises an error for unknown ones
+
+    @property
+    def stages(self) -> Stages:
+        """The stages of its decoders."""
+        return Stages(self.boundaries)
 
     @property
     def density(self) -> Schedule:
@@ -103,11 +134,38 @@ def build_denoiser(config: ModelConfig) -> NetworkDenoiser:
     """A denoiser with new random weights, drawn from torch's global generator.
 
     Raises:
-        BadInput: if the configuration contradicts itself.
+        BadInput: if the configuration contradicts itself, or its weights need more memory than
+            there is.
     """
+    _check_size(config)
     network = StagedUNet(config.shape, config.classes, config.network)
     preconditioning = PRECONDITIONINGS[config.preconditioning](config.sigma_data, config.density)
     return NetworkDenoiser(network, preconditioning, Stages(config.boundaries))
+
+
+def _check_size(config: ModelConfig) -> None:
+    """Raises BadInput if the weights need more memory than there is.
+
+    They are counted where an upper bound of their number does not fit.
+    """
+    network = config.network
+    widths = (*network.encoder_widths, *network.decoder_widths)
+    widest = max(widths) * max(network.channel_mult)
+    blocks = len(widths) * len(network.channel_mult) * (network.blocks + 1)
+    largest = max(network.embedding_mult, network.transformer_depth, 1)
+    bound = FLOAT32 * (MOST_MATRICES * largest * blocks * widest + config.classes) * widest
+    on_meta = torch.get_default_device().type == "meta"
+    if on_meta or bound < free_memory():
+        return
+    needed = FLOAT32 * sum(math.prod(shape) for shape in _shapes(config).values())
+    check_memory(needed, "The network", "give it smaller widths or fewer blocks")
+
+
+def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    """The shapes of a network's weights, without making them."""
+    with torch.device("meta"):
+        state = StagedUNet(config.shape, config.classes, config.network).state_dict()
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 @dataclass(frozen=True)
@@ -150,13 +208,22 @@ def load_model(path: Path) -> Model:
             its configuration.
     """
     tensors, metadata = read_tensors(path)
-    run: Any = metadata.get("config")
-    model = run.pop("model", None) if isinstance(run, dict) else None
-    config = from_json(ModelConfig, model)
+    found = from_json(_Metadata, metadata, str(path))
+    run = dict(found.config)
+    config = from_json(ModelConfig, run.pop("model", None), f"{path}, config.model")
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    real = all(tensor.is_floating_point() for tensor in tensors.values())
+    if shapes != _shapes(config) or not real:
+        raise BadInput(f"The weights in {path} do not fit its configuration.")
     denoiser = build_denoiser(config)
-    try:
-        denoiser.network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise BadInput(f"The weights in {path} do not fit its configuration.") from error
-    images = int(str(metadata["images"]))
-    return Model(denoiser.eval(), config, images, run)
+    denoiser.network.load_state_dict(tensors)
+    return Model(denoiser.eval(), config, found.images, run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Metadata(Settings):
+    """The metadata of a model file."""
+
+    config: dict[str, Any]
+    """The run's configuration, with that of the model under ``model``."""
+    images: int = setting(MISSING, at_least=0)

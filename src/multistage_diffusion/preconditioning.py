@@ -11,7 +11,7 @@ configurations and the command line take their choices from there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -27,7 +27,10 @@ __all__ = [
     "column",
     "edm_preconditioning",
     "eps_preconditioning",
+    "expected_deviation",
+    "flow_preconditioning",
     "matched",
+    "v_preconditioning",
     "weighted_error",
 ]
 
@@ -81,21 +84,72 @@ def eps_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
     )
 
 
+def v_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
+    """Prediction of ``v = (noise - sigma y) / sqrt(1 + sigma^2)``, with the plain loss on v.
+
+    Source: Salimans & Ho 2022, appendix D.
+
+    Args:
+        schedule: the schedule whose own clock the network receives.
+        scale: factor on that clock.
+    """
+    return replace(
+        eps_preconditioning(schedule, scale),
+        c_skip=lambda s: 1 / (1 + s**2),
+        c_out=lambda s: -s / (1 + s**2).sqrt(),
+        weight=lambda s: (1 + s**2) / s**2,
+    )
+
+
+def flow_preconditioning() -> Preconditioning:
+    """Flow matching: the network predicts the velocity ``n - y`` of the linear path, with the plain
+    loss on it.
+
+    At ``t = sigma / (1 + sigma)`` the network sees ``x_t = x / (1 + sigma)``, and
+    ``D = x_t - t F``. It receives 1000 t.
+
+    Source: Lipman et al. 2023; Esser et al. 2024.
+    """
+    return Preconditioning(
+        c_skip=lambda s: 1 / (1 + s),
+        c_out=lambda s: -s / (1 + s),
+        c_in=lambda s: 1 / (1 + s),
+        c_noise=lambda s: 1000 * s / (1 + s),
+        weight=lambda s: ((1 + s) / s) ** 2,
+    )
+
+
 def _vp_preconditioning(_: float, schedule: Schedule) -> Preconditioning:
     return eps_preconditioning(schedule if isinstance(schedule, VP) else VP(), 999.0)
 
 
-def _ddpm_preconditioning(_: float, schedule: Schedule) -> Preconditioning:
-    return eps_preconditioning(schedule if isinstance(schedule, DDPM) else DDPM(), 1.0)
+def _chain(schedule: Schedule) -> DDPM:
+    return schedule if isinstance(schedule, DDPM) else DDPM()
 
 
 PRECONDITIONINGS: dict[str, Callable[[float, Schedule], Preconditioning]] = {
     "edm": lambda sigma_data, _: edm_preconditioning(sigma_data),
     "vp": _vp_preconditioning,
-    "ddpm": _ddpm_preconditioning,
+    "ddpm": lambda _, schedule: eps_preconditioning(_chain(schedule), 1.0),
+    "ddpm-v": lambda _, schedule: v_preconditioning(_chain(schedule), 1.0),
+    "flow": lambda *_: flow_preconditioning(),
 }
 """The preconditionings by name, as functions of the data's standard deviation and of the schedule,
 whose clock the network receives where it is of the preconditioning's kind."""
+
+DEFAULT_SIGMA_DATA = 0.5
+
+
+def expected_deviation(name: str, sigma_data: float | None) -> float:
+    """The standard deviation of data whose network input has unit variance without noise.
+
+    Args:
+        name: of the preconditioning.
+        sigma_data: that it is given; EDM's 0.5 if not given.
+    """
+    given = PRECONDITIONINGS[name](sigma_data or DEFAULT_SIGMA_DATA, VP())
+    return float(1 / given.c_in(torch.zeros((), dtype=torch.float64)))
+
 
 if TYPE_CHECKING:
     PreconditioningName = str

@@ -1,12 +1,28 @@
 """A run folder: the names of its files, and the rule for what may be written where."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
+
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Run", "checkpoint_model", "claim", "find_model", "run_of"]
+__all__ = [
+    "Run",
+    "checkpoint_model",
+    "claim",
+    "find_model",
+    "holder_file",
+    "is_of_lock",
+    "lock_file",
+    "one_at_a_time",
+    "run_of",
+]
+
+LOCK = ".lock"
+HOLDER = ".holder"
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,11 @@ class Run:
     def learned_weight(self) -> Path:
         """The curve of the learned loss weight."""
         return self.path / "uncertainty.json"
+
+    @property
+    def optimum(self) -> Path:
+        """The optimal denoiser's loss on the probe."""
+        return self.path / "optimal_loss.json"
 
     @property
     def samples(self) -> Path:
@@ -138,6 +159,21 @@ def find_model(path: Path) -> Path:
     return found[-1]
 
 
+def lock_file(folder: Path, command: str) -> Path:
+    """The file that is locked while a command works in a folder."""
+    return folder / f".{command}{LOCK}"
+
+
+def holder_file(folder: Path, command: str) -> Path:
+    """The file that says which process holds the lock."""
+    return folder / f".{command}{HOLDER}"
+
+
+def is_of_lock(path: Path) -> bool:
+    """Whether a file is one of those of a lock, which say nothing about what a folder holds."""
+    return path.name.startswith(".") and path.name.endswith((LOCK, HOLDER))
+
+
 def claim(
     path: Path,
     problem: str,
@@ -156,6 +192,14 @@ def claim(
     Raises:
         BadInput: if the path is neither free nor ours.
     """
-    empty = folder and path.is_dir() and not any(path.iterdir())
+    empty = folder and path.is_dir() and all(map(is_of_lock, path.iterdir()))
     if path.exists() and not empty and not ours(path):
         raise BadInput(f"{path} exists and {problem}; choose another --out or remove it.")
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Waits until no other process works on a path that several may want to make."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f"{path.name}.lock")):
+        yield

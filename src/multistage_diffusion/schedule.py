@@ -13,6 +13,7 @@ think; ``to_clock`` and ``from_clock`` convert at the edge. All maps work elemen
 the CPU and return float64 tensors.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -29,6 +30,7 @@ __all__ = [
     "SCHEDULES",
     "VE",
     "VP",
+    "Flow",
     "Karras",
     "LogNormal",
     "Schedule",
@@ -37,6 +39,9 @@ __all__ = [
     "as_float64",
     "make_schedule",
 ]
+
+LARGEST = 1e5
+"""Value of a parameter of a schedule."""
 
 
 def as_float64(value: Tensor | float) -> Tensor:
@@ -144,6 +149,44 @@ class LogNormal(Schedule):
 
 
 @dataclass(frozen=True)
+class Flow(Schedule):
+    """The linear path of flow matching, ``x_t = (1 - t) y + t n``, with logit-normal t.
+
+    In the coordinates here that is ``sigma = t / (1 - t)`` and ``x = x_t (1 + sigma)``, so that
+    ``ln sigma = logit t ~ N(mean, std^2)`` (Lipman et al. 2023; Esser et al. 2024, section 3.1).
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    t_min: float = 2e-3
+    """Smallest time in sampling; the largest is ``1 - t_min``."""
+    clock: ClassVar[str] = "t"
+
+    @property
+    def sampling_range(self) -> tuple[float, float]:
+        """From ``t_min`` to ``1 - t_min``; the density itself has no ends."""
+        return float(self.from_clock(self.t_min)), float(self.from_clock(1 - self.t_min))
+
+    def sigma(self, u: Tensor | float) -> Tensor:
+        return LogNormal(self.mean, self.std).sigma(u)
+
+    def u(self, sigma: Tensor | float) -> Tensor:
+        return LogNormal(self.mean, self.std).u(sigma)
+
+    def levels(self, count: int) -> Tensor:
+        """``count`` levels evenly spaced in ln sigma over 4 standard deviations to each side."""
+        return LogNormal(self.mean, self.std).levels(count)
+
+    def to_clock(self, sigma: Tensor | float) -> Tensor:
+        level = as_float64(sigma)
+        return 1 / (1 + 1 / level)  # also for infinity
+
+    def from_clock(self, time: Tensor | float) -> Tensor:
+        t = as_float64(time)
+        return t / (1 - t)
+
+
+@dataclass(frozen=True)
 class Karras(Schedule):
     """EDM's sampling grid as a schedule: ``sigma^(1/rho)`` uniform (Karras et al. 2022, eq. 5)."""
 
@@ -181,29 +224,34 @@ class VE(Schedule):
 
 @dataclass(frozen=True)
 class DDPM(Schedule):
-    """Discrete schedule with ``sqrt(beta)`` linear in the step.
+    """Discrete schedule of a Markov chain that adds noise of variance ``beta_i`` in step i.
 
-    As in latent diffusion ("scaled linear").
-
-    ``sigma_i^2 = (1 - abar_i) / abar_i`` at the steps ``0 .. steps-1``; between two steps ln sigma
-    is interpolated, so that the map is one to one. Step i lies at the quantile ``i / (steps - 1)``.
+    ``sigma_i^2 = (1 - abar_i) / abar_i`` at the steps ``0 .. steps-1`` with ``abar_i`` the product
+    of ``1 - beta_j`` up to i; between two steps ln sigma is interpolated, so that the map is one to
+    one. Step i lies at the quantile ``i / (steps - 1)``.
     """
 
     beta_start: float = 0.0015
     beta_end: float = 0.0195
     steps: int = 1000
+    betas: Literal["scaled-linear", "linear", "cosine"] = "scaled-linear"
+    """Linear in the step are ``sqrt(beta)`` (latent diffusion) or ``beta`` (Ho et al. 2020); or
+    ``abar`` is a squared cosine (Nichol & Dhariwal 2021, eq. 17), without the two numbers."""
     clock: ClassVar[str] = "step"
 
     @cached_property
     def log_table(self) -> Tensor:
         """Ln sigma at each step, shape ``[steps]``."""
-        beta = (
-            torch.linspace(
-                self.beta_start**0.5, self.beta_end**0.5, self.steps, dtype=torch.float64
-            )
-            ** 2
-        )
-        return torch.expm1(-torch.log1p(-beta).cumsum(0)).log() / 2
+        return torch.expm1(-torch.log1p(-self._beta()).cumsum(0)).log() / 2
+
+    def _beta(self) -> Tensor:
+        if self.betas == "cosine":
+            time = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
+            abar = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+            return (1 - abar[1:] / abar[:-1]).clamp(max=0.999)
+        power = 0.5 if self.betas == "scaled-linear" else 1.0
+        low, high = self.beta_start**power, self.beta_end**power
+        return torch.linspace(low, high, self.steps, dtype=torch.float64) ** (1 / power)
 
     def sigma(self, u: Tensor | float) -> Tensor:
         return self.from_clock(as_float64(u) * (self.steps - 1))
@@ -222,7 +270,15 @@ class DDPM(Schedule):
         return (low + (log - table[low]) / (table[low + 1] - table[low])).clamp(0, self.steps - 1)
 
 
-DENSITIES: dict[str, Schedule] = {"vp": VP(), "edm": LogNormal(), "ve": VE(), "ddpm": DDPM()}
+DENSITIES: dict[str, Schedule] = {
+    "vp": VP(),
+    "edm": LogNormal(),
+    "ve": VE(),
+    "ddpm": DDPM(),
+    "ddpm-linear": DDPM(1e-4, 0.02, betas="linear"),
+    "ddpm-cosine": DDPM(betas="cosine"),
+    "flow": Flow(),
+}
 """Schedules to train and cluster with, by the names that the command line uses."""
 
 SCHEDULES: dict[str, Schedule] = {**DENSITIES, "karras": Karras()}
@@ -240,15 +296,33 @@ def make_schedule(name: str, settings: ScheduleSettings = ()) -> Schedule:
         BadInput: if it does not have one of the parameters.
     """
     usual: Any = SCHEDULES[name]
-    known = [entry.name for entry in fields(usual)]
+    known = [
+        entry.name for entry in fields(usual) if not isinstance(getattr(usual, entry.name), str)
+    ]
     unknown = [key for key, _ in settings if key not in known]
     if unknown:
         raise BadInput(
             f"The schedule {name} has the settings {', '.join(known)}, not {unknown[0]}."
         )
+    for key, value in settings:
+        _check_parameter(key, value)
     values = {key: type(getattr(usual, key))(value) for key, value in settings}
     made: Schedule = replace(usual, **values)
+    low, high = made.sampling_range
+    if not 0 < low < high < math.inf:
+        raise BadInput(
+            f"The schedule {name} with these settings has noise levels from {low:g} to {high:g}."
+        )
     return made
+
+
+def _check_parameter(name: str, value: float) -> None:
+    """Raises BadInput for a parameter that no schedule could have."""
+    least = {"steps": 2, "mean": -LARGEST}.get(name, 1 / LARGEST)
+    if not least <= value <= LARGEST:
+        raise BadInput(
+            f"The setting {name} of a schedule must be from {least:g} to {LARGEST:g}, not {value}."
+        )
 
 
 if TYPE_CHECKING:

@@ -4,16 +4,30 @@ In ``PIXELS``, files hold bytes 0 to 255 and networks see -1 to 1. In ``LATENTS`
 output of an autoencoder as floating point, and networks see these values unchanged. Whatever
 depends on the difference asks the space of the images (``Images.space``), not their dtype.
 
+Which autoencoder made latents, and how their channels were normalised before a network sees them,
+is a ``LatentConfig``; a model file of a latent model holds one. A model without it works on pixels,
+which is the identity case.
+
 To add a space, derive a class from ``Space`` and let ``space_of`` or ``Images.space`` return it.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-__all__ = ["LATENTS", "PIXELS", "Space", "space_of", "to_pixels", "to_unit_range"]
+__all__ = [
+    "LATENTS",
+    "PIXELS",
+    "AutoencoderInfo",
+    "LatentConfig",
+    "Space",
+    "space_of",
+    "to_pixels",
+    "to_unit_range",
+]
 
 HALF_RANGE = 127.5
 
@@ -74,6 +88,39 @@ class LatentSpace(Space):
 
     def decode(self, values: Tensor) -> Tensor:
         return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderInfo:
+    """What identifies an autoencoder, and enough to find it again."""
+
+    name: str
+    """A built-in one such as ``pca-f2c6`` or ``identity``, a folder, or an id on the hub."""
+    fingerprint: str
+    """A hash of its architecture and weights."""
+    factor: int
+    """How many times smaller latents are than images, a side."""
+    channels: int
+    """Channels of its latents."""
+    revision: str = ""
+    """Revision on the hub."""
+    weights: str = ""
+    """Weights in base64, of those small enough to be kept with the latents and the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig:
+    """How images become the values of a network: ``(encoder(image) - shift) * scale``."""
+
+    autoencoder: AutoencoderInfo
+    image_shape: tuple[int, int, int]
+    """Channels, height, width of the images."""
+    shift: tuple[float, ...]
+    """Of each channel; zeros for raw latents."""
+    scale: tuple[float, ...]
+    """Of each channel; ones for raw latents."""
+    deviation: float
+    """Standard deviation of the values that a network sees."""
 
 
 PIXELS = PixelSpace()

@@ -76,10 +76,19 @@ def _open(path: Path) -> Iterator[tuple[Any, dict[str, object]]]:
                     f"{path} was not written by this program: "
                     f"its metadata lacks the format {FORMAT!r}."
                 )
-            yield file, {key: json.loads(value) for key, value in metadata.items()}
-    except (SafetensorError, OSError) as error:
+            yield file, {key: _parsed(value, key, path) for key, value in metadata.items()}
+    except (SafetensorError, OSError, RuntimeError, TypeError, AttributeError) as error:
         advice = _advice(path)
         raise BadInput(f"Cannot read {path}: {error}. If it is damaged, {advice}.") from error
+
+
+def _parsed(text: str, key: str, path: Path) -> object:
+    """A value of the metadata."""
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: its metadata {key} is not valid JSON: {error}.") from error
+    return value
 
 
 def _advice(path: Path) -> str:

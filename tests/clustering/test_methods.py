@@ -125,17 +125,40 @@ def test_intervals_shrink_with_the_root_of_the_number_of_pairs(digits: Images) -
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.4)
 
 
-def test_intervals_cover_the_boundary_of_many_pairs(digits: Images) -> None:
-    """Of 40 intervals, each for another draw of 40 pairs and with 17 levels, at least 32 hold the
-    value of 4,096 pairs."""
-    truth = cluster(digits, VP(), replace(OPTIONS, pairs=4096, seed=99)).stages.boundaries
-    covered = np.zeros(2)
-    for seed in range(40):
-        intervals = cluster(digits, VP(), replace(OPTIONS, seed=seed)).ci95
-        covered += [
-            low <= value <= high for (low, high), value in zip(intervals, truth, strict=True)
-        ]
-    assert covered.min() >= 32
+@pytest.mark.parametrize(("stages", "draws", "most"), [(3, 40, 4096), (2, 10, 800), (4, 10, 800)])
+def test_intervals_cover_the_boundary_of_many_pairs(
+    digits: Images, stages: int, draws: int, most: int
+) -> None:
+    """Of intervals for several draws of 40 pairs and with 17 levels, at least four in five hold the
+    value of many pairs, and none is without width."""
+    options = replace(OPTIONS, stages=stages)
+    truth = cluster(digits, VP(), replace(options, pairs=most, seed=99)).stages.boundaries
+    covered = np.zeros(stages - 1)
+    for seed in range(draws):
+        found = cluster(digits, VP(), replace(options, seed=seed))
+        ends = zip(found.ci95, truth, strict=True)
+        covered += [low <= value <= high for (low, high), value in ends]
+        assert all(low < high for low, high in found.ci95)
+        assert found.ci_width >= found.apart
+        assert (found.apart > 0) == (stages != 3)
+    assert covered.min() >= 0.8 * draws
+
+
+def test_intervals_need_pairs_and_levels(digits: Images) -> None:
+    assert cluster(digits, VP(), replace(OPTIONS, pairs=15)).ci95 == []
+    with pytest.raises(BadInput, match="at least 16 pairs, not 15"):
+        replace(OPTIONS, pairs=15, ci_width=0.1)
+    with pytest.raises(BadInput, match=r"two of 17 levels, whose distance is 0\.0588"):
+        cluster(digits, VP(), replace(OPTIONS, stages=2, ci_width=0.05))
+
+
+def test_pairs_are_added_until_an_interval_is_little_wider_than_the_levels_are_apart(
+    digits: Images,
+) -> None:
+    options = replace(OPTIONS, stages=4, ci_width=0.061, most_pairs=400)
+    found = cluster(digits, VP(), options)
+    assert found.ci_width <= 0.061 or found.pairs == 400
+    assert found.pairs > OPTIONS.pairs
 
 
 def test_latents_and_other_numbers_of_channels(tmp_path: Path) -> None:

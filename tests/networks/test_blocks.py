@@ -22,7 +22,7 @@ from multistage_diffusion.networks.blocks import (
 )
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.embedding import FOURIER_SCALE, NO_LABEL, Embedding
-from multistage_diffusion.networks.layers import Dropout, GroupNorm
+from multistage_diffusion.networks.layers import Dropout, GroupNorm, dropout_from, generators
 from tests.conftest import TINY, disturb
 
 FIR = (1, 3, 3, 1)
@@ -182,15 +182,6 @@ def test_no_label_is_a_label_of_zeros(place: str) -> None:
     assert not torch.allclose(none, layer(c_noise, torch.tensor([0, 2])))
 
 
-def test_labels_are_dropped_in_training_only() -> None:
-    layer = disturb(Embedding(8, 3, replace(TINY, label_dropout=0.5)))
-    c_noise = torch.zeros(400)
-    labels = torch.ones(400, dtype=torch.long)
-    without = (layer(c_noise, labels) - layer(c_noise)).abs().amax(1) < 1e-6
-    assert 120 < int(without.sum()) < 280
-    assert not ((layer.eval()(c_noise, labels) - layer(c_noise)).abs().amax(1) < 1e-6).any()
-
-
 @pytest.mark.parametrize("pyramid", ["none", "skip", "residual"])
 @pytest.mark.parametrize("where", ["input_pyramid", "output_pyramid"])
 @pytest.mark.parametrize("taps", [FIR, (1, 1)])
@@ -227,7 +218,8 @@ def test_dropout_has_its_share_of_zeros_and_keeps_the_mean() -> None:
 
 def test_dropout_is_independent_of_neighbours() -> None:
     """Pairs of entries are zero as often as chance predicts, if they share a random number too."""
-    zero = (Dropout(0.5)(torch.ones(4096 * 16)) == 0).double().view(-1, 16)
+    dropped = Dropout(0.5)(torch.ones(1, 16, 64, 64).to(memory_format=torch.channels_last))
+    zero = (dropped == 0).double().permute(0, 2, 3, 1).reshape(-1, 16)
     pairs = (zero.T @ zero) / len(zero)
     assert float((pairs - torch.eye(16) * 0.25 - 0.25).abs().max()) < 0.03
 
@@ -240,3 +232,23 @@ def test_a_norm_learns_from_constant_images_in_any_memory_format() -> None:
         norm(x.to(memory_format=layout)).square().sum().backward()
         gradients.append(norm.weight.grad)
     torch.testing.assert_close(*gradients)
+
+
+def test_dropout_of_a_sample_is_its_own() -> None:
+    """The same in any batch, and the source of a sample gives each layer other numbers."""
+    layer = Dropout(0.5)
+    seeds = torch.tensor([5, -7, 11])
+    x = torch.ones(3, 5, 4, 4).to(memory_format=torch.channels_last)
+
+    def dropped(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        with dropout_from(generators(seeds[rows])):
+            return layer(x[rows]), layer(x[rows])
+
+    first, second = dropped([0, 1, 2])
+    turned, again = dropped([2, 0])
+    assert torch.equal(turned, first[[2, 0]])
+    assert torch.equal(again, second[[2, 0]])
+    with dropout_from(generators(seeds)):
+        assert torch.equal(layer(x.contiguous()), first)
+    for one, other in ((first[0], first[1]), (first[1], first[2]), (first[0], second[0])):
+        assert 0.2 < float((one != other).float().mean()) < 0.8

@@ -21,6 +21,8 @@ from tests.conftest import TINY, disturb
 SHAPE = (3, 8, 8)
 UNIFIED = replace(TINY, decoder_widths=(8,))
 SEPARATE = replace(TINY, encoder_widths=(8, 6, 4), decoder_widths=(8, 6, 4))
+DECODER_SHARED = replace(TINY, encoder_widths=(8, 8, 8), decoder_widths=(6,))
+KINDS = {"multistage": TINY, "separate": SEPARATE, "decoder-shared": DECODER_SHARED}
 
 
 def network(config: NetworkConfig, classes: int = 0) -> StagedUNet:
@@ -35,7 +37,7 @@ def one_hot(stage: int, count: int) -> list[int]:
     return [count if k == stage else 0 for k in range(3)]
 
 
-@pytest.mark.parametrize("config", [TINY, SEPARATE], ids=["multistage", "separate"])
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_routed_forward_equals_each_decoder_alone(config: NetworkConfig) -> None:
     net = network(config)
     (x, c_noise) = inputs(6)
@@ -164,9 +166,19 @@ def test_sizes_that_cannot_be_halved_are_refused() -> None:
         StagedUNet((1, 8, 7), 0, TINY)
 
 
+def test_a_shared_decoder_learns_from_every_stage_and_each_encoder_from_its_own() -> None:
+    net = network(DECODER_SHARED)
+    x, c_noise = inputs(2)
+    net(x, c_noise, [1, 0, 1]).square().sum().backward()
+    touched = [any(p.grad is not None and p.grad.any() for p in e.parameters()) for e in net.parts]
+    assert touched == [True, False, True, True]
+
+
 def test_encoders_must_fit_decoders() -> None:
     with pytest.raises(BadInput, match="2 encoders do not fit 3 decoders"):
         StagedUNet(SHAPE, 0, replace(TINY, encoder_widths=(8, 8)))
+    with pytest.raises(BadInput, match="share a decoder need one width"):
+        StagedUNet(SHAPE, 0, replace(DECODER_SHARED, encoder_widths=(8, 6, 4)))
 
 
 @pytest.mark.parametrize(

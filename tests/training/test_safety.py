@@ -18,6 +18,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import load_model
 from multistage_diffusion.run import Run
 from multistage_diffusion.space import to_unit_range
+from multistage_diffusion.tensorfile import read_tensors, save_tensors
 from multistage_diffusion.training import Diverged, read_records, train
 from multistage_diffusion.training.batches.order import image_indices
 from multistage_diffusion.training.monitoring.divergence import MOST_FAILED_STEPS, spread_non_finite
@@ -216,3 +217,24 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
     found = command(Path("/proc/run"), 64)
     assert found.returncode == 2
     assert found.stderr.splitlines()[-1].startswith("multistage: Cannot write or read /proc/run")
+
+
+def test_a_second_damaged_checkpoint_of_a_number_gets_another_name(
+    few_digits: Images, tmp_path: Path
+) -> None:
+    config = run_on(few_digits)
+    for _ in range(2):
+        list(train(config, few_digits, tmp_path))
+        cut(Run(tmp_path).checkpoints()[-1] / "training.safetensors")
+    list(train(config, few_digits, tmp_path))
+    damaged = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.damaged*"))
+    assert damaged == ["000000000024.damaged", "000000000024.damaged-2"]
+
+
+def test_progress_that_is_no_number_does_not_fit(few_digits: Images, tmp_path: Path) -> None:
+    list(train(run_on(few_digits), few_digits, tmp_path))
+    file = Run(tmp_path).checkpoints()[-1] / "training.safetensors"
+    tensors, progress = read_tensors(file)
+    save_tensors(file, tensors, {**progress, "images": "many"})
+    with pytest.raises(BadInput, match="does not fit this run"):
+        list(train(run_on(few_digits, images=40), few_digits, tmp_path))

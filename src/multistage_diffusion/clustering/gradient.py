@@ -121,7 +121,6 @@ class Affinity:
         cosines: Floats = gram / np.outer(norms, norms)
         return cosines
 
-    def cut(self, u: Floats, weight: Floats, stages: int) -> tuple[float, ...]:
-        """Quantiles of the boundaries, half way between two levels."""
-        cuts = middle_cuts(-self.cosines(weight), stages)
-        return tuple((u[cut - 1] + u[cut]) / 2 for cut in cuts)
+    def cuts(self, weight: Floats, stages: int) -> list[int]:
+        """The first level of each stage but the first."""
+        return middle_cuts(-self.cosines(weight), stages)

@@ -12,7 +12,7 @@ from torch import Tensor
 from multistage_diffusion.clustering.curves import agreement
 from multistage_diffusion.clustering.distance import distance_stages
 from multistage_diffusion.clustering.gradient import Affinity, add_gradients
-from multistage_diffusion.clustering.options import ClusterOptions
+from multistage_diffusion.clustering.options import FEWEST_PAIRS, ClusterOptions
 from multistage_diffusion.clustering.partition import best_partition, similarity_values
 from multistage_diffusion.clustering.result import Clustering
 from multistage_diffusion.clustering.sums import Sums
@@ -26,7 +26,9 @@ from multistage_diffusion.stages import Stages
 __all__ = ["Progress", "cluster"]
 
 Floats = NDArray[np.float64]
-Cut = Callable[[Floats], tuple[float, ...]]
+Places = list[tuple[float, float]]
+"""Of each boundary: the quantiles of the levels next to it, or twice the quantile of itself."""
+Cut = Callable[[Floats], Places]
 Progress = Callable[[Iterator[int], Sums, int], Iterable[int]]
 """Passes on the steps of a computation, each a number of pairs, while the sums grow to a number."""
 REPLICATES = 500
@@ -57,14 +59,16 @@ def cluster(
             grow to the given number of pairs.
 
     Raises:
-        BadInput: if the curves do not reach ``alpha``, or the first and last stage overlap.
+        BadInput: if the curves do not reach ``alpha``, the first and last stage overlap, or
+            intervals are asked for that are narrower than the levels are apart.
     """
     if options.method in ("timestep", "snr"):
         stages = distance_stages(schedule, options.method, options.stages)
         return Clustering(stages, schedule, options, [(b, b) for b in stages.boundaries])
     sums = Sums() if sums is None else sums
-    find = _by_gradients if options.method == "gradient" else _by_denoiser
     sigmas = _levels(schedule, options)
+    _check_width(schedule, options, sigmas)
+    find = _by_gradients if options.method == "gradient" else _by_denoiser
     target = options.pairs
     while True:
         steps = _steps(images, sigmas, options, model, sums, target)
@@ -74,6 +78,18 @@ def cluster(
         target = _more_pairs(found)
         if target <= sums.count:
             return found
+
+
+def _check_width(schedule: Schedule, options: ClusterOptions, sigmas: Tensor) -> None:
+    """Refuses intervals that boundaries between two levels cannot have."""
+    if options.ci_width is None or not options.between_levels:
+        return
+    apart = float(schedule.u(sigmas).diff().min())
+    if options.ci_width <= apart:
+        raise BadInput(
+            f"Boundaries are between two of {options.levels} levels, whose distance is "
+            f"{apart:.4f}: intervals of {options.ci_width:g} need more --levels."
+        )
 
 
 def _levels(schedule: Schedule, options: ClusterOptions) -> Tensor:
@@ -109,12 +125,12 @@ def _steps(
 def _more_pairs(found: Clustering) -> int:
     """How many pairs the intervals need to be as narrow as asked for; 0 if they are.
 
-    They shrink with the square root of the number.
+    What is wider than the distance of the levels shrinks with the square root of the number.
     """
     wanted = found.options.ci_width
-    if wanted is None or found.ci_width <= wanted:
+    if wanted is None or not found.apart < wanted < found.ci_width:
         return 0
-    factor = min(4.0, max(1.1, (found.ci_width / wanted) ** 2))
+    factor = min(4.0, max(1.1, ((found.ci_width - found.apart) / (wanted - found.apart)) ** 2))
     return min(found.options.most_pairs, math.ceil(found.pairs * factor))
 
 
@@ -123,40 +139,55 @@ def _by_denoiser(
 ) -> Clustering:
     u = schedule.u(sigmas).numpy()
 
-    def cut(weight: Floats) -> tuple[float, ...]:
+    def cut(weight: Floats) -> Places:
         mean = sums.mean(weight)
         if mean.similarity is None:
-            return thresholds(u, mean.low, mean.high, options.alpha)
+            return [(at, at) for at in thresholds(u, mean.low, mean.high, options.alpha)]
         cuts, _ = best_partition(similarity_values(mean.similarity), options.stages)
-        return tuple((u[first - 1] + u[first]) / 2 for first in cuts)
+        return [(u[first - 1], u[first]) for first in cuts]
 
-    stages, ci95 = _stages_and_intervals(cut, schedule, options, sums)
-    return Clustering(stages, schedule, options, ci95, sums.count, sigmas.numpy(), sums.mean())
+    bounds = _bounds(cut, schedule, options, sums)
+    return Clustering(*bounds, pairs=sums.count, sigmas=sigmas.numpy(), agreement=sums.mean())
 
 
 def _by_gradients(
     schedule: Schedule, options: ClusterOptions, sigmas: Tensor, sums: Sums
 ) -> Clustering:
     u, affinity = schedule.u(sigmas).numpy(), Affinity(sums)
-    stages, ci95 = _stages_and_intervals(
-        lambda weight: affinity.cut(u, weight, options.stages), schedule, options, sums
-    )
+
+    def cut(weight: Floats) -> Places:
+        cuts = affinity.cuts(weight, options.stages)
+        return [(u[first - 1], u[first]) for first in cuts]
+
     cosines = affinity.cosines(np.ones_like(sums.pairs))
-    return Clustering(stages, schedule, options, ci95, sums.count, sigmas.numpy(), cosines=cosines)
+    bounds = _bounds(cut, schedule, options, sums)
+    return Clustering(*bounds, pairs=sums.count, sigmas=sigmas.numpy(), cosines=cosines)
 
 
-def _stages_and_intervals(
+def _bounds(
     cut: Cut, schedule: Schedule, options: ClusterOptions, sums: Sums
-) -> tuple[Stages, list[tuple[float, float]]]:
-    """The stages, and the percentile bootstrap of their boundaries over groups of pairs."""
-    found = cut(np.ones_like(sums.pairs))
-    _check(found, options)
+) -> tuple[Stages, Schedule, ClusterOptions, list[tuple[float, float]]]:
+    """The stages and the intervals of their boundaries, with what they are found by."""
+    places = cut(np.ones_like(sums.pairs))
+    found = [(below + above) / 2 for below, above in places]
+    _check(tuple(found), options)
     stages = Stages(tuple(schedule.sigma(torch.tensor(found, dtype=torch.float64)).tolist()))
-    if not found:
-        return stages, []
+    few = sums.count < FEWEST_PAIRS
+    return stages, schedule, options, [] if few else _intervals(cut, schedule, options, sums)
+
+
+def _intervals(
+    cut: Cut, schedule: Schedule, options: ClusterOptions, sums: Sums
+) -> list[tuple[float, float]]:
+    """The percentile bootstrap over groups of pairs.
+
+    Of boundaries between two levels, from the level below to the level above.
+    """
     drawn = np.array([cut(weight) for weight in sums.replicates(options.seed, REPLICATES)])
-    limits = schedule.sigma(torch.from_numpy(np.nanpercentile(drawn, [2.5, 97.5], axis=0)))
-    return stages, [(low, high) for low, high in limits.T.tolist()]
+    below, above = drawn.reshape(REPLICATES, -1, 2).transpose(2, 0, 1)
+    ends = np.nanpercentile(below, 2.5, axis=0), np.nanpercentile(above, 97.5, axis=0)
+    limits = schedule.sigma(torch.from_numpy(np.stack(ends)))
+    return [(low, high) for low, high in limits.T.tolist()]
 
 
 def _check(cut: tuple[float, ...], options: ClusterOptions) -> None:

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["ClusterOptions"]
+__all__ = ["FEWEST_PAIRS", "ClusterOptions"]
 
-MOST_STAGES = 16
+FEWEST_PAIRS = 16  # from which intervals are computed
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
+class ClusterOptions(Settings):
     """Settings of clustering.
 
     Raises:
@@ -21,44 +22,36 @@ class ClusterOptions:
     method: Literal["optimal-denoiser", "timestep", "snr", "gradient"] = "optimal-denoiser"
     """By the behaviour of the optimal denoiser on the data; by distance in time or in log SNR
     alone; or by the cosine of the gradients of a trained model (Go et al. 2023)."""
-    stages: int = 3
+    stages: int = setting(3, at_least=1, at_most=16)
     """Number of stages.
 
     The optimal denoiser gives 3 by its agreement with its two limits, any other number by the
     similarity of noise levels to each other.
     """
-    alpha: float = 0.9
+    alpha: float = setting(0.9, above=0, at_most=1)
     """Mean agreement that a stage must keep."""
-    eta: float = 2 / 256
+    eta: float = setting(2 / 256, above=0)
     """Tolerated difference of a pixel, in units of sigma and of the range [0, 1]."""
-    pairs: int = 256
+    pairs: int = setting(256, at_least=1, at_most=500_000)
     """Pairs of image and noise, each evaluated at every level."""
-    levels: int = 33
+    levels: int = setting(33, at_least=3, at_most=1000)
     """Noise levels."""
-    ci_width: float | None = None
+    ci_width: float | None = setting(None, above=0, at_most=1)
     """Draw more pairs until every boundary's 95 % interval is at most this wide, as a share of the
     levels (for vp, in t)."""
-    most_pairs: int = 16384
+    most_pairs: int = setting(16384, at_least=1, at_most=500_000)
     """No more pairs than this, even if an interval stays wider."""
-    seed: int = 0
+    seed: int = setting(0, at_least=0)
     """The pairs are a function of it."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.stages <= MOST_STAGES:
-            raise BadInput(
-                f"The number of stages must be between 1 and {MOST_STAGES}, not {self.stages}."
-            )
-        if not 0 < self.alpha <= 1:
-            raise BadInput(f"alpha is a mean agreement between 0 and 1, not {self.alpha}.")
-        if self.seed < 0:
-            raise BadInput(f"The seed must not be negative, not {self.seed}.")
-        if not self.eta > 0:
-            raise BadInput(f"eta must be positive, not {self.eta}.")
-        if self.ci_width is not None and not self.ci_width > 0:
-            raise BadInput(f"The width of an interval must be positive, not {self.ci_width}.")
-        least = max(3, self.stages)
-        if self.pairs < 1 or self.levels < least:
-            raise BadInput(
-                f"Clustering needs at least 1 pair and {least} levels, not {self.pairs} and "
-                f"{self.levels}."
-            )
+        super().__post_init__()
+        if self.levels < self.stages:
+            raise BadInput(f"{self.stages} stages need as many levels, not {self.levels}.")
+        if self.ci_width is not None and self.pairs < FEWEST_PAIRS:
+            raise BadInput(f"Intervals need at least {FEWEST_PAIRS} pairs, not {self.pairs}.")
+
+    @property
+    def between_levels(self) -> bool:
+        """Whether boundaries are between two of the levels, and not interpolated."""
+        return self.method == "gradient" or (self.method == "optimal-denoiser" and self.stages != 3)

@@ -28,7 +28,7 @@ class Clustering:
     options: ClusterOptions
     ci95: list[tuple[float, float]]
     """Bootstrap 95 % interval of each boundary, in sigma; without width where nothing was
-    sampled."""
+    sampled, and none from fewer than 16 pairs."""
     pairs: int = 0
     """Pairs of image and noise that were drawn."""
     sigmas: Floats | None = None
@@ -43,6 +43,18 @@ class Clustering:
         """Width of the widest interval, as a share of the levels."""
         widths = [float(self.schedule.u(high) - self.schedule.u(low)) for low, high in self.ci95]
         return max(widths, default=0.0)
+
+    @property
+    def apart(self) -> float:
+        """Distance of the levels next to a boundary, the largest, as a share of all levels.
+
+        0 where boundaries are not between two levels.
+        """
+        if self.sigmas is None or not self.options.between_levels or not self.stages.boundaries:
+            return 0.0
+        u = self.schedule.u(torch.from_numpy(self.sigmas))
+        above = torch.searchsorted(u, self.schedule.u(torch.tensor(self.stages.boundaries)))
+        return float((u[above] - u[above - 1]).max())
 
     def within_stage_similarity(self, most: int = 8) -> list[float]:
         """Similarity of a random level to a random one of its stage, for 1, 2, ... stages.
@@ -99,9 +111,12 @@ def identity(
     parameters = {**asdict(options), "schedule": {"name": schedule_name, **asdict(schedule)}}
     if checkpoint is not None:
         parameters["checkpoint"] = checkpoint
-    data = {
+    data: dict[str, Any] = {
         "fingerprint": images.fingerprint,
         "images": len(images),
         "shape": list(images.shape),
     }
+    if images.latents is not None:
+        data["deviation"] = images.latents.deviation
+        data["autoencoder"] = images.latents.autoencoder.fingerprint
     return {"method": options.method, "parameters": parameters, "data": data}

@@ -5,7 +5,7 @@ grow with the number of pairs, and an interrupted computation continues from its
 bootstrap draws groups, whose means are independent and equally distributed as the pairs are.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,5 +93,9 @@ class Sums:
                 f"{path} holds partial sums of other data or settings; finish that command or "
                 "remove the file."
             )
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return Sums(arrays.pop("pairs"), arrays)
+        arrays = {name: tensor.double().numpy() for name, tensor in tensors.items()}
+        pairs = arrays.pop("pairs", np.empty(0))
+        whole = all(len(array) == GROUPS == len(pairs) for array in arrays.values())
+        if not whole or not set(arrays) <= {entry.name for entry in fields(Agreement)}:
+            raise BadInput(f"{path} does not hold what it should; remove it to begin again.")
+        return Sums(pairs, arrays)

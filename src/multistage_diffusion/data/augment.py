@@ -49,7 +49,7 @@ class Augmentation:
     back: Tensor
     """Where each pixel of the result comes from, ``[B, 3, 3]``, in pixels from the middle."""
 
-    def __getitem__(self, here: slice) -> "Augmentation":
+    def __getitem__(self, here: slice | Tensor) -> "Augmentation":
         return Augmentation(self.labels[here], self.back[here])
 
     def apply(self, images: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.config import read_config, to_json
 from multistage_diffusion.data.assemble import (
     Progress,
     ReadingState,
@@ -43,7 +43,7 @@ from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.left_out import left_out_notes
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import cache_folder, fingerprint, read_json, write_atomically
+from multistage_diffusion.files import cache_folder, fingerprint, write_atomically
 
 __all__ = ["Cache"]
 
@@ -125,8 +125,8 @@ class Cache:
             with self._locked():
                 if not self.index.exists():
                     self._build(progress)
-        state = from_json(_Shards, read_json(self.folder / "shards.json"))
-        index = from_json(_Index, read_json(self.index))
+        state = read_config(_Shards, self.folder / "shards.json")
+        index = read_config(_Index, self.index)
         state.found.check(self.listing.source, self.options.skip_broken)
         return self._images(state, index)
 
@@ -140,7 +140,7 @@ class Cache:
         for half_written in self.folder.glob(".*"):
             half_written.unlink()
         path = self.folder / "shards.json"
-        state = from_json(_Shards, read_json(path)) if path.exists() else _Shards()
+        state = read_config(_Shards, path) if path.exists() else _Shards()
         reading = SourceReader(self.listing, self.options, state.found)
         with ThreadPoolExecutor(1) as thread:
             writer = _Writer(self.folder, state, thread)

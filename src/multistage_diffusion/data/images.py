@@ -13,7 +13,7 @@ from multistage_diffusion.data.mapped import MappedRows
 from multistage_diffusion.data.sources.left_out import LeftOut
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.space import Space, space_of
+from multistage_diffusion.space import LatentConfig, Space, space_of
 
 __all__ = ["Images"]
 
@@ -50,6 +50,12 @@ class Images:
 
     resized: int = 0
     """How many were brought to another size."""
+    latents: LatentConfig | None = None
+    """How latents were made and normalised, if that is known."""
+    mirrored: Tensor | MappedRows | None = field(default=None, repr=False)
+    """Latents of the same images mirrored left-right, which are not mirrored latents."""
+    context: Tensor | None = field(default=None, repr=False)
+    """What networks attend to for each image, ``[N, tokens, channels]``."""
 
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:
@@ -75,9 +81,11 @@ class Images:
         Args:
             rows: indices, int64 ``[n]``, or a mask, bool ``[N]``.
         """
-        pixels = self.pixels.at(rows) if isinstance(self.pixels, MappedRows) else self.pixels[rows]
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, pixels=pixels, labels=labels, original=None)
+        mirrored = None if self.mirrored is None else _selected(self.mirrored, rows)
+        chosen = replace(self, pixels=_selected(self.pixels, rows), labels=labels, original=None)
+        context = None if self.context is None else self.context[rows]
+        return replace(chosen, mirrored=mirrored, context=context)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -125,3 +133,7 @@ class Images:
         values = (self.space.encode(block, torch.float64) for block in self.blocks())
         squares = sum((block - mean).square().sum() for block in values)
         return float((squares / (len(self) * math.prod(self.shape))) ** 0.5)
+
+
+def _selected(stored: Tensor | MappedRows, rows: Tensor) -> Tensor | MappedRows:
+    return stored.at(rows) if isinstance(stored, MappedRows) else stored[rows]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from torch import Tensor
 from multistage_diffusion.data.value_range import ToBytes
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["MappedFile", "MappedRows", "read_header"]
+__all__ = ["BAD_HEADER", "MappedFile", "MappedRows", "read_header"]
+
+BAD_HEADER = (ValueError, TypeError, SyntaxError, TokenError)
+"""Errors of numpy about the header of an array."""
 
 
 def read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
@@ -31,7 +35,7 @@ def read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
                 else np.lib.format.read_array_header_2_0
             )
             return *read(file), file.tell()
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, *BAD_HEADER) as error:
         raise BadInput(f"Cannot read {path}: {error}.") from error
 
 
@@ -45,17 +49,24 @@ class MappedFile:
             point ``[N, C, H, W]``.
         channels_first: whether pixels are ``[N, C, H, W]`` too.
         to_bytes: makes pixels of numbers of any other type.
+        bfloat16: whether it holds latents as the bits of bfloat16, uint16 ``[N, C, H, W]``, since
+            NumPy does not have that type.
 
     Raises:
         BadInput: if the file is no such array, or is shorter than its header says.
     """
 
     def __init__(
-        self, path: Path, channels_first: bool = False, to_bytes: ToBytes | None = None
+        self,
+        path: Path,
+        channels_first: bool = False,
+        to_bytes: ToBytes | None = None,
+        bfloat16: bool = False,
     ) -> None:
         self.path = path
         self.channels_first = channels_first
         self.to_bytes = to_bytes
+        self.bfloat16 = bfloat16
         shape, self.stored, self.offset = self._checked_header()
         self.count = shape[0]
         self.row = shape[1:]
@@ -76,8 +87,9 @@ class MappedFile:
         """
         shape, is_fortran, stored, offset = read_header(self.path)
         is_pixels = (stored == np.uint8 or self.to_bytes is not None) and len(shape) in (3, 4)
-        is_latents = stored.kind == "f" and len(shape) == 4
-        if is_fortran or not (is_pixels or is_latents):
+        is_float = stored == np.uint16 if self.bfloat16 else stored.kind == "f"
+        is_latents = is_float and len(shape) == 4
+        if is_fortran or not (is_pixels or is_latents) or min(shape) < 1:
             raise BadInput(
                 f"{self.path} holds {stored}{list(shape)}; give uint8 [N, H, W] or [N, H, W, C] "
                 "for images, or floating point [N, C, H, W] for latents."
@@ -92,7 +104,9 @@ class MappedFile:
         offset = self.offset + start * self._row_bytes()
         shape = (stop - start, *self.row)
         rows = self._as_channels_first(np.memmap(self.path, self.stored, "r", offset, shape))
-        return rows if self.to_bytes is None else self.to_bytes(rows)
+        if self.to_bytes is not None:
+            return self.to_bytes(rows)
+        return (rows.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else rows
 
     def _as_channels_first(self, rows: NDArray[Any]) -> NDArray[Any]:
         if rows.ndim == 3:
@@ -109,11 +123,19 @@ class MappedRows:
         files: the files. Grey images become colour where other files hold colour.
         order: indices of the images among those of all files, int64 ``[N]``. By default all of
             them, in their order.
+        normalisation: shift and scale of each channel of latents, ``[C, 1, 1]`` each; what is read
+            is ``(stored - shift) * scale``.
     """
 
-    def __init__(self, files: Sequence[MappedFile], order: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[MappedFile],
+        order: Tensor | None = None,
+        normalisation: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.files = files
         self.order = order
+        self.normalisation = normalisation
         self.ends = np.cumsum([file.count for file in files])
         count = int(self.ends[-1]) if order is None else len(order)
         channels = max(file.shape[0] for file in files)
@@ -127,7 +149,12 @@ class MappedRows:
             rows: indices, int64 ``[n]``, or a mask, bool ``[N]``.
         """
         order = torch.arange(len(self)) if self.order is None else self.order
-        return MappedRows(self.files, order[rows])
+        return MappedRows(self.files, order[rows], self.normalisation)
+
+    def normalised(self, shift: Sequence[float], scale: Sequence[float]) -> "MappedRows":
+        """The same images with another shift and scale of each channel instead of their own."""
+        both = (torch.tensor(shift)[:, None, None], torch.tensor(scale)[:, None, None])
+        return MappedRows(self.files, self.order, both)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -136,6 +163,13 @@ class MappedRows:
         """Reads images: ``[n, C, H, W]`` for a slice or a tensor, one image for a number."""
         if isinstance(index, int):
             return self[torch.tensor([range(len(self))[index]])][0]
+        rows = self._stored(index)
+        if self.normalisation is not None:
+            shift, scale = self.normalisation
+            rows.sub_(shift).mul_(scale)
+        return rows
+
+    def _stored(self, index: slice | Tensor) -> Tensor:
         if isinstance(index, Tensor):
             return self._gathered(self._places(index))
         start, stop, step = index.indices(len(self))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.data.decoding import MAX_PIXELS
 from multistage_diffusion.errors import BadInput
 
@@ -16,14 +17,14 @@ NO_PIXELS = frozenset({"labels", "label_column", "skip_broken", "cache"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadOptions:
+class ReadOptions(Settings):
     """How images are read. Give the same to every command that reads the same data.
 
     Raises:
         BadInput: if a setting is out of its range.
     """
 
-    size: tuple[int, ...] = ()
+    size: tuple[int, ...] = setting((), at_least=1, at_most=65_536)
     """Height and width of every image, or one number for a square. Needed where sizes differ."""
     fit: Fit = "center-crop"
     """center-crop: scale and cut out the middle; resize: stretch; pad: scale and reflect edges."""
@@ -44,10 +45,10 @@ class ReadOptions:
     """Of files with several pages or frames (TIFF, GIF, APNG)."""
     transparency: Literal["white", "keep"] = "white"
     """Transparent parts of images are laid on white, or kept as a fourth channel of all images."""
-    max_value: int | None = None
+    max_value: int | None = setting(None, at_least=1, at_most=65535)
     """Value of 16-bit images that becomes 255. Default: that of as few bits as hold the largest
     value of the set."""
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = setting(MAX_PIXELS, at_least=1)
     """Images of more pixels are broken."""
     layout: Layout | None = None
     """Where the channels of arrays are. Default: by the sizes, where these leave no doubt."""
@@ -61,15 +62,12 @@ class ReadOptions:
     """Folder for decoded images. Default: ~/.cache/multistage-diffusion over 1 GiB, else memory."""
 
     def __post_init__(self) -> None:
-        if len(self.size) > 2 or any(side < 1 for side in self.size):
+        super().__post_init__()
+        if len(self.size) > 2:
             given = " ".join(map(str, self.size))
             raise BadInput(
                 f"--size takes a height and a width, or one number for both, not {given}."
             )
-        if self.max_value is not None and not 0 < self.max_value <= 65535:
-            raise BadInput(f"--max-value must be from 1 to 65535, not {self.max_value}.")
-        if self.max_pixels < 1:
-            raise BadInput(f"--max-pixels must be positive, not {self.max_pixels}.")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             low, high = self.value_range
             raise BadInput(f"--value-range takes black and white, not {low:g} and {high:g}.")

@@ -4,6 +4,7 @@ It needs no samples and no feature extractor, and has no noise of a solver; mode
 and preconditioning can be compared with it stage by stage and level by level.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values
+from multistage_diffusion.memory import check_memory
 from multistage_diffusion.model import Model, with_classes_of
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.monitoring.probe import Probe
@@ -20,6 +22,7 @@ from multistage_diffusion.training.monitoring.probe import Probe
 __all__ = ["Denoising", "LevelLoss", "measure_denoising"]
 
 LEVELS = 8  # in each stage
+FLOATS = 5 * 4  # bytes: images, noise and three denoised images
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ def measure_denoising(
     """
     _check(model, images, per_stage)
     images = with_classes_of(model.config, images)
+    values = len(stages) * per_stage * math.prod(images.shape)
+    purpose = f"The denoising loss on {per_stage:,} images in each stage"
+    check_memory(FLOATS * values, purpose, "give fewer --images")
     schedule = model.config.density
     conditional = model.config.classes > 0
     probe = Probe.draw(images, stages, schedule, conditional, seed, per_stage)

@@ -1,7 +1,8 @@
 """What is evaluated: generated images, and the real ones they are compared with."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import Settings, from_json, setting, to_json
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.data.png import AS_PNG
 from multistage_diffusion.data.sources.arrays import resized
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.memory import check_memory
 from multistage_diffusion.model import Model
 from multistage_diffusion.sampling import (
     SampleOptions,
@@ -124,6 +126,8 @@ def draw_images(
     progress: Callable[[Batches, int], Batches] = lambda batches, _: batches,
 ) -> Tensor:
     """Images drawn from a model, uint8 ``[count, C, H, W]``."""
+    size = math.prod(model.config.shape)
+    check_memory(2 * count * size, f"Comparing {count:,} images", "give fewer --images")
     batches = generate_batches(model, options, range(count), batch_size)
     return torch.cat([pixels for _, pixels in progress(batches, count)])
 
@@ -155,15 +159,49 @@ def describe_samples(model: Model, options: SampleOptions) -> dict[str, Any]:
     return {"options": to_json(options), "trained_images": model.images, "cost": cost}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loss(Settings):
+    """A loss and its 95 % interval."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultData(Settings):
+    """The images that were compared with."""
+
+    path: str
+    images: int = setting(MISSING, at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Loss):
+    """What is read of a result."""
+
+    metric: str
+    images: int = setting(MISSING, at_least=0)
+    trained_images: int = setting(0, at_least=0)
+    request: str = ""
+    tag: str = ""
+    samples: str
+    """The run, model or folder that was measured."""
+    data: ResultData
+    stages: tuple[Loss, ...] = ()
+    """Of the denoising loss."""
+
+
 def read_results(path: Path) -> list[dict[str, Any]]:
     """The results in a JSON file; none if there is no file.
 
     Raises:
         BadInput: if the file holds something else.
     """
-    results: object = read_json(path) if path.exists() else []
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+    results: Any = read_json(path) if path.exists() else []
+    if not isinstance(results, list):
         raise BadInput(f"{path} is not a list of results; move it away.")
+    for number, result in enumerate(results):
+        from_json(Result, result, f"{path}, result {number}")
     return results
 
 

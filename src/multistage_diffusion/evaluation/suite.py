@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.estimate import Estimate
 from multistage_diffusion.evaluation.features.extractor import (
@@ -33,7 +34,7 @@ DEFAULT_METRIC = "fd"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteOptions:
+class SuiteOptions(Settings):
     """What is measured between generated and real images.
 
     Raises:
@@ -56,14 +57,13 @@ class SuiteOptions:
     pt_inception-2015-12-05-6726825d.pth (torch-fidelity)."""
     feature_precision: FeaturePrecision = "float32"
     """Precision of the extractor's network."""
-    bootstrap: int = 20
+    bootstrap: int = setting(20, at_least=0, at_most=10_000)
     """Replicates for the 95 % intervals of fd and mind; 0 for none."""
     extrapolate: bool = False
     """Add the Frechet distance for infinitely many images, fd-infinity."""
 
     def __post_init__(self) -> None:
-        if self.bootstrap < 0:
-            raise BadInput(f"--bootstrap must not be negative, not {self.bootstrap}.")
+        super().__post_init__()
         if self.metric and self.suite:
             raise BadInput("Give --metric or --suite, not both.")
 

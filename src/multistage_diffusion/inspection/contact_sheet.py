@@ -12,6 +12,7 @@ from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.examine import ExaminedImage
 from multistage_diffusion.data.fitting import fitted, kept
 from multistage_diffusion.data.options import Fit
+from multistage_diffusion.text import printable
 
 __all__ = ["SheetImage", "contact_sheet", "sheet_image"]
 
@@ -153,6 +154,7 @@ def _put(
 
 def _shortened(words: str, width: int, height: int = SMALL) -> str:
     """A text that is no wider than this, its middle left out if need be."""
+    words = printable(words)
     font, shorter = ImageFont.load_default(height), words
     while font.getlength(shorter) > width and len(shorter) > 3:
         half = (len(shorter) - 3) // 2

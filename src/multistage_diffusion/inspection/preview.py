@@ -18,6 +18,7 @@ from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.inspection.contact_sheet import SheetImage, contact_sheet, sheet_image
 from multistage_diffusion.inspection.selection import PICTURED, is_selected
+from multistage_diffusion.latents import space_of_model
 from multistage_diffusion.run import Run, claim
 
 __all__ = ["preview", "write_preview"]
@@ -69,7 +70,8 @@ def preview(images: Images, name: str, options: ReadOptions) -> Image.Image:
         shown = [sheet_image(image, size, (options.fit,)) for image in originals]
         return contact_sheet(shown, title)
     count = min(PICTURED, len(images))
-    title = f"{count} of the {len(images):,} images of {name}, as they are read"
+    how = "as they are read" if images.latents is None else "decoded from their latents"
+    title = f"{count} of the {len(images):,} images of {name}, {how}"
     return contact_sheet(list(_as_read(images)), title)
 
 
@@ -105,5 +107,13 @@ def _selected_rows(count: int) -> Tensor:
 def _as_read(images: Images) -> Iterator[SheetImage]:
     for row in _selected_rows(len(images)).tolist():
         label = "" if images.labels is None else images.classes[int(images.labels[row])]
-        pixels = images.pixels[row].permute(1, 2, 0).numpy()
+        pixels = _pixels(images, row).permute(1, 2, 0).numpy()
         yield sheet_image(ExaminedImage("", "", label, pixels), None, ())
+
+
+def _pixels(images: Images, row: int) -> Tensor:
+    """An image, uint8 ``[C, H, W]``; one that is stored as latents is decoded."""
+    stored = images.pixels[row]
+    return (
+        stored if images.latents is None else space_of_model(images.latents).decode(stored[None])[0]
+    )

@@ -121,10 +121,7 @@ def _remarks(shape: tuple[int, int, int], images: int, shortest: float) -> tuple
             "parameters) on a GPU."
         )
     if shortest >= LARGE:
-        latents = (
-            "64x64 latents of an autoencoder; multistage cluster reads such latents, training "
-            "takes images so far"
-        )
+        latents = "64x64 latents of an autoencoder; multistage encode makes them"
         remarks.append(
             "Details of images of 256x256 and more are for latent diffusion (ldm-256, on "
             f"{latents})."

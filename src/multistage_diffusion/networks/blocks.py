@@ -108,18 +108,27 @@ class ResamplingConv(nn.Module):
     """Latent diffusion's resampling.
 
     Downwards a convolution of stride 2, upwards the nearest neighbour and a convolution.
+
+    Args:
+        channels: of inputs and outputs.
+        how: down or up.
+        pad_end: pad one row and column at the end instead of at both, downwards.
     """
 
-    def __init__(self, channels: int, how: Resample) -> None:
+    def __init__(self, channels: int, how: Resample, pad_end: bool = False) -> None:
         super().__init__()
         self.how = how
+        self.pad_end = pad_end
         self.conv = conv(channels, channels, 3)
 
     def forward(self, x: Tensor, _: Tensor, __: Tensor | None = None) -> Tensor:
         """``x`` is ``[B, C, H, W]``; embedding and context are not used."""
         if self.how == "up":
             return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
-        return F.conv2d(x, self.conv.weight, self.conv.bias, stride=2, padding=1)
+        weight, bias = self.conv.weight, self.conv.bias
+        if self.pad_end:
+            return F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, bias, stride=2)
+        return F.conv2d(x, weight, bias, stride=2, padding=1)
 
 
 class ResidualBlock(nn.Module):
@@ -193,10 +202,10 @@ def residual_scale(config: NetworkConfig) -> float:
 
 
 def bottom_blocks(channels: int, embedding: int, config: NetworkConfig) -> nn.ModuleList:
-    """The two blocks at the lowest resolution, the first of them with attention."""
+    """The two blocks at the lowest resolution, the first of them with attention if set."""
     return nn.ModuleList(
         ResidualBlock(channels, channels, embedding, config, attention)
-        for attention in (True, False)
+        for attention in (config.bottom_attention, False)
     )
 
 
@@ -205,5 +214,5 @@ def resampling_block(
 ) -> ResidualBlock | ResamplingConv:
     """The block between two levels."""
     if config.resampling == "conv":
-        return ResamplingConv(channels, how)
+        return ResamplingConv(channels, how, config.downsampling_padding == "end")
     return ResidualBlock(channels, channels, embedding, config, how=how)

@@ -38,7 +38,6 @@ class Embedding(nn.Module):
         self.channels = width * config.embedding_mult
         self.kind = config.embedding
         self.classes = classes
-        self.label_dropout = config.label_dropout
         self.before = config.label_embedding == "before"
         self.frequencies: Tensor
         random = config.embedding == "fourier"
@@ -100,14 +99,8 @@ class Embedding(nn.Module):
         return torch.cat(waves, dim=1)[:, : self.channels]  # an odd width lacks the last one
 
     def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
-        """Labels as ``[B, classes]``, with rows of zeros for no class.
-
-        In training, some of them are hidden if the configuration says so.
-        """
+        """Labels as ``[B, classes]``, with rows of zeros for no class."""
         if labels is None:
             return like.new_zeros(len(like), self.classes)
-        if self.training and self.label_dropout:
-            hidden = torch.rand(labels.shape, device=labels.device) < self.label_dropout
-            labels = torch.where(hidden, NO_LABEL, labels)
         rows = F.one_hot(labels.clamp(min=0), self.classes).to(like.dtype)
         return rows * (labels >= 0)[:, None]

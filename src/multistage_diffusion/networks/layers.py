@@ -1,5 +1,8 @@
 """Layers with the initialisation and normalisation that all networks share."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -7,7 +10,9 @@ from torch import Tensor, nn
 
 from multistage_diffusion.networks.config import NetworkConfig
 
-__all__ = ["Dropout", "conv", "group_norm", "linear"]
+__all__ = ["Dropout", "conv", "dropout_from", "generators", "group_norm", "linear"]
+
+_GENERATORS: list[torch.Generator] = []  # reused, since making one takes longer than seeding it
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -55,6 +60,54 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
     return _init(nn.Linear(inputs, outputs, bias=bias), gain)
 
 
+def generators(seeds: Tensor) -> list[torch.Generator]:
+    """A generator on the CPU for each of some seeds, valid until the next call."""
+    while len(_GENERATORS) < len(seeds):
+        _GENERATORS.append(torch.Generator())
+    return [one.manual_seed(seed) for one, seed in zip(_GENERATORS, seeds.tolist(), strict=False)]
+
+
+class Bits:
+    """Random bits for the samples of a batch, each from its own generator.
+
+    They are drawn for several layers at a time, since a call for each takes longer than the bits of
+    a small one.
+    """
+
+    WORDS = 2048  # at least, at a time
+
+    def __init__(self, sources: Sequence[torch.Generator]) -> None:
+        self.sources = sources
+        self.words = torch.empty(len(sources), 0, dtype=torch.int64)
+
+    def draw(self, count: int) -> Tensor:
+        """The next words of each sample, int64 ``[samples, count]``."""
+        if self.words.shape[1] < count:
+            size = max(count, self.WORDS)
+            self.words = torch.empty(len(self.sources), size, dtype=torch.int64)
+            for row, source in zip(self.words, self.sources, strict=True):
+                row.random_(-(2**63), None, generator=source)
+        drawn, self.words = self.words.tensor_split([count], dim=1)
+        return drawn
+
+
+_BITS: ContextVar[Bits | None] = ContextVar("bits of dropout", default=None)
+
+
+@contextmanager
+def dropout_from(sources: Sequence[torch.Generator]) -> Iterator[None]:
+    """Inside, dropout on the CPU is drawn for each sample of a batch from its own generator.
+
+    Args:
+        sources: a generator for each sample; none for torch's global one.
+    """
+    token = _BITS.set(Bits(sources) if sources else None)
+    try:
+        yield
+    finally:
+        _BITS.reset(token)
+
+
 class Dropout(nn.Module):
     """Zeroes entries at random in training and scales the others, with 16 random bits per entry.
 
@@ -73,15 +126,25 @@ class Dropout(nn.Module):
         """``x`` in evaluation; in training, a tensor like it with zeros."""
         if not (self.training and self.zeros):
             return x
-        if torch.compiler.is_compiling():  # compilers draw fast, and know torch's own
+        if torch.compiler.is_compiling() or x.device.type != "cpu":  # where torch's own is fast
             return nn.functional.dropout(x, self.zeros / 65536)
         kept = _random_int16(x) >= self.zeros - 32768
         return x * kept.to(x.dtype).mul_(65536 / (65536 - self.zeros))
 
 
 def _random_int16(like: Tensor) -> Tensor:
-    """Uniform int16 numbers with shape, strides and device of a tensor, drawn four at a time."""
-    words = -(-like.numel() // 4)
-    bits = torch.empty(words, dtype=torch.int64, device=like.device).random_(-(2**63), None)
-    draws = bits.view(torch.int16)[: like.numel()]
-    return draws.as_strided(like.shape, torch.empty_like(like).stride())
+    """Uniform int16 numbers with the shape of a tensor ``[B, C, H, W]``.
+
+    Those of each sample come from its own generator, if there are any, and do not depend on the
+    memory format.
+    """
+    bits = _BITS.get()
+    count, channels, height, width = like.shape
+    if bits is None:
+        drawn = torch.empty(1, -(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    else:
+        drawn = bits.draw(-(-channels * height * width // 4))
+    size = like.numel() // len(drawn)
+    numbers = drawn.view(torch.int16)[:, :size].reshape(count, height, width, channels)
+    ordered = numbers.permute(0, 3, 1, 2)
+    return ordered.contiguous() if like.is_contiguous() else ordered

@@ -5,10 +5,12 @@ Unified, multistage and separate networks are settings of one class:
 
 - unified: one encoder, one decoder;
 - multistage: one encoder, and for each stage a decoder with its own width;
-- separate: an encoder and a decoder for each stage.
+- separate: an encoder and a decoder for each stage;
+- decoder shared: an encoder for each stage, all of one width, and one decoder.
 """
 
 from collections.abc import Collection, Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.decoder import Decoder, decoder_attention
 from multistage_diffusion.networks.encoder import Encoder, Features
+from multistage_diffusion.networks.layers import dropout_from, generators
 
 __all__ = ["StagedUNet"]
 
@@ -31,21 +34,30 @@ class StagedUNet(nn.Module):
         config: widths and depth.
 
     Raises:
-        BadInput: if there is neither one encoder nor one for each decoder, or if the levels cannot
-            halve the image size.
+        BadInput: if encoders and decoders do not fit each other, or if the levels cannot halve the
+            image size.
     """
 
     def __init__(self, shape: Sequence[int], classes: int, config: NetworkConfig) -> None:
         super().__init__()
         _check(shape, config)
+        self.dropout = config.dropout
         encoders = [Encoder(shape, width, classes, config) for width in config.encoder_widths]
         widths = config.decoder_widths
         self.encoders = nn.ModuleList(encoders)
-        sources = encoders if len(encoders) > 1 else encoders * len(widths)
+        sources = encoders * len(widths) if len(encoders) == 1 else encoders[: len(widths)]
         self.decoders = nn.ModuleList()
         for stage, (width, encoder) in enumerate(zip(widths, sources, strict=True)):
             attention = decoder_attention(shape, config, stage)
             self.decoders.append(Decoder(shape, width, encoder, config, attention))
+
+    def encoder(self, stage: int) -> nn.Module:
+        """The encoder of a stage."""
+        return self.encoders[stage if len(self.encoders) > 1 else 0]
+
+    def decoder(self, stage: int) -> nn.Module:
+        """The decoder of a stage."""
+        return self.decoders[stage if len(self.decoders) > 1 else 0]
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:
@@ -75,29 +87,55 @@ class StagedUNet(nn.Module):
             ``[B, C, H, W]`` in the order of ``x``. The decoder of a stage that has no samples and
             is not forced is not evaluated and gets no gradient.
         """
-        features = self._encode(x, c_noise, conditions, counts)
-        evaluated = [k for k, count in enumerate(counts) if count or k in force_stages]
-        decoded = [self.decoders[k](features[k]) for k in evaluated]
+        sources = self._sources(conditions.seeds)
+        edges = list(accumulate(counts, initial=0))
+        by_stage = [sources[start:stop] for start, stop in pairwise(edges)]
+        features = self._encode(x, c_noise, conditions, counts, sources)
+        decoded = []
+        for stage, count in enumerate(counts):
+            if count or stage in force_stages:
+                with dropout_from(by_stage[stage]):
+                    decoded.append(self.decoder(stage)(features[stage]))
         return torch.cat(decoded) if decoded else torch.empty_like(x)
 
+    def _sources(self, seeds: Tensor | None) -> list[torch.Generator]:
+        """Where the dropout of each sample is drawn from."""
+        return generators(seeds) if seeds is not None and self.training and self.dropout else []
+
     def _encode(
-        self, x: Tensor, c_noise: Tensor, conditions: Conditions, counts: Sequence[int]
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        conditions: Conditions,
+        counts: Sequence[int],
+        sources: Sequence[torch.Generator],
     ) -> list[Features]:
         """The features of the samples of each stage."""
         if len(self.encoders) == 1:
-            return self.encoders[0](x, c_noise, conditions).split(counts)
+            with dropout_from(sources):
+                return self.encoders[0](x, c_noise, conditions).split(counts)
         sizes = list(counts)
         parts = zip(x.split(sizes), c_noise.split(sizes), conditions.split(sizes), strict=True)
-        return [encoder(*part) for encoder, part in zip(self.encoders, parts, strict=True)]
+        encoded = []
+        start = 0
+        for encoder, part in zip(self.encoders, parts, strict=True):
+            with dropout_from(sources[start : start + len(part[0])]):
+                encoded.append(encoder(*part))
+            start += len(part[0])
+        return encoded
 
 
 def _check(shape: Sequence[int], config: NetworkConfig) -> None:
     encoders = len(config.encoder_widths)
     decoders = len(config.decoder_widths)
-    if encoders not in (1, decoders):
+    if encoders > 1 < decoders and encoders != decoders:
         raise BadInput(
             f"{encoders} encoders do not fit {decoders} decoders: "
             "give one encoder, or one for each decoder."
+        )
+    if decoders == 1 and len(set(config.encoder_widths)) > 1:
+        raise BadInput(
+            f"Encoders that share a decoder need one width, not {list(config.encoder_widths)}."
         )
     height, width = shape[1:]
     levels = len(config.channel_mult)

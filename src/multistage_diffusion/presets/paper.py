@@ -16,6 +16,9 @@ Where release and paper, or release and base, disagree:
   every decoder: new work should start from it.
 - The paper's command for EDM has batches of 128 images. The presets keep EDM's 512, for which its
   learning rate, warm-up and averaging were chosen.
+- The half-life of a decoder's averaged weights counts the images of its own stage (``ema_clock``
+  own), as if it were trained separately; in the release it counts all images, which
+  ``--ema-clock common`` does.
 - Images of all noise levels are mixed in a batch, by their shares in the density; the release
   gives a batch to one stage.
 """

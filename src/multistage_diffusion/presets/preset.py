@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.preconditioning import PreconditioningName
 from multistage_diffusion.schedule import ScheduleName, ScheduleSettings
@@ -14,22 +15,24 @@ __all__ = ["DiffusionConfig", "Preset"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
+class DiffusionConfig(Settings):
     """What is learned at which noise levels."""
 
     schedule: ScheduleName = "vp"
     """Density of the noise levels in training: vp draws t uniformly, edm draws log sigma from
-    N(-1.2, 1.2)."""
+    N(-1.2, 1.2), flow (flow matching) from N(0, 1), which is a logit-normal t = sigma / (1 +
+    sigma)."""
     schedule_settings: ScheduleSettings = ()
     """Other parameters of it than the usual ones, such as beta_start 0.00085 beta_end 0.012 for
     ddpm."""
     preconditioning: PreconditioningName = "vp"
-    """What the network predicts: the noise (vp, ddpm), or EDM's mixture of noise and image."""
-    sigma_data: float | None = None
+    """What the network predicts: the noise (vp, ddpm), v (ddpm-v), EDM's mixture of noise and
+    image, or the velocity of flow matching (flow)."""
+    sigma_data: float | None = setting(None, above=0, at_most=1e6)
     """Standard deviation of the data, for EDM's preconditioning; measured if not given."""
     conditional: bool = False
     """Train a class-conditional model, if the data has labels."""
-    boundaries: tuple[float, ...] = ()
+    boundaries: tuple[float, ...] = setting((), above=0)
     """Noise levels between the stages where no stages file is given and there are several
     decoders."""
 

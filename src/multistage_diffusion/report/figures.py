@@ -1,7 +1,6 @@
 """The report's figures, as SVG text."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,54 +9,53 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from multistage_diffusion.report.colours import BAND, GRID, INK, stage_colour
+from multistage_diffusion.stages import StagesFile
 from multistage_diffusion.svg import svg_text
-from multistage_diffusion.training.monitoring.records import Record
+from multistage_diffusion.training.learned_weight import LearnedCurve
+from multistage_diffusion.training.monitoring.records import Record, comparable
 
 __all__ = ["learned_figure", "loss_figure", "stages_figure"]
 
 BIN = 8  # losses in a point
 
 
-def stages_figure(stages: dict[str, Any]) -> str:
+def stages_figure(stages: StagesFile) -> str:
     """The stages, the intervals of their boundaries, and the curves they were found from.
 
     Over the noise level.
 
     Args:
-        stages: contents of a stages file with curves.
+        stages: content of a stages file with curves.
     """
-    curves = stages["curves"]
-    sigma = np.array(curves["sigma"])
-    edges = [sigma[0], *stages["boundaries"], sigma[-1]]
-    figure = Figure(figsize=(8, 6 if "cosines" in curves else 3.6), layout="constrained")
+    cosines = stages.curves.cosines
+    sigma = np.array(stages.curves.sigma)
+    edges = [sigma[0], *stages.boundaries, sigma[-1]]
+    figure = Figure(figsize=(8, 6 if cosines else 3.6), layout="constrained")
     axes = figure.subplots()
-    if "cosines" in curves:
-        _cosines(figure, axes, sigma, np.array(curves["cosines"]))
-        for edge in stages["boundaries"]:
+    if cosines:
+        _cosines(figure, axes, sigma, np.array(cosines))
+        for edge in stages.boundaries:
             axes.axhline(edge, color="white", lw=1, ls="--")
             axes.axvline(edge, color="white", lw=1, ls="--")
     else:
         _agreement(figure, axes, stages)
     for stage in range(len(edges) - 1):
-        _mark_stage(axes, stage, edges, shade=0.0 if "cosines" in curves else 0.12)
-    for low, high in stages.get("ci95", []):
+        _mark_stage(axes, stage, edges, shade=0.0 if cosines else 0.12)
+    for low, high in stages.ci95:
         axes.axvspan(low, high, color=BAND, alpha=0.35, lw=0)
     axes.set(xscale="log", xlabel="noise level sigma", xlim=(sigma[0], sigma[-1]))
     return svg_text(figure)
 
 
-def _agreement(figure: Figure, axes: Axes, stages: dict[str, Any]) -> None:
-    curves = stages["curves"]
-    for name, limit, style in (("low", "clean", "-"), ("high", "mean", "--")):
-        label = f"agreement with the {limit} image"
-        axes.plot(
-            curves["sigma"],
-            curves[f"{name}_noise_agreement"],
-            color=INK,
-            ls=style,
-            label=label,
-        )
-    axes.axhline(stages["parameters"]["alpha"], color=GRID, lw=0.8, ls=":")
+def _agreement(figure: Figure, axes: Axes, stages: StagesFile) -> None:
+    curves = stages.curves
+    low, high = curves.low_noise_agreement, curves.high_noise_agreement
+    for values, limit, style in ((low, "clean", "-"), (high, "mean", "--")):
+        if values:
+            label = f"agreement with the {limit} image"
+            axes.plot(curves.sigma, values, color=INK, ls=style, label=label)
+    if stages.alpha is not None:
+        axes.axhline(stages.alpha, color=GRID, lw=0.8, ls=":")
     axes.set(ylabel="share of pixels", ylim=(0, 1.02))
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
@@ -75,6 +73,7 @@ def loss_figure(records: Sequence[Record]) -> str:
 
     Of training batches, and on the probe of averaged weights and of the optimal denoiser.
     """
+    records = comparable(records)
     count = len(records[0].probe_loss)
     figure = Figure(figsize=(max(4.5, 3.3 * count), 3.4), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
@@ -137,26 +136,28 @@ def _limits(
     seen = seen[np.isfinite(seen) & (seen > 0)]
     if not len(seen):
         return 1e-3, 1.0
-    least = min(seen.min(), max(records[-1].optimal_loss[stage], seen.min() / 100))
+    least = seen.min()
+    if records[-1].optimal_loss[stage] < least:  # not if it is no number
+        least = max(records[-1].optimal_loss[stage], least / 100)
     return float(least / 1.5), float(seen.max() * 1.5)
 
 
 def learned_figure(
-    learned: dict[str, Any], boundaries: Sequence[float], training: Sequence[float | None]
+    learned: LearnedCurve, boundaries: Sequence[float], training: Sequence[float | None]
 ) -> str:
     """The learned loss over the noise level, with the stages.
 
     Beside it are losses of training and on the probe.
 
     Args:
-        learned: contents of a run's ``uncertainty.json``.
+        learned: content of a run's ``uncertainty.json``.
         boundaries: noise levels between the stages.
         training: mean loss of the training batches in each stage, None where there is none.
     """
     figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes, edges = figure.subplots(), [learned["sigma"][0], *boundaries, learned["sigma"][-1]]
-    axes.plot(learned["sigma"], learned["loss"], color=INK, label="learned, exp u(sigma)")
-    sigma, losses = np.array(learned["probe"]["sigma"]), np.array(learned["probe"]["loss"])
+    axes, edges = figure.subplots(), [learned.sigma[0], *boundaries, learned.sigma[-1]]
+    axes.plot(learned.sigma, learned.loss, color=INK, label="learned, exp u(sigma)")
+    sigma, losses = np.array(learned.probe.sigma), np.array(learned.probe.loss)
     stage_of = np.searchsorted(boundaries, sigma, side="right")
     for stage, loss in enumerate(training):
         colour = stage_colour(stage)

@@ -11,10 +11,12 @@ import jinja2
 
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import folder_atomically, read_json
+from multistage_diffusion.evaluation.samples import read_results
+from multistage_diffusion.files import folder_atomically
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.report.figures import stages_figure
 from multistage_diffusion.run import Run, claim, find_model, run_of
+from multistage_diffusion.stages import StagesFile
 
 __all__ = ["export_pipeline", "model_card"]
 
@@ -70,8 +72,8 @@ def model_card(model: Model, run: Run, folder: Path, name: str) -> str:
 
 
 def _add_figures(run: Run, folder: Path) -> None:
-    stages = read_json(run.stages) if run.stages.exists() else {}
-    if stages.get("curves"):
+    stages = StagesFile.load(run.stages) if run.stages.exists() else None
+    if stages and stages.curves.sigma:
         folder.joinpath(STAGES).write_text(stages_figure(stages))
     if run.sample_grid.exists():
         shutil.copyfile(run.sample_grid, folder / SAMPLES)
@@ -85,5 +87,5 @@ def _ranges(model: Model) -> list[tuple[float, float]]:
 def _results(run: Run, images: int) -> Iterator[dict[str, Any]]:
     """What was measured on this model or its samples."""
     for path in (run.evaluations, Run(run.samples).evaluations):
-        found = read_json(path) if path.exists() else []
+        found = read_results(path)
         yield from (one for one in found if one.get("trained_images", images) == images)

@@ -11,19 +11,20 @@ from typing import Any
 
 import jinja2
 
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import read_config, to_json
 from multistage_diffusion.cost import StageCost, stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json
+from multistage_diffusion.evaluation.samples import read_results
 from multistage_diffusion.model import named_classes
 from multistage_diffusion.report import colours
 from multistage_diffusion.report.figures import learned_figure, loss_figure, stages_figure
 from multistage_diffusion.run import Run
-from multistage_diffusion.sampling.folder import SampleFolder
-from multistage_diffusion.stages import Stages
-from multistage_diffusion.training.batches.levels import stage_shares
-from multistage_diffusion.training.config import RunConfig, read_run_config
-from multistage_diffusion.training.learned_weight import read_curve
+from multistage_diffusion.sampling.folder import SampleFolder, SampleNote
+from multistage_diffusion.stages import Stages, StagesFile
+from multistage_diffusion.text import printable
+from multistage_diffusion.training.batches.levels import Levels, stage_shares
+from multistage_diffusion.training.config import RunConfig, load_run_config, stages_of_records
+from multistage_diffusion.training.learned_weight import LearnedCurve, read_curve
 from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.records import Record, read_records
 
@@ -91,13 +92,15 @@ def _section(run: Run) -> Section:
         raise BadInput(
             f"{run.path} holds no run: there is no config.json in it (multistage train makes one)."
         )
-    config = read_run_config(read_json(run.config))
+    config = load_run_config(run)
     records = read_records(run)
     last = records[-1] if records else None
+    if last and len(last.probe_loss) != len(config.model.boundaries) + 1:
+        raise BadInput(f"{run.stats} and {run.config} differ in the number of stages.")
     learned = read_curve(run)
     rows = _rows(config, last)
     return Section(
-        name=str(run.path),
+        name=printable(str(run.path)),
         config=config,
         rows=rows,
         mean_macs=sum(row.share * row.cost.macs for row in rows),
@@ -107,7 +110,7 @@ def _section(run: Run) -> Section:
         stages_svg=_stages_svg(run),
         loss_svg=loss_figure(records) if records else None,
         learned_svg=_learned_svg(learned, config, last),
-        learned_at=learned["images"] if learned else None,
+        learned_at=learned.images if learned else None,
         samples=_inline(run.sample_grid),
         sampled_at=_trained_images(run),
         evaluations=_evaluations(run),
@@ -126,34 +129,43 @@ def _remarks(records: Sequence[Record]) -> list[str]:
 
 
 def _rows(config: RunConfig, last: Record | None) -> list[StageRow]:
-    stages = Stages(config.model.boundaries)
-    shares = stage_shares(config)
+    stages = _stages_of(config, last)
+    own = len(stages) == len(config.model.boundaries) + 1
+    shares = stage_shares(config) if own else Levels.of(config).shares
     unknown = [None] * len(stages)
     losses = last.probe_loss if last else unknown
     optimal = last.optimal_loss if last else unknown
     costs = stage_costs(config.model)
     return [
-        StageRow(k + 1, *stages.bounds(k), shares[k], costs[k], losses[k], optimal[k])
+        StageRow(k + 1, *stages.bounds(k), shares[k], costs[k if own else 0], losses[k], optimal[k])
         for k in range(len(stages))
     ]
 
 
+def _stages_of(config: RunConfig, last: Record | None) -> Stages:
+    """The stages of a run's records; those of earlier versions had the network's own."""
+    own = Stages(config.model.boundaries)
+    recorded = stages_of_records(own, config.training)
+    return own if last and len(last.probe_loss) == len(own) else recorded
+
+
 def _stages_svg(run: Run) -> str | None:
-    stages = read_json(run.stages) if run.stages.exists() else {}
-    return stages_figure(stages) if stages.get("curves") else None
+    stages = StagesFile.load(run.stages) if run.stages.exists() else None
+    return stages_figure(stages) if stages and stages.curves.sigma else None
 
 
-def _learned_svg(learned: Any, config: RunConfig, last: Record | None) -> str | None:
+def _learned_svg(
+    learned: LearnedCurve | None, config: RunConfig, last: Record | None
+) -> str | None:
     if not learned or last is None:
         return None
-    return learned_figure(learned, config.model.boundaries, last.loss)
+    return learned_figure(learned, _stages_of(config, last).boundaries, last.loss)
 
 
 def _trained_images(run: Run) -> int | None:
     """The images that the model had seen whose samples are in the run."""
     note = SampleFolder(run.samples).note
-    images: int | None = read_json(note)["trained_images"] if note.exists() else None
-    return images
+    return read_config(SampleNote, note).trained_images if note.exists() else None
 
 
 def _readable(settings: object) -> str:
@@ -172,4 +184,4 @@ def _inline(path: Path) -> str | None:
 def _evaluations(run: Run) -> list[dict[str, Any]]:
     """What was measured on the run and on the samples in it."""
     paths = [run.evaluations, Run(run.samples).evaluations]
-    return [result for path in paths if path.exists() for result in read_json(path)]
+    return [result for path in paths if path.exists() for result in read_results(path)]

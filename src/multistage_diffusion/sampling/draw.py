@@ -13,6 +13,9 @@ import tyro
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
+from multistage_diffusion.config import Settings, setting
+from multistage_diffusion.cost import check_sampling_memory
+from multistage_diffusion.data.context import read_context
 from multistage_diffusion.data.labels import normalised
 from multistage_diffusion.data.sources.left_out import named
 from multistage_diffusion.denoiser import Denoiser
@@ -28,12 +31,12 @@ from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName, read
 from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
-from multistage_diffusion.space import to_pixels
 from multistage_diffusion.stages import Stages
 
 __all__ = [
     "SampleOptions",
     "check_label",
+    "context_of",
     "drawn_classes",
     "evaluations_per_stage",
     "generate",
@@ -51,28 +54,29 @@ SETTINGS = {
     "tolerance": (1e-6, 1.0),
 }
 """Settings of some solvers, and their ranges."""
+MOST_STEPS = 10_000
 
 WITH_ENDS = ("karras", "log-snr", "time")  # the grids between --sigma-min and --sigma-max
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions:
+class SampleOptions(Settings):
     """How images are drawn."""
 
     solver: Annotated[SolverName, tyro.conf.arg(help=SOLVER_HELP)] = "heun"
-    steps: int = 18
+    steps: int = setting(18, at_least=1, at_most=MOST_STEPS)
     """Steps from pure noise to the image."""
     grid: Annotated[GridName | Path, tyro.conf.arg(help=GRID_HELP)] = "karras"
-    sigma_min: float | None = None
+    sigma_min: float | None = setting(None, above=0, at_most=1e9)
     """Last noise level before 0; by default the smallest one of the model's schedule."""
-    sigma_max: float | None = None
+    sigma_max: float | None = setting(None, above=0, at_most=1e9)
     """First noise level; by default the largest one of the model's schedule."""
-    levels: tuple[float, ...] = ()
+    levels: tuple[float, ...] = setting((), at_least=1e-9, at_most=1e9)
     """Noise levels to visit, largest first, instead of --steps and --grid."""
     boundary: BoundaryRule = "keep"
     """Where the denoiser jumps from stage to stage: keep the history of a multistep solver, restart
     it at first order, snap the nearest noise level onto the boundary, or blend both decoders."""
-    guidance: tuple[float, ...] = ()
+    guidance: tuple[float, ...] = setting((), at_least=-1e6, at_most=1e6)
     """Weight of classifier-free guidance, one for all stages or one for each, smallest noise first;
     1 for none. For models trained with --label-dropout."""
     guidance_range: tuple[float, float] = (0.0, math.inf)
@@ -87,19 +91,26 @@ class SampleOptions:
     """Its standard deviation (S_noise)."""
     tolerance: float | None = None
     """Of the adaptive solvers: error of a step relative to the image."""
-    seed: int = 0
+    seed: int = setting(0, at_least=0)
     """Image i is a function of the seed and i only."""
     label: str | int | None = None
     """The class to draw, by name or number, for a class-conditional model. By default the classes
     take turns."""
     turns: Annotated[tuple[str | int, ...], tyro.conf.Suppress] = ()
     """Several classes that take turns."""
+    context: Path | None = None
+    """File .npy [N, tokens, channels] of what the network attends to: image i takes row i, or i
+    modulo N."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadInput(f"Sampling needs at least 1 step, not {self.steps}.")
-        if self.seed < 0:
-            raise BadInput(f"The seed must not be negative, not {self.seed}.")
+        super().__post_init__()
+        if len(self.levels) > MOST_STEPS:
+            raise BadInput(f"--levels has {len(self.levels)} levels, the most is {MOST_STEPS}.")
+        low, high = self.guidance_range
+        if not 0 <= low <= high:
+            raise BadInput(
+                f"--guidance-range needs two levels, the smaller first, not {low} {high}."
+            )
         if self.levels and not _falling(self.levels):
             raise BadInput(f"--levels must fall and stay above 0, not {list(self.levels)}.")
         ends_given = self.sigma_min is not None or self.sigma_max is not None
@@ -175,25 +186,28 @@ def generate(
 ) -> Tensor:
     """Draws the images with these indices: uint8 ``[len(indices), C, H, W]``, on the CPU.
 
+    Those of a latent model are decoded.
+
     Raises:
-        BadInput: if the model does not have the label.
+        BadInput: if the model does not have the label, or its autoencoder is not there any more.
     """
     model.denoiser.to(device)  # before inference mode, in which weights would become untrainable
-    labels = labels_of(model, options, indices)
-    labels = None if labels is None else labels.to(device)
+    conditions = Conditions(
+        labels_of(model, options, indices), context=context_of(model, options, indices)
+    ).to(device)
     grid = sampling_grid(model.config, options)
     drawn = partial(noise, options.seed, indices, model.config.shape)
     start = drawn().to(device) * float(grid[0])
     with torch.inference_mode():
         images = SOLVERS[options.solver](
-            _conditioned(model, options, labels),
+            _conditioned(model, options, conditions),
             start,
             grid,
             noise=lambda draw: drawn(draw=draw),
             restart_at=model.config.boundaries if options.boundary == "restart" else (),
             **options.settings,
         )
-        return to_pixels(images).cpu()
+        return model.config.space.decode(images).cpu()
 
 
 def generate_batches(
@@ -205,18 +219,20 @@ def generate_batches(
         Indices, and their images as ``generate`` returns them.
     """
     device = torch.accelerator.current_accelerator() or "cpu"
+    largest = min(batch_size, len(indices)) * (2 if options.guidance else 1)
+    check_sampling_memory(model.config, largest, device)
     for start in range(0, len(indices), batch_size):
         part = indices[start : start + batch_size]
         yield part, generate(model, options, part, device)
 
 
-def _conditioned(model: Model, options: SampleOptions, labels: Tensor | None) -> Denoiser:
-    """The denoiser of samples with these labels."""
+def _conditioned(model: Model, options: SampleOptions, conditions: Conditions) -> Denoiser:
+    """The denoiser of samples with these conditions."""
     blended = BlendedDenoiser(model.denoiser) if options.boundary == "blend" else model.denoiser
     guidance = guidance_of(model.config, options)
-    if labels is None or not guidance.weights:
-        return partial(blended, conditions=Conditions(labels))
-    return GuidedDenoiser(blended, labels, guidance, model.denoiser.stages)
+    if not conditions.tensors() or not guidance.weights:
+        return partial(blended, conditions=conditions)
+    return GuidedDenoiser(blended, conditions, guidance, model.denoiser.stages)
 
 
 def guidance_of(config: ModelConfig, options: SampleOptions) -> Guidance:
@@ -227,10 +243,9 @@ def guidance_of(config: ModelConfig, options: SampleOptions) -> Guidance:
     """
     weights = options.guidance
     stages = len(config.boundaries) + 1
-    if weights and not (config.classes and config.network.label_dropout):
-        raise BadInput(
-            "Guidance needs a class-conditional model that was trained with --label-dropout."
-        )
+    conditional = config.classes or config.network.context_channels
+    if weights and not (conditional and config.network.label_dropout):
+        raise BadInput("Guidance needs a conditional model that was trained with --label-dropout.")
     if weights and len(weights) not in (1, stages):
         raise BadInput(f"--guidance takes 1 weight or {stages}, one for each stage.")
     return Guidance(weights, options.guidance_range)
@@ -280,6 +295,24 @@ def labels_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> T
     """The label of each image, int64 ``[len(indices)]``; None for an unconditional model."""
     turns = drawn_classes(model.config, options)
     return torch.tensor([turns[index % len(turns)] for index in indices]) if turns else None
+
+
+def context_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
+    """What the network attends to for each image, ``[len(indices), tokens, channels]``.
+
+    Raises:
+        BadInput: if the model takes none, or contexts of other channels.
+    """
+    if options.context is None:
+        return None
+    context, channels = read_context(options.context), model.config.network.context_channels
+    if context.shape[2] != channels:
+        takes = f"of {channels} channels" if channels else "none"
+        raise BadInput(
+            f"{options.context} holds contexts of {context.shape[2]} channels; the model takes "
+            f"{takes}."
+        )
+    return context[[index % len(context) for index in indices]].float()
 
 
 def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[int]:

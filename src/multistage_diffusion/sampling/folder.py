@@ -6,8 +6,9 @@ and the PNG files are previews of some channels.
 The same request completes an interrupted one; another one is refused.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import Settings, from_json, read_config, setting, to_json
 from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.data.png import (
     AS_PNG,
@@ -27,16 +28,28 @@ from multistage_diffusion.data.png import (
     to_image,
 )
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json, write_atomically, write_json
-from multistage_diffusion.model import Model
+from multistage_diffusion.files import write_atomically, write_json
+from multistage_diffusion.model import Model, ModelConfig
 from multistage_diffusion.run import claim
 from multistage_diffusion.sampling.draw import SampleOptions, check_label, generate_batches
 
-__all__ = ["SampleFolder", "draw_samples"]
+__all__ = ["SampleFolder", "SampleNote", "draw_samples"]
 
 Batches = Iterable[tuple[Sequence[int], Tensor]]
 NOTE = "samples.json"
 GRID_IMAGES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleNote(Settings):
+    """What the samples of a folder are."""
+
+    options: dict[str, Any]
+    """How they were drawn."""
+    trained_images: int = setting(MISSING, at_least=0)
+    """Images that the model had seen."""
+    config: dict[str, Any]
+    """Of the model's run."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,8 @@ class SampleFolder:
     @property
     def grid(self) -> Path:
         """The first samples as one picture, beside the folder."""
-        return self.path.with_name(f"{self.path.name}.png")
+        path = Path(os.path.abspath(self.path))  # noqa: PTH100  (without following links)
+        return path.with_name(f"{path.name}.png")
 
     def image(self, index: int) -> Path:
         """The file of a sample."""
@@ -80,7 +94,7 @@ class SampleFolder:
         if not self.note.exists():
             claim(self.path, "was not made by this command", folder=True)
             claim(self.grid, "was not made by this command")
-        elif _completed(read_json(self.note)) != identity:
+        elif _completed(read_config(SampleNote, self.note)) != identity:
             raise BadInput(
                 f"{self.path} holds images of another model or other settings; choose another "
                 "--out or remove it."
@@ -130,7 +144,9 @@ def draw_samples(
     """
     options = options.with_levels_of_file()
     _check(model, options, images, batch_size)
-    channels = model.config.shape[0]
+    if not out.resolve().name:
+        raise BadInput(f"{out} is no folder for samples; choose another --out.")
+    channels = model.config.image_shape[0]
     check_bands(channels, bands)
     folder = SampleFolder(out, channels, bands)
     folder.begin(_identity(model, options))
@@ -150,16 +166,11 @@ def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -
     check_label(model, options)
 
 
-def _completed(note: Any) -> Any:
-    """A note of an earlier version, with the options that it did not have yet."""
-    if not isinstance(note, dict) or not isinstance(note.get("options"), dict):
-        return note
-    options = {**to_json(SampleOptions()), **note["options"]}
-    config = note.get("config")
-    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
-        return {**note, "options": options}
-    model = {"class_names": [], "class_numbers": [], **config["model"]}
-    return {**note, "options": options, "config": {**config, "model": model}}
+def _completed(note: SampleNote) -> dict[str, Any]:
+    """A note as JSON; one of an earlier version gets the settings that it did not have yet."""
+    model = to_json(from_json(ModelConfig, note.config.get("model"), NOTE))
+    options = {**to_json(SampleOptions()), **note.options}
+    return {**to_json(note), "options": options, "config": {**note.config, "model": model}}
 
 
 def _save_array(path: Path, pixels: Tensor) -> None:

@@ -1,21 +1,24 @@
 """Plans: a solver and its noise levels for one model and a budget."""
 
+import math
 import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from functools import partial
 from pathlib import Path as FilePath
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.config import from_json, to_json
+from multistage_diffusion.config import Settings, read_config, setting, to_json
 from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.files import write_json
+from multistage_diffusion.memory import check_memory
 from multistage_diffusion.model import Model
 from multistage_diffusion.sampling.draw import (
     SampleOptions,
@@ -36,16 +39,17 @@ REFERENCE_STEPS = 100  # of Heun's method
 SEARCH_SEED, CHECK_SEED = 1_000_001, 1_000_002
 GRIDS = ("karras", "log-snr")
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+MOST_BUDGET = 1e18
 TIMED = 8  # images in a timed evaluation
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Settings):
     """What one sample may cost."""
 
-    amount: float
-    unit: str
-    """``nfe`` (evaluations of the network), ``MAC`` or ``s``."""
+    amount: float = setting(MISSING, above=0, at_most=1e30)
+    unit: Literal["nfe", "MAC", "s"] = setting(MISSING)
+    """Evaluations of the network, multiply-accumulates or seconds."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,17 @@ class Candidate:
     are from -1 to 1."""
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Plan(Settings):
     """The best candidate for a model and a budget."""
 
     solver: str
-    levels: tuple[float, ...]
+    levels: tuple[float, ...] = setting(MISSING, at_least=1e-9, at_most=1e9)
     budget: Budget
     evaluations_per_stage: tuple[int, ...]
     candidates: tuple[Candidate, ...]
     """All that were compared, best first."""
-    trained_images: int
+    trained_images: int = setting(MISSING, at_least=0)
     """Of the model."""
 
     def apply(self, options: SampleOptions) -> SampleOptions:
@@ -90,10 +94,12 @@ def parse_budget(text: str) -> Budget:
         amount = float(match[1]) if match else 0.0
     except ValueError:
         amount = 0.0
-    if not match or not amount > 0:
+    if not match or not 1 / MOST_BUDGET <= amount <= MOST_BUDGET:
         raise BadInput(f"The budget of a sample is such as 20nfe, 2GMAC or 0.5s, not {text!r}.")
-    if match[2] or match[4]:
-        return Budget(amount, match[2] or match[4])
+    if match[2]:
+        return Budget(amount, "nfe")
+    if match[4]:
+        return Budget(amount, "s")
     return Budget(amount * UNITS[match[3]], "MAC")
 
 
@@ -108,7 +114,7 @@ def load_plan(path: FilePath) -> Plan:
     Raises:
         BadInput: if the file holds none.
     """
-    plan = from_json(Plan, read_json(path))
+    plan = read_config(Plan, path)
     if plan.solver not in SOLVERS:
         raise BadInput(f"{path} is a plan for a solver that there is not: {plan.solver}.")
     return plan
@@ -131,6 +137,8 @@ def find_plan(
     """
     if solver not in RULES:
         raise BadInput(f"Levels are searched for {', '.join(RULES)}, not for {solver}.")
+    numbers = (2 * FINE_LEVELS + 1) * images * math.prod(model.config.shape)
+    check_memory(8 * numbers, f"The search on {images:,} images", "give fewer --images")
     low, high = model.config.density.sampling_range
     fine = log_snr_grid(FINE_LEVELS, low, high)
     costs = _costs(model, budget)
@@ -150,7 +158,14 @@ def find_plan(
     candidates = sorted(_compare(model, options, costs, images), key=lambda one: one.error)
     best = SampleOptions(solver=solver, levels=candidates[0].levels)
     evaluations = tuple(evaluations_per_stage(model.config, best))
-    return Plan(solver, best.levels, budget, evaluations, tuple(candidates), model.images)
+    return Plan(
+        solver=solver,
+        levels=best.levels,
+        budget=budget,
+        evaluations_per_stage=evaluations,
+        candidates=tuple(candidates),
+        trained_images=model.images,
+    )
 
 
 def _start(model: Model, seed: int, indices: Sequence[int]) -> tuple[Tensor, Callable[..., Tensor]]:

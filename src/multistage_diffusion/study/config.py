@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,27 +26,27 @@ Options = dict[str, Option]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmStart:
+class WarmStart(Settings):
     """Weights that an arm begins with."""
 
     arm: str
     """Another arm, whose network is unified; its run of the same seed."""
-    images: int
+    images: int = setting(MISSING, at_least=0)
     """The checkpoint, by the images it has seen. Their cost counts as this arm's."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplacedStage:
+class ReplacedStage(Settings):
     """A finished model with one of its stages as it was at each checkpoint; no training."""
 
     arm: str
     """Another arm, of whose runs they are."""
-    stage: int
+    stage: int = setting(MISSING, at_least=1)
     """Which stage, 1 for the smallest noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class Arm(Settings):
     """One way to train."""
 
     about: str = ""
@@ -55,7 +55,7 @@ class Arm:
     """Options of ``multistage train``, beside those of all arms."""
     density: Literal["same", "own"] = "same"
     """Whether its noise levels must have the density of the reference's."""
-    images: int | None = None
+    images: int | None = setting(None, above=0)
     """Length of its runs, at most what the reference's cost pays for. Default: that."""
     cluster: Options = field(default_factory=dict)
     """Options of ``multistage cluster``, to find the stages with."""
@@ -81,7 +81,7 @@ class StudyConfig(Settings):
     """The arm whose cost all others may spend."""
     images: int = setting(above=0, default=0)
     """Length of a run of the reference."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = setting((0,), at_least=0)
     checkpoints: int = setting(6, above=0)
     """Points of a curve."""
     train: Options = field(default_factory=dict)

@@ -8,13 +8,12 @@ from typing import Any
 from multistage_diffusion.cost import mean_training_macs, stage_costs, total_parameters
 from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
 from multistage_diffusion.evaluation.samples import read_results
-from multistage_diffusion.files import read_json
 from multistage_diffusion.run import Run
 from multistage_diffusion.study.config import Arm, StudyConfig
 from multistage_diffusion.study.curve import Cost, Point, curves
 from multistage_diffusion.study.reach import cost_to_reach, final_score
 from multistage_diffusion.training.batches.levels import stage_shares
-from multistage_diffusion.training.config import RunConfig, read_run_config
+from multistage_diffusion.training.config import RunConfig, load_run_config
 
 __all__ = ["ArmResults", "Results", "collect", "mean_macs", "run_folder"]
 
@@ -133,7 +132,7 @@ def collect(study: StudyConfig, out: Path) -> Results:
 def _add_run(arm: ArmResults, seed: int, run: Run, measured_in: Run) -> None:
     """Adds what was measured in a folder on models of a run."""
     measured = [r for r in read_results(measured_in.evaluations) if "trained_images" in r]
-    arm.config = read_run_config(read_json(run.config))
+    arm.config = load_run_config(run)
     arm.seeds[seed] = curves(run, [result for result in measured if not result.get("tag")])
     arm.finals[seed] = [result for result in measured if result.get("tag")]
 

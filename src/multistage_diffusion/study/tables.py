@@ -8,7 +8,7 @@ from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
 from multistage_diffusion.study.curve import Cost
 from multistage_diffusion.study.results import ArmResults, Results
 
-__all__ = ["as_json", "as_markdown"]
+__all__ = ["as_json", "as_markdown", "reached_text"]
 
 COST_NAMES: dict[Cost, str] = {"macs": "MACs", "processor_seconds": "processor time"}
 
@@ -83,7 +83,7 @@ def _reach_parts(results: Results) -> list[str]:
     parts = []
     for cost, title in COST_NAMES.items():
         rows = [
-            [metric, *(_reached(results.reach(name, metric, cost)) for name in _begun(results))]
+            [metric, *(reached_text(results.reach(name, metric, cost)) for name in _begun(results))]
             for metric in results.metrics()
             if results.reach(results.study.reference, metric, cost)
         ]
@@ -97,7 +97,7 @@ def _reach_parts(results: Results) -> list[str]:
     return parts
 
 
-def _reached(by_seed: Mapping[int, float | None]) -> str:
+def reached_text(by_seed: Mapping[int, float | None]) -> str:
     """Mean and interval if every seed reached the score; else how many did."""
     values = [value for value in by_seed.values() if value is not None]
     if not by_seed or not values:

@@ -5,6 +5,7 @@ and ``training.safetensors`` (weights, moments of the optimizer, other averages,
 checkpoint is written to a temporary folder and renamed, so that one that exists is complete.
 """
 
+import itertools
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -117,10 +118,18 @@ def _readable(checkpoints: Sequence[Path]) -> tuple[Path | None, str | None]:
 
 def _rename_damaged(checkpoints: Sequence[Path]) -> None:
     for damaged in checkpoints:
-        damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
+        damaged.replace(_free_name(damaged))
         log.warning(
             "%s is damaged and was renamed; the run continues from the checkpoint before", damaged
         )
+
+
+def _free_name(damaged: Path) -> Path:
+    """What to rename a damaged checkpoint to: a name that no earlier one has."""
+    first = damaged.with_name(f"{damaged.name}.damaged")
+    others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    names = itertools.chain([first], others)
+    return next(name for name in names if not name.exists())
 
 
 def load_checkpoint(checkpoint: Path, state: State) -> None:
@@ -135,7 +144,7 @@ def load_checkpoint(checkpoint: Path, state: State) -> None:
         _load_weights(state, tensors, averaged)
         _load_moments(state, tensors)
         _load_progress(state, tensors, progress)
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise BadInput(f"The checkpoint {checkpoint} does not fit this run: {error}.") from error
     if not distributed.is_main_process():  # rank 0 holds the sums of all ranks
         state.sums.loss.zero_()
@@ -180,7 +189,9 @@ def _load_progress(
     state: State, tensors: Mapping[str, Tensor], progress: Mapping[str, object]
 ) -> None:
     for name, value in vars(state.sums).items():
-        value.copy_(tensors[f"sum.{name}"])
+        stored = tensors[f"sum.{name}"]
+        if len(stored) == len(value):  # earlier versions summed some losses by fewer stages
+            value.copy_(stored)
     state.images = int(str(progress["images"]))
     state.ledger = Ledger.from_progress(
         {name: float(str(value)) for name, value in progress.items()}

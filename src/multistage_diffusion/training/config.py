@@ -1,10 +1,14 @@
 """The configuration of a run."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from multistage_diffusion.config import Settings, from_json, grouped, setting, to_json
+from multistage_diffusion.files import read_json
 from multistage_diffusion.model import Model, ModelConfig
+from multistage_diffusion.run import Run
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.batches.config import DrawConfig
 from multistage_diffusion.training.distributed.config import ExecutionConfig
@@ -18,10 +22,12 @@ __all__ = [
     "DataInfo",
     "RunConfig",
     "TrainingConfig",
+    "load_run_config",
     "provenance",
     "read_run_config",
     "reported_stages",
     "run_config",
+    "stages_of_records",
 ]
 
 
@@ -33,7 +39,7 @@ class TrainingConfig(Settings):
     """Length of the run in images. It may change when a run is resumed."""
     batch_size: int = setting(64, above=0)
     """Images in one step, over all processes."""
-    learning_rate: float = setting(5e-4, above=0)
+    learning_rate: float = setting(5e-4, above=0, at_most=1000)
     """Learning rate after the warm-up."""
     precision: PrecisionName = "float32"
     """bf16 runs the network in bfloat16 with float32 weights; tf32 rounds factors to 10 bits, on
@@ -49,14 +55,16 @@ class TrainingConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataInfo:
+class DataInfo(Settings):
     """The images that a run was trained on."""
 
     path: str = field(metadata={"may_change": True})
     fingerprint: str
-    images: int
+    images: int = setting(MISSING, at_least=0)
     reading: dict[str, Any] = field(default_factory=dict, metadata={"may_change": True})
     """How they were read: the options of ``ReadOptions``; empty where that was not recorded."""
+    context: Annotated[str, Field(exclude_if=lambda context: not context)] = ""
+    """Fingerprint of the file of contexts, if the network attends to them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +80,21 @@ class RunConfig:
     """Of the format. Version 1 had no number and no groups of training settings."""
 
 
-def read_run_config(value: object) -> RunConfig:
+def load_run_config(run: Run) -> RunConfig:
+    """The configuration in the folder of a run.
+
+    Raises:
+        BadInput: if the file is missing or damaged; names the field.
+    """
+    return read_run_config(read_json(run.config), str(run.config))
+
+
+def read_run_config(value: object, where: str = "") -> RunConfig:
     """A run's configuration from parsed JSON of this or an earlier version.
+
+    Args:
+        value: the JSON.
+        where: the file, for messages.
 
     Raises:
         BadInput: if it is not the configuration of a run.
@@ -82,7 +103,7 @@ def read_run_config(value: object) -> RunConfig:
         training = value.get("training")
         nested = grouped(TrainingConfig, training) if isinstance(training, dict) else training
         value = {**value, "training": nested}
-    return from_json(RunConfig, value)
+    return from_json(RunConfig, value, where)
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:
@@ -104,7 +125,16 @@ def reported_stages(model: Model) -> Stages:
 
     They are its own; those that its training had shares for, if it has a single decoder.
     """
-    boundaries = model.config.boundaries
-    if not boundaries and model.run:
-        boundaries = run_config(model).training.draws.share_boundaries
-    return Stages(boundaries)
+    own = Stages(model.config.boundaries)
+    return stages_of_records(own, run_config(model).training) if model.run else own
+
+
+def stages_of_records(own: Stages, training: TrainingConfig) -> Stages:
+    """The stages by which a run's losses are recorded.
+
+    Args:
+        own: the network's stages.
+        training: how it is trained; of a network with a single decoder it may say for which stages
+            there are shares, which are then those of the network it is compared with.
+    """
+    return Stages(own.boundaries or training.draws.share_boundaries)

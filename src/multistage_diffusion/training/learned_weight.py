@@ -11,15 +11,17 @@ and 0 at the start. Samplers do not use it.
 """
 
 import math
-from typing import Any
+from dataclasses import MISSING, dataclass
 
 import torch
 from torch import Tensor, nn
 
-from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.config import Settings, read_config, setting
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import write_json
 from multistage_diffusion.run import Run
 
-__all__ = ["LearnedWeight", "read_curve", "write_curve"]
+__all__ = ["LearnedCurve", "LearnedWeight", "read_curve", "write_curve"]
 
 WAVES = 128
 CURVE_POINTS = 200
@@ -80,6 +82,36 @@ def write_curve(
     write_json(run.learned_weight, curve)
 
 
-def read_curve(run: Run) -> Any:
-    """What ``write_curve`` wrote last, or None."""
-    return read_json(run.learned_weight) if run.learned_weight.exists() else None
+@dataclass(frozen=True, kw_only=True)
+class Losses(Settings):
+    """Losses at noise levels."""
+
+    sigma: tuple[float, ...]
+    loss: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.sigma) != len(self.loss) or not self.sigma:
+            raise BadInput("it needs a loss for each sigma")
+        if not all(0 < sigma < math.inf for sigma in self.sigma):
+            raise BadInput("each sigma must be positive and finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedCurve(Losses):
+    """The content of a run's ``uncertainty.json``."""
+
+    images: int = setting(MISSING, at_least=0)
+    """Images seen."""
+    probe: Losses
+    """Of the network, to compare with."""
+
+
+def read_curve(run: Run) -> LearnedCurve | None:
+    """What ``write_curve`` wrote last, or None.
+
+    Raises:
+        BadInput: if the file holds something else.
+    """
+    path = run.learned_weight
+    return read_config(LearnedCurve, path) if path.exists() else None

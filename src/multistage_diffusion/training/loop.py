@@ -69,7 +69,7 @@ def _records(session: "_Session", should_stop: Callable[[], bool]) -> Generator[
     training = session.config.training
     while session.state.images < training.images:
         session.step()
-        stopping = session.any_rank(should_stop())
+        stopping = distributed.any_rank(should_stop())
         ended = session.state.images >= training.images
         if session.due(training.monitoring.record_images):
             yield session.record()
@@ -102,13 +102,6 @@ class _Session:
             compile_parts(self.state.denoiser.network)
         self.recorder = Recorder(run, config, self.state, kept, held_out, self.accelerator)
         self.timer = Timer(self.state)
-
-    def any_rank(self, condition: bool) -> bool:
-        """Whether a condition holds on any rank."""
-        if distributed.world_size() == 1:
-            return condition
-        value = torch.tensor(float(condition), device=self.device)
-        return bool(distributed.all_reduce_max(value))
 
     def due(self, interval: int) -> bool:
         """Whether the last step reached a multiple of ``interval`` images, or the end.

@@ -25,13 +25,13 @@ class OptimizationConfig(Settings):
 
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or Adam with decoupled weight decay."""
-    weight_decay: float = setting(0.0, at_least=0)
+    weight_decay: float = setting(0.0, at_least=0, at_most=1000)
     """Of adamw: weights shrink by this times the learning rate in each step."""
     clip_norm: float = setting(0.0, at_least=0)
     """Largest norm of the gradient; 0 for no limit."""
     warmup_images: int = setting(10_000, at_least=0)
     """Images over which the learning rate rises linearly at the start."""
-    learning_rates: tuple[float, ...] = setting((), above=0)
+    learning_rates: tuple[float, ...] = setting((), above=0, at_most=1000)
     """A learning rate for each part (encoders, then decoders) instead of one for all."""
     warmups: tuple[int, ...] = setting((), at_least=0)
     """A warm-up for each part instead, from when it begins to learn."""

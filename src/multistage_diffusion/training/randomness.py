@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-__all__ = ["Stream", "generator", "seed_globally"]
+__all__ = ["Stream", "generator", "hashed", "seed_globally"]
 
 
 class Stream(IntEnum):
@@ -33,6 +33,16 @@ def generator(
 ) -> torch.Generator:
     """A generator for a purpose and a position, for example the number of images seen."""
     return torch.Generator(device).manual_seed(_key(seed, stream, *position))
+
+
+def hashed(
+    seed: int, stream: Stream, positions: np.ndarray[tuple[int], np.dtype[np.uint64]]
+) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    """A number for each of many positions: uint64 like them (Steele et al. 2014, SplitMix)."""
+    mixed = np.uint64(_key(seed, stream)) + positions * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def seed_globally(seed: int, stream: Stream, *position: int) -> None:

@@ -9,6 +9,7 @@ from multistage_diffusion.run import Run
 from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.learned_weight import write_curve
 from multistage_diffusion.training.monitoring.memory import peak_memory
+from multistage_diffusion.training.monitoring.optimum import find_optimum
 from multistage_diffusion.training.monitoring.probe import Probe
 from multistage_diffusion.training.monitoring.records import Record, append_record
 from multistage_diffusion.training.monitoring.trackers import track
@@ -48,7 +49,7 @@ class Recorder:
         self.rates = Rates(config)
         self.probe = _probe(config, state, images)
         self.held_out = None if held_out is None else _probe(config, state, held_out)
-        self.optimal_loss = self.probe.optimal_loss(images, state.denoiser)
+        self.optimum = find_optimum(run, config, self.probe, images, state.denoiser)
         self.zero_loss = self.probe.zero_loss(state.denoiser)
 
     def record(self, timer: Timer) -> Record:
@@ -76,7 +77,8 @@ class Recorder:
             loss=_mean_losses(state),
             share=_shares(state),
             probe_loss=self.probe.per_stage(probed),
-            optimal_loss=self.optimal_loss,
+            optimal_loss=self.optimum.loss,
+            optimal_loss_error=self.optimum.error if any(self.optimum.error) else [],
             learning_rate=max(self.rates.at(begun)),
             learning_rates=self.rates.at_if_different(begun),
             images_per_second=speed,
@@ -119,8 +121,7 @@ def gather_sums(state: State) -> None:
 def _probe(config: RunConfig, state: State, images: Images) -> Probe:
     schedule = config.model.density
     conditional = config.model.classes > 0
-    stages = state.denoiser.stages
-    return Probe.draw(images, stages, schedule, conditional, config.training.seed)
+    return Probe.draw(images, state.stages, schedule, conditional, config.training.seed)
 
 
 def _mean_losses(state: State) -> list[float | None]:

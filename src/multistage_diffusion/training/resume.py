@@ -3,18 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
+
 from multistage_diffusion.config import fixed_settings
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.sources.left_out import named
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json
 from multistage_diffusion.model import Model, ModelConfig
-from multistage_diffusion.run import Run
-from multistage_diffusion.training.config import RunConfig, read_run_config
+from multistage_diffusion.preconditioning import PRECONDITIONINGS
+from multistage_diffusion.run import Run, is_of_lock
+from multistage_diffusion.schedule import as_float64
+from multistage_diffusion.training.config import RunConfig, load_run_config
 
 __all__ = ["check_run", "load_initial_weights"]
 
+SOME_LEVELS = (0.01, 0.1, 1.0, 10.0)
 PRODUCED_BEFORE = ("stages.json", "stages.svg", "preview.png")  # may lie in the folder of a new run
 WRITTEN_FIRST = (*PRODUCED_BEFORE, "config.json", "stats.jsonl")
 
@@ -32,7 +36,7 @@ def check_run(run: Run, config: RunConfig, images: Images) -> None:
             f"{config.data.fingerprint})."
         )
     if run.begun:
-        _check_same_run(run, read_run_config(read_json(run.config)), config)
+        _check_same_run(run, load_run_config(run), config)
     else:
         _check_free(run)
     _check_length(run, config)
@@ -77,7 +81,8 @@ def _as_typed(value: object) -> str:
 
 def _check_free(run: Run) -> None:
     """Refuses a folder with files that no run leaves before it begins."""
-    names = sorted(path.name for path in run.path.iterdir()) if run.path.is_dir() else []
+    found = run.path.iterdir() if run.path.is_dir() else ()
+    names = sorted(path.name for path in found if not is_of_lock(path))
     others = [name for name in names if not _may_be_there(name)]
     if others:
         raise BadInput(
@@ -114,7 +119,7 @@ def load_initial_weights(denoiser: NetworkDenoiser, config: RunConfig, init: Mod
             "The model to begin with has decoders "
             f"{list(given.network.decoder_widths)} and boundaries {list(given.boundaries)}, the "
             f"run {list(ours.network.decoder_widths)} and {list(ours.boundaries)}, or their "
-            "blocks or preconditioning differ."
+            "blocks, preconditioning or schedule differ."
         )
     if given.class_names and ours.class_names and given.class_names != ours.class_names:
         raise BadInput(
@@ -130,9 +135,10 @@ def load_initial_weights(denoiser: NetworkDenoiser, config: RunConfig, init: Mod
 def _function(config: ModelConfig) -> Mapping[str, object]:
     """What two models must share for the same weights to mean the same."""
     network = replace(config.network, dropout=0.0, label_dropout=0.0)
+    p = PRECONDITIONINGS[config.preconditioning](config.sigma_data, config.density)
     return {
         "network": network,
         "boundaries": config.boundaries,
         "preconditioning": config.preconditioning,
-        "schedule_settings": config.schedule_settings,
+        "noise labels": p.c_noise(as_float64(torch.tensor(SOME_LEVELS))).tolist(),
     }

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from multistage_diffusion import distributed
 from multistage_diffusion.denoiser import NetworkDenoiser
-from multistage_diffusion.training.config import TrainingConfig
+from multistage_diffusion.stages import Stages
+from multistage_diffusion.training.config import TrainingConfig, stages_of_records
 from multistage_diffusion.training.distributed.sharding import shard
 from multistage_diffusion.training.ema.averages import Averages
 from multistage_diffusion.training.learned_weight import LearnedWeight
@@ -18,6 +19,7 @@ from multistage_diffusion.training.optimization import make_optimizer
 __all__ = ["RunningSums", "State"]
 
 LEARNED_WEIGHT = "uncertainty"  # its name in checkpoints
+WITH_FLOAT64 = ("cpu", "cuda", "xpu")  # devices
 
 
 @dataclass
@@ -36,11 +38,9 @@ class RunningSums:
     """Steps skipped because loss or gradient were not finite, ``[1]``."""
 
     @staticmethod
-    def zeros(denoiser: NetworkDenoiser, device: torch.device) -> "RunningSums":
+    def zeros(stages: int, parts: int, device: torch.device) -> "RunningSums":
         """Sums at zero, in float64 where the device supports it."""
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        stages = len(denoiser.stages)
-        parts = len(denoiser.network.parts)
+        dtype = torch.float64 if device.type in WITH_FLOAT64 else torch.float32
         sizes = (stages, stages, parts, 1, 1)
         return RunningSums(*(torch.zeros(size, dtype=dtype, device=device) for size in sizes))
 
@@ -61,6 +61,8 @@ class State:
     optimizer: torch.optim.Optimizer
     averages: Averages
     sums: RunningSums
+    stages: Stages
+    """The stages by which losses are summed and recorded."""
     learned_weight: LearnedWeight | None = None
     images: int = 0
     """Images seen."""
@@ -77,8 +79,9 @@ class State:
         device = next(denoiser.parameters()).device
         learned = LearnedWeight().to(device) if config.optimization.learned_weight else None
         optimizer = make_optimizer(config.optimization, denoiser.network.parts, learned)
-        sums = RunningSums.zeros(denoiser, device)
-        return State(denoiser, optimizer, averages, sums, learned)
+        stages = stages_of_records(denoiser.stages, config)
+        sums = RunningSums.zeros(len(stages), len(denoiser.network.parts), device)
+        return State(denoiser, optimizer, averages, sums, stages, learned)
 
     def modules(self) -> list[nn.Module]:
         """All that is trained: encoders, decoders, and the learned weight if there is one."""

@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from multistage_diffusion import distributed
-from multistage_diffusion.cost import step_macs
+from multistage_diffusion.cost import known_costs, step_macs
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import fastest_memory_format
 from multistage_diffusion.errors import Diverged
-from multistage_diffusion.training.batches.batch import Batch, Draws, Samples, micro_batches
+from multistage_diffusion.training.batches.batch import Batch, Draws, Samples
 from multistage_diffusion.training.batches.levels import Levels
 from multistage_diffusion.training.batches.reader import BatchReader
+from multistage_diffusion.training.batches.sharing import check_sharing, share_out
 from multistage_diffusion.training.config import RunConfig
+from multistage_diffusion.training.distributed.config import ExecutionConfig
 from multistage_diffusion.training.distributed.gradients import GradientReducer, part_norms
 from multistage_diffusion.training.monitoring.divergence import (
     MOST_FAILED_STEPS,
@@ -25,8 +27,6 @@ from multistage_diffusion.training.rates import Rates
 from multistage_diffusion.training.state import State
 
 __all__ = ["TrainingStep"]
-
-Range = tuple[int, int]
 
 
 class TrainingStep:
@@ -47,12 +47,14 @@ class TrainingStep:
         self.device = device
         self.levels = Levels.of(config)
         self.rates = Rates(config)
-        self.micro_batches = _micro_batches(config)
+        check_sharing(
+            config.training.batch_size, distributed.world_size(), self._execution.accumulate
+        )
         self.memory_format = fastest_memory_format(state.denoiser)
-        self.sharded = config.training.execution.shard and distributed.world_size() > 1
+        self.sharded = self._execution.shard and distributed.world_size() > 1
         self.failed = FailedSteps(device)
         self.reducer = GradientReducer(parameter for _, parameter in state.named_parameters())
-        self.reader = BatchReader(config, images, self.levels, self._own_ranges(), device)
+        self.reader = BatchReader(config, images, self.levels, self._own_parts, device)
 
     def __call__(self) -> None:
         """Loss, gradient, optimizer and averages for the next batch."""
@@ -60,8 +62,9 @@ class TrainingStep:
         draws, samples = self.reader(state.images)
         frozen = self.rates.frozen(state.images)
         self._prepare()
-        for ranges, part in zip(self.micro_batches, samples, strict=True):
-            self._backward(draws, ranges, part)
+        forced = self._forced_stages(draws)
+        for force_stages, part in zip(forced, samples, strict=True):
+            self._backward(draws, force_stages, part)
         stages = state.denoiser.stages.index(draws.sigma)
         self.reducer.reduce((frozenset(stages.tolist()), frozen))
         self._update_weights()
@@ -75,14 +78,30 @@ class TrainingStep:
         self.rates.apply(state.optimizer, state.images)
         state.optimizer.zero_grad(set_to_none=True)
 
-    def _own_ranges(self) -> list[Range]:
-        """The samples of a batch that this rank computes, one range for each micro-batch."""
-        return [ranges[distributed.rank()] for ranges in self.micro_batches]
+    @property
+    def _execution(self) -> ExecutionConfig:
+        return self.config.training.execution
 
-    def _backward(self, draws: Draws, ranges: Sequence[Range], samples: Samples) -> None:
+    def _parts(self, draws: Draws) -> list[list[Tensor]]:
+        """The samples of a batch by rank and micro-batch, of nearly equal cost."""
+        frozen = self.rates.frozen(draws.first)
+        by_stage = [cost.training_macs for cost in known_costs(self.config.model, frozen)]
+        costs = torch.tensor(by_stage, dtype=torch.float64)
+        stages = self.state.denoiser.stages.index(draws.sigma)
+        return share_out(costs[stages], distributed.world_size(), self._execution.accumulate)
+
+    def _own_parts(self, draws: Draws) -> list[Tensor]:
+        """The samples of a batch that this rank computes, by micro-batch."""
+        return self._parts(draws)[distributed.rank()]
+
+    def _all_samples(self, draws: Draws) -> list[Tensor]:
+        """The samples of a batch in parts that every rank has memory for."""
+        return [rows for parts in self._parts(draws) for rows in parts]
+
+    def _backward(self, draws: Draws, force_stages: Sequence[int], samples: Samples) -> None:
         """Adds the gradient of this rank's part of a micro-batch, as a part of the batch's mean."""
         batch = draws.place(samples, self.device, self.memory_format)
-        losses = self._losses(batch, self._forced_stages(draws, ranges))
+        losses = self._losses(batch, force_stages)
         total = self._weighted(losses, batch.sigma).sum()
         objective = spread_non_finite(total / self.config.training.batch_size)
         if objective.requires_grad:  # otherwise all parts that were used are frozen
@@ -94,12 +113,13 @@ class TrainingStep:
             batch.y, batch.sigma, batch.noise, batch.conditions, force_stages=force_stages
         )
 
-    def _forced_stages(self, draws: Draws, ranges: Sequence[Range]) -> list[int]:
-        """The stages that all ranks must evaluate in a micro-batch if weights are sharded."""
+    def _forced_stages(self, draws: Draws) -> list[list[int]]:
+        """The stages that all ranks must evaluate in each micro-batch if weights are sharded."""
         if not self.sharded:
-            return []
-        sigma = torch.cat([draws.sigma[start:stop] for start, stop in ranges])
-        return sorted(set(self.state.denoiser.stages.index(sigma).tolist()))
+            return [[]] * self._execution.accumulate
+        micro_batches = (torch.cat(parts) for parts in zip(*self._parts(draws), strict=True))
+        stages = self.state.denoiser.stages.index(draws.sigma)
+        return [sorted(set(stages[rows].tolist())) for rows in micro_batches]
 
     def _weighted(self, losses: Tensor, sigma: Tensor) -> Tensor:
         """What is minimised, for each sample."""
@@ -118,7 +138,7 @@ class TrainingStep:
 
     def _add_to_sums(self, losses: Tensor, sigma: Tensor) -> None:
         sums = self.state.sums
-        stage = self.state.denoiser.stages.index(sigma).to(self.device, non_blocking=True)
+        stage = self.state.stages.index(sigma).to(self.device, non_blocking=True)
         finite = losses.isfinite()
         sums.loss.index_add_(0, stage, losses.where(finite, 0).to(sums.loss.dtype))
         sums.count.index_add_(0, stage, finite.to(sums.count.dtype))
@@ -167,13 +187,13 @@ class TrainingStep:
         seen = int(self.failed.first) * self.config.training.batch_size
         draws, losses = self._losses_at(seen)
         worst = int(losses.nan_to_num(torch.inf).argmax())
-        sample = [index for part in self._all_ranges() for index in range(*part)][worst]
+        sample = int(torch.cat(self._all_samples(draws))[worst])
         sigma = draws.sigma[sample]
         what = "The gradient" if losses.isfinite().all() else "The loss"
         return Diverged(
             f"{what} was not finite in {MOST_FAILED_STEPS} steps in a row, which were skipped. The "
             f"first was the batch after {seen} images; its largest loss, {losses[worst]:.3g}, is "
-            f"in stage {int(self.state.denoiser.stages.index(sigma)) + 1}, of image "
+            f"in stage {int(self.state.stages.index(sigma)) + 1}, of image "
             f"{int(draws.chosen[sample])} at sigma {float(sigma):.4g}. Earlier checkpoints are "
             f"kept; train in another --out with a lower learning rate (now {self.rates})."
         )
@@ -182,20 +202,10 @@ class TrainingStep:
     def _losses_at(self, seen: int) -> tuple[Draws, Tensor]:
         """The losses of the whole batch after ``seen`` images, on the CPU."""
         reader = BatchReader(
-            self.config, self.reader.images, self.levels, self._all_ranges(), self.device, ahead=0
+            self.config, self.reader.images, self.levels, self._all_samples, self.device, ahead=0
         )
         draws, samples = reader(seen)
         seed_globally(self.config.training.seed, Stream.DROPOUT, seen, distributed.rank())
         force_stages = range(len(self.state.denoiser.stages)) if self.sharded else ()
         batches = (draws.place(part, self.device, self.memory_format) for part in samples)
         return draws, torch.cat([self._losses(batch, force_stages) for batch in batches]).cpu()
-
-    def _all_ranges(self) -> list[Range]:
-        return [part for ranges in self.micro_batches for part in ranges]
-
-
-def _micro_batches(config: RunConfig) -> list[list[Range]]:
-    training = config.training
-    return micro_batches(
-        training.batch_size, distributed.world_size(), training.execution.accumulate
-    )

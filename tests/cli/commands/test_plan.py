@@ -1,13 +1,16 @@
 """``multistage plan``."""
 
+import re
 from pathlib import Path
 
 from tests.cli.conftest import TINY, Command, assert_refused
 
 
 def test_it_prints_the_price(run: Command, stages: Path) -> None:
-    code, printed, _ = run("plan", "digits", "--stages", stages, *TINY)
+    code, printed, _ = run("plan", "digits", "--stages", stages, *TINY, "--processes", 8)
     assert code == 0
+    (balance,) = re.findall(r"^balance: (0\.\d\d|1\.00)$", printed, re.MULTILINE)
+    assert float(balance) >= 0.95
     for name in (
         "MACs for a training image",
         "activations, batch of 128",

@@ -23,12 +23,12 @@ from multistage_diffusion.training.resume import check_run
 from tests.conftest import run_on
 from tests.training.test_loop import assert_same_weights, stop_after
 
-RANGES = [(0, 3), (3, 8)]
+PARTS = [torch.tensor([0, 1, 6]), torch.tensor([2, 3, 4, 5, 7])]
 CPU = torch.device("cpu")
 
 
 def feed(config: RunConfig, images: Images, ahead: int) -> BatchReader:
-    return BatchReader(config, images, Levels.of(config), RANGES, CPU, ahead)
+    return BatchReader(config, images, Levels.of(config), lambda _: PARTS, CPU, ahead)
 
 
 def mapped(images: Images, folder: Path) -> Images:
@@ -56,7 +56,7 @@ def test_reading_ahead_changes_no_number(
         for name in ("chosen", "sigma", "mirrored"):
             assert torch.equal(getattr(drawn, name), getattr(expected, name))
         for one, two in zip(samples, plainly, strict=True):
-            assert (one.start, one.stop) == (two.start, two.stop)
+            assert torch.equal(one.rows, two.rows)
             assert torch.equal(one.pixels, two.pixels)
             assert torch.equal(one.noise, two.noise)
             assert one.labels is not None
@@ -151,15 +151,36 @@ def test_the_nearest_of_several_noises_is_taken(few_digits: Images) -> None:
     drawn, samples = chosen
     shares = []
     for one, first in zip(samples, plain[1], strict=True):
-        images = mirror(to_unit_range(one.pixels), drawn.mirrored[one.start : one.stop])
+        images = mirror(to_unit_range(one.pixels), drawn.mirrored[one.rows])
         near, far = ((images - part.noise).flatten(1).norm(dim=1) for part in (one, first))
         assert (near <= far).all()
         shares.append((near < far).float())
     assert 0.3 < float(torch.cat(shares).mean()) <= 1  # three in four on average
-    again = BatchReader(config, few_digits, Levels.of(config), [(0, 8)], CPU, 0)(8)[1][0]
-    assert torch.equal(again.noise, torch.cat([part.noise for part in samples]))
+    whole = [torch.arange(8)]
+    again = BatchReader(config, few_digits, Levels.of(config), lambda _: whole, CPU, 0)(8)[1][0]
+    assert torch.equal(again.noise[torch.cat(PARTS)], torch.cat([part.noise for part in samples]))
 
 
 def test_nearest_noise_and_augmentation_exclude_each_other(few_digits: Images) -> None:
     with pytest.raises(BadInput, match="without augment"):
         run_on(few_digits, noise_candidates=2, augment=0.1)
+
+
+def test_labels_are_hidden_with_the_other_draws(few_digits: Images) -> None:
+    """In whatever parts they are read, and without a change to what else is drawn."""
+    config = run_on(few_digits)
+    plain = replace(config, model=replace(config.model, classes=10))
+    network = replace(plain.model.network, label_dropout=0.5)
+    hiding = replace(plain, model=replace(plain.model, network=network))
+    hidden = []
+    for seen in range(0, 400, 8):
+        (drawn, parts), (expected, before) = (feed(c, few_digits, 0)(seen) for c in (hiding, plain))
+        assert torch.equal(drawn.sigma, expected.sigma)
+        assert drawn.unlabelled is not None
+        for part, old in zip(parts, before, strict=True):
+            assert part.labels is not None
+            assert old.labels is not None
+            here = drawn.unlabelled[part.rows]
+            assert torch.equal(part.labels, torch.where(here, -1, old.labels))
+        hidden.append(drawn.unlabelled)
+    assert 0.4 < float(torch.cat(hidden).float().mean()) < 0.6

@@ -28,7 +28,9 @@ TINY = [
     "--blocks",
     "1",
     "--dropout",
-    "0",
+    "0.1",
+    "--label-dropout",
+    "0.3",
 ]
 LENGTH = [
     "--images",

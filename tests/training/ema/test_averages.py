@@ -81,6 +81,12 @@ def test_separate_encoders_count_as_their_decoders() -> None:
     assert [value == 1 for value in values(made.main.network)] == [False, True, False] * 2
 
 
+def test_a_shared_decoder_counts_all_images() -> None:
+    network = replace(TINY, encoder_widths=(8, 8, 8), decoder_widths=(8,))
+    made = averages(build_denoiser(replace(MODEL, network=network)), "own")
+    assert made.seen.tolist() == [STEPS * count for count in (*COUNTS, sum(COUNTS))]
+
+
 @pytest.mark.parametrize("clock", ["common", "own"])
 def test_power_function_averages_forget_the_start_and_weigh_a_step_by_their_profile(
     denoiser: NetworkDenoiser, clock: str

@@ -10,14 +10,19 @@ import torch
 from PIL import Image
 
 from multistage_diffusion.config import replace_settings
-from multistage_diffusion.cost import stage_costs
+from multistage_diffusion.cost import stage_costs, unified
 from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.report.figures import loss_figure
+from multistage_diffusion.report.page import _rows
+from multistage_diffusion.run import Run
 from multistage_diffusion.schedule import LogNormal
 from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training import Record, train
 from multistage_diffusion.training.batches.held_out import split
+from multistage_diffusion.training.monitoring import optimum
+from multistage_diffusion.training.monitoring.optimum import find_optimum
 from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.probe import Probe
 from tests.conftest import run_on
@@ -165,3 +170,59 @@ def test_tensorboard_gets_the_records(few_digits: Images, tmp_path: Path) -> Non
     assert [(e.step, e.value) for e in found.Scalars("probe_loss/1")] == [
         (r.images, pytest.approx(r.probe_loss[0])) for r in records
     ]
+
+
+def test_a_unified_network_is_recorded_by_the_stages_of_its_shares(
+    few_digits: Images, tmp_path: Path
+) -> None:
+    """On the same images, noise and levels as the multi-stage network that it is compared with."""
+    staged = run_on(few_digits, images=8, held_out=0.2)
+    twin = replace(
+        staged,
+        model=unified(staged.model),
+        training=replace_settings(staged.training, share_boundaries=staged.model.boundaries),
+    )
+    (one,) = train(staged, few_digits, tmp_path / "staged")
+    (other,) = train(twin, few_digits, tmp_path / "unified")
+    assert other.share == one.share
+    assert other.optimal_loss == one.optimal_loss
+    assert other.zero_loss == one.zero_loss
+    for losses in (other.loss, other.probe_loss, other.held_out_loss):
+        assert len(losses) == 3
+    assert "stage 3" in loss_figure([replace(one, probe_loss=[1.0]), other])
+    assert len(_rows(twin, other)) == 3
+
+
+def test_the_optimum_is_computed_once_for_a_run(
+    few_digits: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = train(run_on(few_digits, images=8), few_digits, tmp_path / "run")
+    called = []
+    original = Probe.optimal_losses
+
+    def counted(probe: Probe, images: Images, denoiser: NetworkDenoiser) -> torch.Tensor:
+        called.append(len(probe.sigma))
+        return original(probe, images, denoiser)
+
+    monkeypatch.setattr(Probe, "optimal_losses", counted)
+    (second,) = train(run_on(few_digits, images=16), few_digits, tmp_path / "run")
+    assert second.optimal_loss == first.optimal_loss
+    assert called == []
+    (other,) = train(run_on(few_digits, images=8, seed=4), few_digits, tmp_path / "other")
+    assert called == [192]
+    assert other.optimal_loss_error == first.optimal_loss_error == []
+
+
+def test_the_optimum_of_a_large_data_set_is_estimated_with_its_error(
+    few_digits: Images, tmp_path: Path, denoiser: NetworkDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = Probe.draw(few_digits, denoiser.stages, LogNormal(), conditional=False, seed=0)
+    config = run_on(few_digits)
+    whole = find_optimum(Run(tmp_path / "a"), config, probe, few_digits, denoiser)
+    assert whole.error == [0, 0, 0]
+    monkeypatch.setattr(optimum, "MOST_PRODUCTS", 2 * 3 * 16 * 50 * 64)
+    part = find_optimum(Run(tmp_path / "b"), config, probe, few_digits, denoiser)
+    assert len(probe.part(16).sigma) == 48
+    for exact, estimate, error in zip(whole.loss, part.loss, part.error, strict=True):
+        assert 0 < error < estimate
+        assert abs(estimate - exact) < 4 * error

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from multistage_diffusion import distributed
+from multistage_diffusion.cli.latents import latents_of
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import (
@@ -25,14 +26,17 @@ from multistage_diffusion.clustering import (
     cluster,
     identity,
 )
-from multistage_diffusion.config import to_json
+from multistage_diffusion.clustering.options import FEWEST_PAIRS
+from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import fingerprint, read_json, write_atomically, write_json
+from multistage_diffusion.latents.prepared import as_model_sees
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.report.figures import stages_figure
 from multistage_diffusion.run import claim, find_model
 from multistage_diffusion.schedule import SCHEDULES, ScheduleName
+from multistage_diffusion.stages import StagesFile
 
 __all__ = ["COMMAND", "Cluster"]
 
@@ -48,7 +52,7 @@ class Cluster:
 
     data: str
     """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see docs/data.md. Or
-    latents: a floating point .npy file [N, C, H, W]."""
+    latents: a folder from multistage encode, or a floating point .npy file [N, C, H, W]."""
     out: Path = Path("stages.json")
     """The stages file to write."""
     schedule: ScheduleName = "vp"
@@ -56,6 +60,9 @@ class Cluster:
     sigma serve all of them."""
     checkpoint: Path | None = None
     """A run or a model file, for the method gradient."""
+    autoencoder: str | None = None
+    """Find stages for latents of the images: pca-f2c6 or the like, a folder or hub id; see
+    multistage encode, whose folders are --data without this option."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     rule: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ClusterOptions
@@ -71,12 +78,18 @@ class Cluster:
                 "The method gradient needs --checkpoint RUN, and no other method takes one."
             )
         with distributed.process_group(distributed.float64_device()):
-            self._cluster(read(self.data, self.reading))
+            images = read(self.data, self.reading)
+            if self.autoencoder is not None:
+                images = latents_of(self.autoencoder, images, self.data, self.reading, False)
+            file = find_model(self.checkpoint) if self.checkpoint else None
+            if file is not None:
+                latents = load_model(file).config.latents
+                images = as_model_sees(images, latents, self.data, self.reading)
+            self._cluster(images, file)
 
-    def _cluster(self, images: Images) -> None:
+    def _cluster(self, images: Images, file: Path | None) -> None:
         shape = "x".join(map(str, images.shape))
         print_line(f"{len(images)} images {shape}, fingerprint {images.fingerprint}")
-        file = find_model(self.checkpoint) if self.checkpoint else None
         checkpoint = fingerprint(file) if file else None
         wanted = identity(images, self.schedule, self.rule, checkpoint)
         claim(self.out, "holds something else", lambda path: _holds(path, wanted))
@@ -107,7 +120,8 @@ class Cluster:
 
     def _write(self, contents: dict[str, Any], figure: Path) -> None:
         if contents["curves"]:
-            write_atomically(figure, stages_figure(contents).encode())
+            figured = stages_figure(from_json(StagesFile, contents))
+            write_atomically(figure, figured.encode())
         write_json(self.out, contents)
 
 
@@ -121,7 +135,7 @@ def _holds(path: Path, wanted: dict[str, Any]) -> bool:
 
 
 def _print_existing(path: Path) -> None:
-    boundaries = ", ".join(f"{boundary:.4g}" for boundary in read_json(path)["boundaries"])
+    boundaries = ", ".join(f"{boundary:.4g}" for boundary in StagesFile.load(path).boundaries)
     print_line(f"{path} holds these stages already: {boundaries}")
 
 
@@ -136,13 +150,14 @@ def _print_stages(result: Clustering) -> None:
 
 def _print_intervals(result: Clustering) -> None:
     width = f"the widest interval spans {result.ci_width:.4f} of the levels"
+    if 0 < result.pairs < FEWEST_PAIRS:
+        width = f"no intervals, which need at least {FEWEST_PAIRS}"
     if result.pairs:
         print_line(f"{result.pairs} pairs; {width}")
     wanted = result.options.ci_width
     if wanted is None or result.ci_width <= wanted:
         return
-    between_levels = result.agreement is None or result.options.stages != 3
-    finer = ", and --levels: these boundaries are between two levels" if between_levels else ""
+    finer = ", and --levels: these boundaries are between two levels" if result.apart else ""
     print_warning(f"an interval is still wider than {wanted}; raise --most-pairs{finer}")
 
 

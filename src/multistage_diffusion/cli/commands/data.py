@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from multistage_diffusion.cli.discovery import subcommands
+from multistage_diffusion.cli.latents import print_latents
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import first_lines
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_table, print_warning
@@ -19,6 +20,11 @@ from multistage_diffusion.config import to_json
 from multistage_diffusion.data import ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.inspection import Findings, InspectionFolder, conclude, survey
+from multistage_diffusion.inspection.latents import (
+    are_latents,
+    inspect_latents,
+    write_latent_inspection,
+)
 from multistage_diffusion.inspection.next_commands import name_of, reading_arguments
 from multistage_diffusion.inspection.proposal import Size, enlarged
 from multistage_diffusion.schedule import VP
@@ -43,7 +49,8 @@ class Inspect:
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
-    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see docs/data.md."""
+    """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see docs/data.md. Or a
+    folder of latents from multistage encode."""
     out: Path | None = None
     """Folder for contact-sheet.png, inspection.json and lists. Default: inspection-NAME, named
     after the data. An earlier inspection of the same data there is replaced."""
@@ -55,6 +62,8 @@ class Inspect:
         folder = InspectionFolder(self.out or Path(f"inspection-{name_of(self.data)}"))
         if self.dry_run:
             return print_settings({**to_json(self), "out": str(folder.path)})
+        if are_latents(self.data):
+            return self._latents(folder.path)
         folder.check(self.data)
         found = conclude(survey(self.data, self.reading, _progress))
         _print_findings(found)
@@ -62,6 +71,15 @@ class Inspect:
         _print_proposal(found, not self.reading.size)
         if found.problems:
             raise BadInput("; ".join(found.problems) + ".")
+
+    def _latents(self, out: Path) -> None:
+        """Looks at a folder of latents instead."""
+        found = inspect_latents(Path(self.data))
+        print_latents(found.encoding, found.index)
+        print_line(f"largest correlation of two channels: {found.correlation:.3f}")
+        print_line(f"values beyond 5 standard deviations: at most {max(found.outside):.2%}")
+        write_latent_inspection(Path(self.data), found, out)
+        print_line(f"wrote {out}: contact-sheet.png (decoded), histograms.png, inspection.json")
 
 
 def _progress(items: Iterable[Any], label: str, count: int) -> Iterable[Any]:

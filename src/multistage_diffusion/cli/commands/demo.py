@@ -9,7 +9,7 @@ from multistage_diffusion.cli.commands.report import Report
 from multistage_diffusion.cli.commands.sample import Sample
 from multistage_diffusion.cli.commands.train import Train
 from multistage_diffusion.cli.terminal import print_line, print_settings
-from multistage_diffusion.config import replace_settings, to_json
+from multistage_diffusion.config import Settings, replace_settings, setting, to_json
 from multistage_diffusion.data import load
 from multistage_diffusion.evaluation import Recognition, recognise
 from multistage_diffusion.evaluation.suite import SuiteOptions
@@ -23,16 +23,16 @@ PRESET = PRESETS["digits"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo:
+class Demo(Settings):
     """Cluster, train, sample, evaluate and report on 1,797 handwritten digits. The same command
     again continues.
     """
 
     out: Path = Path("runs/demo")
     """Folder of the run."""
-    images: int = PRESET.training.images
+    images: int = setting(PRESET.training.images, at_least=1)
     """Length of training."""
-    samples: int = 500
+    samples: int = setting(500, at_least=1, at_most=10_000_000)
     """Images to draw."""
     dry_run: bool = False
     """Print the resolved settings and stop."""

@@ -10,6 +10,7 @@ import tyro
 
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import print_line, print_table
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation import measure_denoising
@@ -36,7 +37,7 @@ HEADINGS = ["part", "images counted", "sigma_rel", "half-life at the end", "erro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ema:
+class Ema(Settings):
     """Average the weights of a run again, from the snapshots of other averages that
     train --posthoc-ema made (EDM2's method).
 
@@ -48,9 +49,9 @@ class Ema:
     """Folder of a run."""
     out: Path
     """The model file to write, .safetensors."""
-    sigma_rel: float | None = None
+    sigma_rel: float | None = setting(None, above=0)
     """Width of the average: standard deviation of its profile, as a fraction of the images seen."""
-    half_life: int | None = None
+    half_life: int | None = setting(None, at_least=1)
     """Half-life at the end of training, in images; at most the run's --ema-rampup of them. Earlier
     it is the same fraction."""
     per_stage: bool = False
@@ -58,7 +59,7 @@ class Ema:
     encoder for each decoder, and costs as much to evaluate as before."""
     data: str | None = None
     """For --per-stage: images that were not trained on."""
-    images: int = 1024
+    images: int = setting(1024, at_least=1, at_most=10_000_000)
     """For --per-stage: noisy images in each stage."""
     stages_from: tuple[Path, ...] = ()
     """Take each stage from the model file given for it, instead of the best checkpoint."""

@@ -14,11 +14,12 @@ from multistage_diffusion.cli.evaluation import (
     print_values,
     write_pairs,
 )
+from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.plans import with_plan
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read, report_reading
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_warning
-from multistage_diffusion.config import changed, to_json
+from multistage_diffusion.config import Settings, changed, setting, to_json
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.denoising import measure_denoising
@@ -35,6 +36,7 @@ from multistage_diffusion.evaluation.samples import (
 )
 from multistage_diffusion.evaluation.suite import Reference, Suite, SuiteOptions
 from multistage_diffusion.files import json_fingerprint
+from multistage_diffusion.latents.prepared import as_model_sees
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import Run, checkpoint_model, find_model, run_of
 from multistage_diffusion.sampling import SampleOptions
@@ -61,7 +63,7 @@ DECISIVE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(Settings):
     """Measure how far generated images are from real ones, and what a model costs by stage."""
 
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|DIR")]
@@ -71,21 +73,21 @@ class Evaluate:
     options below say."""
     held_out_data: str | None = None
     """Images of the same kind that were not trained on, for memorisation."""
-    images: int | None = None
+    images: int | None = setting(None, at_least=2, at_most=10_000_000)
     """Generated images to use. Default: all of a folder, 1000 of a run. For denoising: noisy
     images in each stage."""
-    real_images: int | None = None
+    real_images: int | None = setting(None, at_least=2)
     """Most real images to use, evenly spaced over the data. Default: all."""
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = setting((), at_least=0)
     """Draw the images once for each of these seeds, and give mean and interval over them."""
-    checkpoints: int = 0
+    checkpoints: int = setting(0, at_least=0)
     """Evaluate this many of a run's checkpoints, evenly spaced, the last one among them; 0 for the
     model alone."""
     missing_only: bool = False
     """Measure only what evaluations.json does not hold yet."""
     tag: str = ""
     """A word that is kept with the results, to tell them apart."""
-    batch_size: int = 64
+    batch_size: int = setting(64, at_least=1)
     """Images drawn at a time from a run."""
     suite: Annotated[SuiteOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SuiteOptions)
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
@@ -102,10 +104,11 @@ class Evaluate:
             return print_settings(to_json(self))
         if not self.target.exists():
             raise BadInput(f"There is no run or folder {self.target} to evaluate.")
-        _check_count("--real-images", self.real_images)
-        _check_count("--images", self.images)
+        with holding(self._run.path, "evaluate"):
+            self._evaluate()
+
+    def _evaluate(self) -> None:
         self._results()
-        _check_count("--checkpoints", self.checkpoints or None, least=1)
         real = read(self.data, self.reading)
         files = self._models(self._request(real))
         if self._has_model and not files:
@@ -150,7 +153,8 @@ class Evaluate:
         if model is None:
             raise BadInput(f"The denoising loss is that of a model: {self.target} is a folder.")
         count = self._count
-        found = measure_denoising(model, images, reported_stages(model), count, self.sampling.seed)
+        seen = as_model_sees(images, model.config.latents, self.data, self.reading)
+        found = measure_denoising(model, seen, reported_stages(model), count, self.sampling.seed)
         print_denoising(found, reported_stages(model))
         mean = _summary([found.mean])
         about = {"samples": str(self.target), "trained_images": model.images}
@@ -181,7 +185,7 @@ class Evaluate:
         suite: Suite | None = None
         for model in models:
             if model is not None:
-                check_shapes(model.config.shape, real.shape)
+                check_shapes(model.config.image_shape, real.shape)
             suite = suite or self._suite(real)
             self._distances(suite, model, real)
 
@@ -274,11 +278,6 @@ def _summary(estimates: list[Estimate]) -> dict[str, Any]:
         "interval_over": "seeds" if len(values) > 1 else "images",
         **({"values": values} if len(values) > 1 else {}),
     }
-
-
-def _check_count(option: str, count: int | None, least: int = 2) -> None:
-    if count is not None and count < least:
-        raise BadInput(f"{option} must be at least {least}, not {count}.")
 
 
 def _report(folder: str, images: Images) -> None:

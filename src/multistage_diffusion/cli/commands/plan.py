@@ -11,8 +11,9 @@ import tyro
 
 from multistage_diffusion.cli.discovery import subcommands
 from multistage_diffusion.cli.terminal import print_line, print_table
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import read_json
+from multistage_diffusion.model import MOST_CLASSES
 from multistage_diffusion.planning.comparison import (
     Comparison,
     Total,
@@ -21,10 +22,13 @@ from multistage_diffusion.planning.comparison import (
 )
 from multistage_diffusion.presets import ABOUT_PRESETS, PRESETS, Preset, choose_stages, preset_model
 from multistage_diffusion.sampling import SOLVERS
+from multistage_diffusion.stages import StagesFile
+from multistage_diffusion.training.batches.sharing import expected_balance
 from multistage_diffusion.training.config import DataInfo, RunConfig
 
 __all__ = ["COMMAND", "Plan"]
 
+LEAST_RATIO = 1e-3
 FIXED = tuple(name for name, entry in SOLVERS.items() if not entry.adaptive)
 
 if TYPE_CHECKING:
@@ -34,20 +38,23 @@ else:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Settings):
     """Show what a network costs before it is trained: parameters, multiply-accumulates (MACs),
     memory and time.
     """
 
     stages: Path | None = None
     """Stages file from multistage cluster; without one, the preset's own boundaries."""
-    shape: tuple[int, int, int] | None = None
+    shape: tuple[int, int, int] | None = setting(None, at_least=1, at_most=65_536)
     """Channels, height and width of an image; by default those of the stages file's data, or the
     preset's usual ones."""
-    classes: int | None = None
+    classes: int | None = setting(None, at_least=0, at_most=MOST_CLASSES)
     """Number of classes of a conditional model; 10 if not given."""
-    steps: int = 18
+    steps: int = setting(18, at_least=1, at_most=1000)
     """Steps of each solver."""
+    processes: int | None = setting(None, at_least=1, at_most=65_536)
+    """Processes (GPUs) to train with: print how equal their work is, the mean over the maximum of
+    their multiply-accumulates."""
     measure: bool = True
     """Measure this machine's speed for some seconds."""
     budget: str | None = None
@@ -61,7 +68,11 @@ class Plan:
         if self.budget is not None:
             return self._propose(config, _ratio(self.budget))
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        _print_comparison(compare(config, self.steps, self.measure, device))
+        found = compare(config, self.steps, self.measure, device)
+        _print_comparison(found)
+        if self.processes is not None:
+            costs = [cost.training_macs for cost in found.ours.costs]
+            print_line(f"balance: {expected_balance(config, costs, self.processes):.2f}")
         if self.measure:
             print_line(
                 f"Times are measured in {config.training.precision} on {_device_name(device)}, in "
@@ -99,18 +110,18 @@ def _ratio(text: str) -> float:
         ratio = float(text.removesuffix("x"))
     except ValueError:
         ratio = 0.0
-    if not 0 < ratio < float("inf"):
+    if not LEAST_RATIO <= ratio <= 1 / LEAST_RATIO:
         raise BadInput(
-            f"The budget is a multiple of the unified network's cost such as 1.0x, not {text!r}."
+            "The budget is a multiple of the unified network's cost such as 1.0x, from "
+            f"{LEAST_RATIO:g} to {1 / LEAST_RATIO:,.0f}, not {text!r}."
         )
     return ratio
 
 
 def _shape_of(stages: Path | None) -> tuple[int, int, int] | None:
     """The shape of the images that a stages file was made from."""
-    data = read_json(stages).get("data", {}) if stages else {}
-    shape = data.get("shape")
-    return None if shape is None else (shape[0], shape[1], shape[2])
+    data = StagesFile.load(stages).data if stages else None
+    return data.shape if data else None
 
 
 def _device_name(device: torch.device) -> str:

@@ -36,7 +36,7 @@ class Report:
             return print_settings({**to_json(self), "out": str(out)})
         page = render(self.runs)
         claim(out, "is not a report", is_report)
-        write_atomically(out, page.encode())
+        write_atomically(out, page.encode(errors="replace"))
         print_line(f"wrote {out}")
 
 

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import tyro
 
+from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.plans import with_plan
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_table
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import Settings, setting, to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, load_model, named_classes
 from multistage_diffusion.run import find_model, run_of
@@ -21,7 +22,7 @@ __all__ = ["COMMAND", "Sample"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Sample(Settings):
     """Draw images from a trained model. The same command again completes an interrupted one."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -29,18 +30,18 @@ class Sample:
     out: Path | None = None
     """Folder for the images 000000.png, 000001.png, ...; a grid of the first 100 goes beside it.
     Default: RUN/samples."""
-    images: int = 64
+    images: int = setting(64, at_least=1, at_most=10_000_000)
     """Number of images."""
     labels: tuple[str, ...] = ()
     """Several classes, by names or numbers, that take turns."""
-    per_label: int | None = None
+    per_label: int | None = setting(None, at_least=1, at_most=10_000_000)
     """Number of images of each class that is drawn, instead of --images."""
     bands: tuple[int, ...] = ()
     """Channels that pictures of many channels show, as 3 2 1 for red, green and blue. Default: the
     first three. All channels are in 000000.npy then."""
     label_names: bool = False
     """Print the number and the name of each class, and stop."""
-    batch_size: int = 64
+    batch_size: int = setting(64, at_least=1)
     """Images at a time; changes the memory needed, not the images."""
     sampling: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=SampleOptions
@@ -65,9 +66,10 @@ class Sample:
             about = {"out": str(out), "model": str(file), "trained_images": model.images}
             return print_settings({**to_json(self), **about})
         options = with_plan(sampling, model, self.run_folder, self.plan, self.budget)
-        folder = draw_samples(
-            model, options, count, self.batch_size, out, _show_progress, self.bands
-        )
+        with holding(out, "sample"):
+            folder = draw_samples(
+                model, options, count, self.batch_size, out, _show_progress, self.bands
+            )
         calls = ", ".join(map(str, evaluations_per_stage(model.config, options)))
         print_line(
             f"{count} images in {out}, a grid of them in {folder.grid}; evaluations per "

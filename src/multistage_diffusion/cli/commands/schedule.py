@@ -8,7 +8,7 @@ import tyro
 
 from multistage_diffusion.cli.plans import plan_file, print_plan
 from multistage_diffusion.cli.terminal import print_line, print_settings
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import Settings, setting, to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import load_model
 from multistage_diffusion.run import claim, find_model
@@ -19,7 +19,7 @@ __all__ = ["COMMAND", "Schedule"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(Settings):
     """Search the noise levels that bring a solver closest to the exact images of a model, for what
     a sample may cost.
 
@@ -34,7 +34,7 @@ class Schedule:
     """Of one sample: 20nfe (evaluations of the network), 2GMAC or 0.5s."""
     solver: SolverName = "dpmpp-2m"
     """The solver that the levels are for: euler, ddim, dpmpp-2m or heun."""
-    images: int = 32
+    images: int = setting(32, at_least=1, at_most=100_000)
     """Samples whose paths are recorded, and as many others to compare with."""
     out: Path | None = None
     """The plan to write. Default: RUN/plans/SOLVER-BUDGET.json, replaced if it is there."""
@@ -43,8 +43,6 @@ class Schedule:
 
     def run(self) -> None:
         budget = parse_budget(self.budget)
-        if self.images < 1:
-            raise BadInput(f"--images must be at least 1, not {self.images}.")
         model = load_model(find_model(self.run_folder))
         out = self.out or plan_file(self.run_folder, self.solver, self.budget)
         if self.dry_run:

@@ -11,20 +11,20 @@ from multistage_diffusion.cli.signals import stop_on_signal
 from multistage_diffusion.cli.study.execution import Execution
 from multistage_diffusion.cli.study.steps import Job, Planner, only, waves, with_data
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_table
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import Settings, setting, to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_atomically, write_json
 from multistage_diffusion.run import claim
 from multistage_diffusion.study import Results, StudyConfig, collect, read_study
 from multistage_diffusion.study.curve import COSTS
 from multistage_diffusion.study.figures import curves_figure, sampling_figure
-from multistage_diffusion.study.tables import as_json, as_markdown
+from multistage_diffusion.study.tables import as_json, as_markdown, reached_text
 
 __all__ = ["COMMAND", "Study"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(Settings):
     """Train several arms at the same cost with the same seeds, measure them at intervals, and write
     tables and figures.
 
@@ -42,9 +42,9 @@ class Study:
     """Other images than the study file's."""
     held_out_data: str | None = None
     """Images of the same kind for the denoising loss, beside --data."""
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = setting((), at_least=0)
     """Other seeds than the study file's."""
-    workers: int = 1
+    workers: int = setting(1, at_least=1, at_most=1024)
     """Runs at the same time; they share the processor cores."""
     only: tuple[str, ...] = ()
     """Only these arms (unified) or runs (unified-0). Default: all."""
@@ -54,8 +54,6 @@ class Study:
     """Print the resolved study and stop."""
 
     def run(self) -> int:
-        if self.workers < 1:
-            raise BadInput(f"--workers must be at least 1, not {self.workers}.")
         study = with_data(read_study(self.file, self.size), self.data, self.held_out_data)
         study = replace(study, seeds=self.seeds or study.seeds)
         _check_names(study, self.only)
@@ -132,13 +130,9 @@ def _write(results: Results, out: Path) -> None:
 
 
 def _print_reached(results: Results) -> None:
-    rows = []
-    for metric in results.metrics():
-        row = [metric]
-        for arm in results.arms:
-            found = results.reach(arm, metric).values()
-            reached = [v for v in found if v is not None]
-            row.append(f"{sum(reached) / len(reached):.2f}" if reached else "-")
-        rows.append(row)
+    rows = [
+        [metric, *(reached_text(results.reach(arm, metric)) for arm in results.arms)]
+        for metric in results.metrics()
+    ]
     print_line(f"part of the MACs of {results.study.reference} to reach its final score:")
     print_table(["metric", *results.arms], rows)

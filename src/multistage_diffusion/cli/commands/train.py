@@ -8,6 +8,8 @@ from typing import Annotated
 import tyro
 
 from multistage_diffusion.cli.discovery import subcommands
+from multistage_diffusion.cli.holding import holding
+from multistage_diffusion.cli.latents import latents_of
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.signals import stop_on_signal
@@ -20,23 +22,29 @@ from multistage_diffusion.cli.terminal import (
 from multistage_diffusion.config import to_json
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.data import Images, ReadOptions
+from multistage_diffusion.data.context import read_context
 from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import fingerprint, read_json, write_atomically
+from multistage_diffusion.files import fingerprint, write_atomically
 from multistage_diffusion.inspection.preview import write_preview
+from multistage_diffusion.latents import load_autoencoder
+from multistage_diffusion.latents.prepared import LatentOptions, for_training
 from multistage_diffusion.model import Model, load_model
+from multistage_diffusion.preconditioning import expected_deviation
 from multistage_diffusion.presets import (
     ABOUT_PRESETS,
     PRESETS,
     Preset,
     choose_stages,
     configure_run,
+    with_model,
 )
 from multistage_diffusion.run import Run, claim, find_model
-from multistage_diffusion.stages import Stages
+from multistage_diffusion.stages import Stages, StagesFile
 from multistage_diffusion.training import Record, read_records, train
 from multistage_diffusion.training.batches.levels import stage_shares
 from multistage_diffusion.training.config import RunConfig
+from multistage_diffusion.training.footprint import check_training_memory
 from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.resume import check_run
 
@@ -61,32 +69,71 @@ class Train:
     has no stages."""
     init: Path | None = None
     """A model file or run to begin with, of the same network (multistage convert makes one of a
-    unified network)."""
+    unified network or of one of diffusers)."""
+    keep_network: bool = False
+    """Train the network of --init as it is: blocks, widths, stages, schedule and preconditioning
+    are its own instead of the preset's."""
     dry_run: bool = False
     """Print the resolved configuration and the cost of the network, and stop. With --size,
     RUN/preview.png shows what is cut away or stretched."""
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
+    context: Path | None = None
+    """File .npy [N, tokens, channels] of what the network attends to, such as embeddings of texts:
+    a row for each image. Needs --context-channels; --label-dropout hides some."""
+    latents: Annotated[LatentOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=LatentOptions
+    )
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def run(self) -> int:
-        images = read(self.data, self.reading)
+        if self.keep_network:
+            return self._with_network().run()
+        images = self.prepare(read(self.data, self.reading))
         config = self.configure(images)
         init = find_model(self.init) if self.init else None
         config = replace(config, init=fingerprint(init) if init else "")
         _warn(config, self.stages)
         if self.dry_run:
             return self._dry_run(config, images)
+        check_training_memory(config)
         _print_cost(config)
         run = Run(self.out)
         check_run(run, config, images)
-        self._copy_stages(run)
-        self._write_preview(run, images)
-        return _train(config, images, run, load_model(init) if init else None)
+        with holding(self.out, "train"):
+            check_run(run, config, images)
+            self._copy_stages(run)
+            self._write_preview(run, images)
+            return _train(config, images, run, load_model(init) if init else None)
+
+    def prepare(self, images: Images) -> Images:
+        """The values that the network sees: pixels, or latents encoded and normalised."""
+        values = self._values(images)
+        return replace(values, context=read_context(self.context)) if self.context else values
+
+    def _values(self, images: Images) -> Images:
+        diffusion = self.preset.diffusion
+        if self.latents.autoencoder is not None:
+            flip = self.preset.training.draws.flip
+            images = latents_of(self.latents.autoencoder, images, self.data, self.reading, flip)
+        if images.latents is None:
+            return images
+        load_autoencoder(images.latents.autoencoder)  # without it nothing could be drawn
+        deviation = expected_deviation(diffusion.preconditioning, diffusion.sigma_data)
+        return for_training(images, deviation, self.latents.normalise)
 
     def configure(self, images: Images) -> RunConfig:
-        """The configuration of the run, without weights to begin with."""
-        stages = choose_stages(self.preset, self.stages)
-        return configure_run(self.preset, images, stages, self.data, self.reading)
+        """The configuration of the run on prepared images, without weights to begin with."""
+        deviation = None if images.latents is None else images.latents.deviation
+        stages = choose_stages(self.preset, self.stages, deviation)
+        context = fingerprint(self.context) if self.context else ""
+        return configure_run(self.preset, images, stages, self.data, self.reading, context)
+
+    def _with_network(self) -> "Train":
+        """The same with the network of the model to begin with."""
+        if self.init is None or self.stages is not None:
+            raise BadInput("--keep-network takes network and stages of --init, not of --stages.")
+        preset = with_model(self.preset, load_model(find_model(self.init)).config)
+        return replace(self, preset=preset, keep_network=False)
 
     def _dry_run(self, config: RunConfig, images: Images) -> int:
         """Prints settings, cost and what would stop the run; writes a preview of resized images."""
@@ -94,6 +141,7 @@ class Train:
         _print_cost(config)
         run = Run(self.out)
         try:
+            check_training_memory(config)
             check_run(run, config, images)
         except BadInput as error:
             print_warning(str(error))
@@ -160,6 +208,9 @@ class _Messages:
     def on_record(self, record: Record) -> None:
         """Prints the losses to compare with, and which stages overfit, once each."""
         optimal = "/".join(f"{loss:.3g}" for loss in record.optimal_loss)
+        if record.optimal_loss_error:
+            errors = "/".join(f"{error:.2g}" for error in record.optimal_loss_error)
+            optimal = f"{optimal} (standard errors {errors})"
         zero = "/".join(f"{loss:.3g}" for loss in record.zero_loss)
         text = f"optimal denoiser {optimal}, untrained network {zero}"
         self._once("losses", f"losses to compare with, stage by stage: {text}", print_line)
@@ -181,8 +232,8 @@ def _warn(config: RunConfig, file: Path | None) -> None:
             rare = f"less than one in {1 / SMALL_SHARE:,.0f} images"
             schedule = config.model.schedule
             print_warning(f"stage {stage} gets {rare} under the schedule {schedule}")
-    data = read_json(file).get("data") if file else None
-    if isinstance(data, dict) and data.get("fingerprint") != config.data.fingerprint:
+    data = StagesFile.load(file).data if file else None
+    if data and data.fingerprint != config.data.fingerprint:
         print_warning(f"{file} was made from other images than {config.data.path}")
 
 

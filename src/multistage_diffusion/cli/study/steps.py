@@ -252,7 +252,7 @@ class Planner:
         assert isinstance(command, Train)
         if command.reading not in self.images:
             self.images[command.reading] = read(command.data, command.reading)
-        return command.configure(self.images[command.reading])
+        return command.configure(command.prepare(self.images[command.reading]))
 
     def _train_words(self, name: str, run: Path, images: int) -> Command:
         study = self.study

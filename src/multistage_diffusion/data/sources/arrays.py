@@ -19,7 +19,7 @@ from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.fitting import fitted
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.labels import NumberedLabels, numbered
-from multistage_diffusion.data.mapped import MappedFile, MappedRows, read_header
+from multistage_diffusion.data.mapped import BAD_HEADER, MappedFile, MappedRows, read_header
 from multistage_diffusion.data.options import Layout, ReadOptions
 from multistage_diffusion.data.parallel import in_order
 from multistage_diffusion.data.pillow import DAMAGE
@@ -190,7 +190,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield archive
     except BadInput:
         raise
-    except DAMAGE as error:
+    except (*DAMAGE, *BAD_HEADER) as error:
         raise BadInput(f"Cannot read {path}: {' '.join(str(error).split())}.") from error
 
 

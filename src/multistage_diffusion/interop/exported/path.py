@@ -29,9 +29,8 @@ class StagePath(nn.Module):
 
     def __init__(self, denoiser: NetworkDenoiser, stage: int) -> None:
         super().__init__()
-        encoders = denoiser.network.encoders
-        self.encoder = encoders[stage if len(encoders) > 1 else 0]
-        self.decoder = denoiser.network.decoders[stage]
+        self.encoder = denoiser.network.encoder(stage)
+        self.decoder = denoiser.network.decoder(stage)
         self.preconditioning = denoiser.preconditioning
         self.preconditioning.c_noise(torch.ones(1).double())  # tables are not made while tracing
 

@@ -1,6 +1,7 @@
 """Exported models as denoisers, in onnxruntime or as torch's programs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -77,9 +78,25 @@ def load_exported(folder: Path) -> ExportedDenoiser:
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BadInput(f"{folder} holds no exported model (multistage export makes them).")
-    config = from_json(ModelConfig, manifest["model"])
-    functions = [_load(folder / entry["file"]) for entry in manifest["files"]]
-    return ExportedDenoiser(config, functions, manifest["inputs"])
+    found = from_json(_Manifest, manifest, str(folder / MANIFEST))
+    functions = [_load(folder / entry.file) for entry in found.files]
+    return ExportedDenoiser(found.model, functions, list(found.inputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A file of an exported model."""
+
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    """What is read of the file that describes an exported model."""
+
+    model: ModelConfig
+    files: tuple[_File, ...]
+    inputs: tuple[str, ...]
 
 
 def _load(file: Path) -> StageFunction:
@@ -88,7 +105,12 @@ def _load(file: Path) -> StageFunction:
 
 def _load_program(file: Path) -> StageFunction:
     module = torch.export.load(str(file)).module()
-    return lambda inputs: module(**inputs)
+
+    def run(inputs: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            return module(**inputs)
+
+    return run
 
 
 def _load_onnx(file: Path) -> StageFunction:

@@ -88,14 +88,15 @@ def _manifest(model: Model, files: list[str]) -> dict[str, Any]:
 
 def _write_onnx(program: ExportedProgram, file: Path) -> None:
     weights = sum(tensor.nbytes for tensor in program.state_dict.values())
-    torch.onnx.export(
+    graph: Any = torch.onnx.export(
         program,
-        f=str(file),
         output_names=["denoised"],
-        external_data=weights > LARGEST_FILE,
         verbose=False,
         custom_translation_table={torch.ops.aten.searchsorted.Tensor: _searchsorted},
     )
+    for node in graph.model.graph.all_nodes():
+        node.metadata_props.clear()  # lines of our code and paths of this machine
+    graph.save(str(file), external_data=weights > LARGEST_FILE)
 
 
 def _write_program(program: ExportedProgram, file: Path) -> None:
@@ -104,8 +105,9 @@ def _write_program(program: ExportedProgram, file: Path) -> None:
 
 def _searchsorted(table: Any, values: Any, **_options: Any) -> Any:
     """How many entries of a sorted table are at most each value, in ONNX, which has no search."""
-    from onnxscript import opset18 as op
+    import onnxscript
 
+    op: Any = onnxscript.opset18
     columns = op.Unsqueeze(values, op.Constant(value_ints=[-1]))
     smaller = op.Cast(op.LessOrEqual(table, columns), to=7)  # int64
     return op.ReduceSum(smaller, op.Constant(value_ints=[-1]), keepdims=0)

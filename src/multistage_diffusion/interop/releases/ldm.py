@@ -5,6 +5,7 @@ from typing import Any
 
 from multistage_diffusion.interop.releases.rules import (
     Rule,
+    as_convolution,
     grouped_qkv_rules,
     layer_rules,
     module_rules,
@@ -14,7 +15,7 @@ from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.networks.attention import SpatialTransformer
 from multistage_diffusion.schedule import DDPM, ScheduleSettings, make_schedule
 
-__all__ = ["model_config", "rules"]
+__all__ = ["model_config", "rules", "transformer_rules"]
 
 SCHEDULE = {"linear_start": "beta_start", "linear_end": "beta_end", "num_timesteps": "steps"}
 EMBEDDING = {"embedding.layer0": "0", "embedding.layer1": "2"}
@@ -25,7 +26,7 @@ BLOCK = {
     "norm1": "out_layers.0",
     "conv1": "out_layers.3",
 }
-TRANSFORMER = {"norm": "norm", "proj_in": "proj_in", "proj": "proj_out"}
+OUTER = {"proj_in": "proj_in", "proj": "proj_out"}
 TRANSFORMER_LAYER = {
     "norm0": "norm1",
     "norm1": "norm2",
@@ -140,7 +141,7 @@ def _block_rules(ours: str, theirs: str, block: Any, first: int = 0) -> Iterator
     if list(block.skip.parameters()):
         yield from layer_rules(f"{ours}.skip", f"{theirs}.{first}.skip_connection")
     if isinstance(block.attention, SpatialTransformer):
-        yield from _transformer_rules(f"{ours}.attention", f"{theirs}.{first + 1}", block.attention)
+        yield from transformer_rules(f"{ours}.attention", f"{theirs}.{first + 1}", block.attention)
     elif block.attention is not None:
         yield from _attention_rules(f"{ours}.attention", f"{theirs}.{first + 1}", block.attention)
 
@@ -148,12 +149,16 @@ def _block_rules(ours: str, theirs: str, block: Any, first: int = 0) -> Iterator
 def _attention_rules(ours: str, theirs: str, attention: Any) -> Iterator[Rule]:
     yield from layer_rules(f"{ours}.norm", f"{theirs}.norm")
     yield from grouped_qkv_rules(f"{ours}.qkv", f"{theirs}.qkv", attention.heads)
-    yield Rule(f"{ours}.proj.weight", (f"{theirs}.proj_out.weight",), lambda w: w[..., None])
+    yield Rule(f"{ours}.proj.weight", (f"{theirs}.proj_out.weight",), as_convolution)
     yield Rule(f"{ours}.proj.bias", (f"{theirs}.proj_out.bias",))
 
 
-def _transformer_rules(ours: str, theirs: str, transformer: SpatialTransformer) -> Iterator[Rule]:
-    yield from module_rules(ours, theirs, TRANSFORMER)
+def transformer_rules(ours: str, theirs: str, transformer: SpatialTransformer) -> Iterator[Rule]:
+    """The layers of a transformer, whose outer ones may be convolutions or dense layers."""
+    yield from layer_rules(f"{ours}.norm", f"{theirs}.norm")
+    for name, other in OUTER.items():
+        yield Rule(f"{ours}.{name}.weight", (f"{theirs}.{other}.weight",), as_convolution)
+        yield Rule(f"{ours}.{name}.bias", (f"{theirs}.{other}.bias",))
     for index in range(len(transformer.layers)):
         layer = f"{ours}.layers.{index}"
         other = f"{theirs}.transformer_blocks.{index}"

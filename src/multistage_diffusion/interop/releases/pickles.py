@@ -18,9 +18,17 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.interop.releases.limits import (
+    check_archive,
+    check_content,
+    check_operations,
+    check_storage,
+)
 
 __all__ = ["Record", "read_pickle"]
 
+ARCHIVE = b"PK"
+"""The beginning of a zip archive, which ``torch.save`` writes."""
 SCALARS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i", "b1": "?"}
 """numpy's codes of scalar types, with those of ``struct``."""
 
@@ -33,16 +41,21 @@ class Record:
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, Mapping):
-            self.fields = dict(state)
+            self.fields = {str(name): value for name, value in state.items()}
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
         """The parameters and buffers of a module and the modules in it, by name."""
-        own = {**self.fields.get("_parameters", {}), **self.fields.get("_buffers", {})}
+        own = {**self._named("_parameters"), **self._named("_buffers")}
         found = {prefix + name: value for name, value in own.items() if isinstance(value, Tensor)}
-        for name, module in self.fields.get("_modules", {}).items():
+        for name, module in self._named("_modules").items():
             if isinstance(module, Record):
                 found.update(module.tensors(f"{prefix}{name}."))
         return found
+
+    def _named(self, field: str) -> dict[str, Any]:
+        """The entries of a field by name; none if it is no dictionary."""
+        value = self.fields.get(field)
+        return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
 
 
 class PlainDict(dict[str, Any]):
@@ -67,7 +80,19 @@ def _record(meta: Mapping[str, Any]) -> Record:
 
 
 def _storage(content: bytes) -> Any:
+    if content.startswith(ARCHIVE):
+        check_archive(content)
     return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    """A view of a storage that is not larger than the storage."""
+    shape = [int(side) for side in size]
+    tensor: Tensor = torch._utils._rebuild_tensor(
+        storage, int(offset), shape, [int(step) for step in stride]
+    )
+    check_storage(tensor)
+    return tensor
 
 
 def _parameter(data: Tensor, *_: Any) -> Tensor:
@@ -89,7 +114,7 @@ ALLOWED: dict[str, Callable[..., Any]] = {
     "__builtin__.set": set,
     "_codecs.encode": _encoded,
     "torch.Size": tuple,
-    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
+    "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.storage._load_from_bytes": _storage,
     "torch_utils.persistence._reconstruct_persistent_obj": _record,
@@ -131,9 +156,9 @@ def read_pickle(path: Path) -> Any:
     except OSError as error:
         raise BadInput(f"Cannot read {path}: {error.strerror}.") from error
     try:
-        if _is_torch_file(content):
-            return _load_torch_file(content)
-        return _Unpickler(BytesIO(content)).load()
+        found = _load(content)
+        check_content(found)
+        return found
     except BadInput as error:
         raise BadInput(f"{path} is refused. {error}") from error
     except Exception as error:  # a damaged pickle can fail in any way
@@ -141,12 +166,21 @@ def read_pickle(path: Path) -> Any:
         raise BadInput(f"Cannot read {path}: it is damaged or no checkpoint ({kind}).") from error
 
 
+def _load(content: bytes) -> Any:
+    if content.startswith(ARCHIVE):
+        check_archive(content)
+    if _is_torch_file(content):
+        return _load_torch_file(content)
+    check_operations(content)
+    return _Unpickler(BytesIO(content)).load()
+
+
 def _is_torch_file(content: bytes) -> bool:
     """Whether ``torch.save`` wrote it.
 
     It writes a zip archive; older versions wrote a pickle that begins with a magic number.
     """
-    if content.startswith(b"PK"):
+    if content.startswith(ARCHIVE):
         return True
     magic = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
     return content.startswith(magic)

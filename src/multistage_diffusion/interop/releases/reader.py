@@ -24,7 +24,14 @@ def read_release(path: Path) -> tuple[str, dict[str, Tensor]]:
     Raises:
         BadInput: if it is none of them, or asks for more than tensors and containers.
     """
-    content = read_pickle(path)
+    base, state = _weights(read_pickle(path), path)
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_complex():
+            raise BadInput(f"{path} has something else than a tensor of numbers as {name!r:.80}.")
+    return base, state
+
+
+def _weights(content: Any, path: Path) -> tuple[str, dict[str, Tensor]]:
     if isinstance(content, Record):
         return "edm", content.tensors()
     if isinstance(content, Mapping):
@@ -43,7 +50,8 @@ def read_release(path: Path) -> tuple[str, dict[str, Tensor]]:
 def _latent_diffusion(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The network's weights; the names of averaged ones have no dots."""
     prefix = "model.diffusion_model."
-    names = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
+    texts = [name for name in state if isinstance(name, str)]
+    names = [name.removeprefix(prefix) for name in texts if name.startswith(prefix)]
     weights = {}
     for name in names:
         averaged = state.get(f"model_ema.diffusion_model{name.replace('.', '')}")
@@ -53,9 +61,11 @@ def _latent_diffusion(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _score_sde(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The network's weights; averaged ones are a list in the order of the parameters."""
-    weights = {name.removeprefix("module."): tensor for name, tensor in content["model"].items()}
-    averaged = (content.get("ema") or {}).get("shadow_params")
-    if averaged is None:
+    model = content["model"].items()
+    weights = {str(name).removeprefix("module."): tensor for name, tensor in model}
+    ema = content.get("ema")
+    averaged = ema.get("shadow_params") if isinstance(ema, Mapping) else None
+    if not isinstance(averaged, list | tuple):
         return weights
     parameters = [name for name in weights if name != "sigmas"]
     if len(averaged) != len(parameters):

@@ -12,8 +12,10 @@ from torch import Tensor
 
 __all__ = [
     "Rule",
+    "as_convolution",
     "dense_rules",
     "grouped_qkv_rules",
+    "interleaved",
     "layer_rules",
     "module_rules",
     "separate_qkv_rules",
@@ -50,6 +52,11 @@ def module_rules(ours: str, theirs: str, layers: Mapping[str, str]) -> Iterator[
         yield from layer_rules(f"{ours}.{name}", f"{theirs}.{other}")
 
 
+def as_convolution(weight: Tensor) -> Tensor:
+    """The weight of a 1x1 convolution from it, or from that of a dense layer."""
+    return weight.reshape(*weight.shape[:2], 1, 1)
+
+
 def dense_rules(ours: str, theirs: str) -> Iterator[Rule]:
     """A 1x1 convolution from a dense layer: weight ``W``, ``[inputs, outputs]``, and bias ``b``."""
     yield Rule(f"{ours}.weight", (f"{theirs}.W",), lambda w: w.T[:, :, None, None])
@@ -63,13 +70,13 @@ def separate_qkv_rules(ours: str, theirs: tuple[str, str, str]) -> Iterator[Rule
     """
 
     def weight(*matrices: Tensor) -> Tensor:
-        return _interleaved(*(matrix.T for matrix in matrices))[:, :, None, None]
+        return interleaved(*(matrix.T for matrix in matrices))[:, :, None, None]
 
     yield Rule(f"{ours}.weight", tuple(f"{name}.W" for name in theirs), weight)
-    yield Rule(f"{ours}.bias", tuple(f"{name}.b" for name in theirs), _interleaved)
+    yield Rule(f"{ours}.bias", tuple(f"{name}.b" for name in theirs), interleaved)
 
 
-def _interleaved(*tensors: Tensor) -> Tensor:
+def interleaved(*tensors: Tensor) -> Tensor:
     """Rows of tensors of one shape in turn: the first of each, the second of each, and so on."""
     return torch.stack(tensors, 1).flatten(0, 1)
 

@@ -14,8 +14,9 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.releases import dpm, edm, ldm
 from multistage_diffusion.interop.releases.rules import Rule
 from multistage_diffusion.model import ModelConfig, build_denoiser
+from multistage_diffusion.networks import StagedUNet
 
-__all__ = ["release_classes", "release_model", "translate"]
+__all__ = ["release_classes", "release_model", "translate", "translated"]
 
 BASES = {"edm": edm, "dpm-solver": dpm, "ldm": ldm}
 CLASS_INPUTS = ("model.map_label.weight", "map_label.weight")
@@ -40,9 +41,9 @@ def release_model(sizes: Mapping[str, Any]) -> ModelConfig:
 def release_classes(state: Mapping[str, Tensor]) -> int:
     """The number of classes of a release's weights; 0 for an unconditional network."""
     if "label_emb.weight" in state:
-        return len(state["label_emb.weight"])
+        return state["label_emb.weight"].shape[:1].numel()
     names = [name for name in CLASS_INPUTS if name in state]
-    return state[names[-1]].shape[1] if names else 0
+    return state[names[-1]].shape[1:2].numel() if names else 0
 
 
 def translate(base: str, config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,13 +63,39 @@ def translate(base: str, config: ModelConfig, state: Mapping[str, Tensor]) -> di
     with torch.device("meta"):
         network = build_denoiser(config).network
     rules = list(BASES[base].rules(network, config.shape, frozenset(state)))
+    return translated(rules, network, state)
+
+
+def translated(
+    rules: Sequence[Rule], network: StagedUNet, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """A state dict made by rules.
+
+    Args:
+        rules: how each tensor of the network is made.
+        network: ours, which may be without storage.
+        state: the tensors to make them from.
+
+    Returns:
+        The state dict of the network, float32.
+
+    Raises:
+        BadInput: if a tensor is missing, left over, or of another shape; names the first one.
+    """
     _check_names(rules, state)
-    translated = {}
+    made = {}
     for rule in rules:
-        tensor = rule.make(*(state[name] for name in rule.theirs))
-        translated[rule.ours] = tensor.float().contiguous()
-    _check_shapes(rules, translated, network.state_dict())
-    return translated
+        made[rule.ours] = _made(rule, state).float().contiguous()
+    _check_shapes(rules, made, network.state_dict())
+    return made
+
+
+def _made(rule: Rule, state: Mapping[str, Tensor]) -> Tensor:
+    try:
+        return rule.make(*(state[name] for name in rule.theirs))
+    except (RuntimeError, IndexError, ValueError) as error:
+        names = ", ".join(rule.theirs)
+        raise BadInput(f"{names} of the checkpoint have other shapes than they should.") from error
 
 
 def _check_names(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> None:
@@ -85,11 +112,11 @@ def _check_names(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> None:
 
 
 def _check_shapes(
-    rules: Sequence[Rule], translated: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+    rules: Sequence[Rule], made: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> None:
-    assert translated.keys() == expected.keys(), translated.keys() ^ expected.keys()
+    assert made.keys() == expected.keys(), made.keys() ^ expected.keys()
     for rule in rules:
-        found = list(translated[rule.ours].shape)
+        found = list(made[rule.ours].shape)
         needed = list(expected[rule.ours].shape)
         if found != needed:
             name = rule.theirs[0]

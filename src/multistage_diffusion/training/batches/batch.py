@@ -5,7 +5,7 @@ all of it. Pixels are read and noise is drawn only for the samples that a rank c
 the same for any world size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,14 +14,15 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.augment import Augmentation, draw_augmentation, mirror
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.errors import BadInput
+from multistage_diffusion.data.mapped import MappedRows
+from multistage_diffusion.networks.embedding import NO_LABEL
 from multistage_diffusion.space import to_unit_range
 from multistage_diffusion.training.batches.levels import Levels
 from multistage_diffusion.training.batches.order import image_indices
 from multistage_diffusion.training.config import RunConfig
-from multistage_diffusion.training.randomness import Stream, generator
+from multistage_diffusion.training.randomness import Stream, generator, hashed
 
-__all__ = ["Batch", "Draws", "Samples", "draw", "micro_batches"]
+__all__ = ["Batch", "Draws", "Samples", "draw"]
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,16 @@ class Batch:
 class Samples:
     """Some samples of a batch as they were read."""
 
-    start: int
-    stop: int
+    rows: Tensor
+    """Which ones, increasing, int64 ``[b]``."""
     pixels: Tensor
     """Bytes, ``[b, C, H, W]``."""
     noise: Tensor
     """float32 like ``pixels``."""
     labels: Tensor | None
     """Classes, int64 ``[b]``."""
+    context: Tensor | None = None
+    """What the network attends to, float32 ``[b, tokens, channels]``."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +68,34 @@ class Draws:
     mirrored: Tensor
     """Which images are mirrored left-right, bool ``[B]``."""
     augmentation: Augmentation | None
+    unlabelled: Tensor | None = None
+    """Which classes and contexts are hidden from the network, bool ``[B]``."""
     candidates: int = 1
     """Noises drawn for each image, of which the nearest is taken."""
+    mirrored_copies: bool = False
+    """Whether the data set holds mirrored copies, which are read instead of mirroring."""
 
     def read(
-        self, start: int, stop: int, images: Images, conditional: bool, device: torch.device
+        self, rows: Tensor, images: Images, conditional: bool, device: torch.device
     ) -> Samples:
-        """Reads the images of some of the samples and draws their noise.
+        """Reads the images of some of the samples, ``rows``, and draws their noise.
 
         What is for a GPU is in pinned memory.
         """
-        rows = self.chosen[start:stop]
-        labels = images.labels[rows] if conditional and images.labels is not None else None
-        pixels = _rows(images, rows)
-        noise = self._noise(start, stop, images.shape, pinned=device.type == "cuda")
+        chosen = self.chosen[rows]
+        labels = images.labels[chosen] if conditional and images.labels is not None else None
+        if labels is not None and self.unlabelled is not None:
+            labels = torch.where(self.unlabelled[rows], NO_LABEL, labels)
+        context = self._context(images, rows)
+        pixels = self._pixels(images, chosen, self.mirrored[rows])
+        noise = self._noise(rows, images.shape, pinned=device.type == "cuda")
         if self.candidates > 1:
-            self._choose_nearest(noise, pixels, start)
+            self._choose_nearest(noise, pixels, rows)
         if device.type == "cuda":
             pixels = pixels if pixels.is_cuda else pixels.pin_memory()
             labels = None if labels is None else labels.pin_memory()
-        return Samples(start, stop, pixels, noise, labels)
+            context = None if context is None else context.pin_memory()
+        return Samples(rows, pixels, noise, labels, context)
 
     def place(
         self, samples: Samples, device: torch.device, memory_format: torch.memory_format
@@ -93,16 +104,21 @@ class Draws:
 
         Bytes are scaled, mirrored and augmented there.
         """
-        here = slice(samples.start, samples.stop)
+        here = samples.rows
         pixels = samples.pixels.to(device, non_blocking=True)
         noise = samples.noise.to(device, non_blocking=True)
-        y = mirror(to_unit_range(pixels), self.mirrored[here])
+        y = to_unit_range(pixels)
+        if not self.mirrored_copies:
+            y = mirror(y, self.mirrored[here])
         augment = None
         if self.augmentation is not None:
             augmentation = self.augmentation[here]
             y = augmentation.apply(y)
             augment = augmentation.labels
-        conditions = Conditions(samples.labels, augment).to(device, non_blocking=True)
+        given = Conditions(samples.labels, augment, samples.context)
+        conditions = given.to(device, non_blocking=True)
+        if device.type == "cpu":  # elsewhere dropout is torch's own
+            conditions = replace(conditions, seeds=self._dropout_seeds(here))
         return Batch(
             y.contiguous(memory_format=memory_format),
             self.sigma[here],
@@ -110,16 +126,37 @@ class Draws:
             conditions,
         )
 
-    def _choose_nearest(self, noise: Tensor, pixels: Tensor, start: int) -> None:
+    def _dropout_seeds(self, rows: Tensor) -> Tensor:
+        """Seeds of the dropout of some samples: functions of the seed and the images seen."""
+        positions = self.first + rows.numpy().astype(np.uint64)
+        return torch.from_numpy(hashed(self.seed, Stream.DROPOUT, positions).view(np.int64))
+
+    def _pixels(self, images: Images, chosen: Tensor, mirrored: Tensor) -> Tensor:
+        """What is stored of some images, or of their mirrored copies."""
+        pixels = _rows(images.pixels, chosen)
+        if images.mirrored is None or not mirrored.any():
+            return pixels
+        pixels[mirrored] = _rows(images.mirrored, chosen[mirrored])
+        return pixels
+
+    def _context(self, images: Images, rows: Tensor) -> Tensor | None:
+        """The contexts of some samples; zeros for those that are hidden."""
+        if images.context is None:
+            return None
+        context = images.context[self.chosen[rows]].float()
+        if self.unlabelled is None:
+            return context
+        return context.masked_fill(self.unlabelled[rows][:, None, None], 0)
+
+    def _choose_nearest(self, noise: Tensor, pixels: Tensor, rows: Tensor) -> None:
         """Replaces each noise by the nearest of several to its image, itself among them.
 
         Li et al. 2025, Immiscible Diffusion with k nearest neighbours.
         """
-        mirrored = self.mirrored[start : start + len(pixels)]
-        images = mirror(to_unit_range(pixels.cpu()), mirrored)
-        for row, image, position in zip(
-            noise, images, range(start, start + len(noise)), strict=True
-        ):
+        images = to_unit_range(pixels.cpu())
+        if not self.mirrored_copies:
+            images = mirror(images, self.mirrored[rows])
+        for row, image, position in zip(noise, images, rows.tolist(), strict=True):
             source = self._generator(position)
             drawn = source.standard_normal((self.candidates, *row.shape), dtype=np.float32)
             distances = (torch.from_numpy(drawn) - image).flatten(1).norm(dim=1)
@@ -131,22 +168,22 @@ class Draws:
         bits = np.random.Philox(key=key, counter=(self.first + position) << 128)
         return np.random.Generator(bits)
 
-    def _noise(self, start: int, stop: int, shape: tuple[int, int, int], pinned: bool) -> Tensor:
+    def _noise(self, rows: Tensor, shape: tuple[int, int, int], pinned: bool) -> Tensor:
         """Noise of each sample as a function of the seed and the images seen.
 
         It comes from a counter-based generator (Philox).
         """
-        noise = torch.empty(stop - start, *shape, pin_memory=pinned)
-        for row, position in zip(noise.numpy(), range(start, stop), strict=True):
+        noise = torch.empty(len(rows), *shape, pin_memory=pinned)
+        for row, position in zip(noise.numpy(), rows.tolist(), strict=True):
             self._generator(position).standard_normal(dtype=np.float32, out=row)
         return noise
 
 
-def _rows(images: Images, rows: Tensor) -> Tensor:
-    """The pixels of some images, on the device where the data set is."""
-    if isinstance(images.pixels, Tensor) and images.pixels.device.type == "cuda":
-        rows = rows.pin_memory().to(images.pixels.device, non_blocking=True)
-    return images.pixels[rows]
+def _rows(stored: Tensor | MappedRows, rows: Tensor) -> Tensor:
+    """Some of the stored images, on the device where the data set is."""
+    if isinstance(stored, Tensor) and stored.device.type == "cuda":
+        rows = rows.pin_memory().to(stored.device, non_blocking=True)
+    return stored[rows]
 
 
 def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
@@ -161,37 +198,19 @@ def draw(config: RunConfig, images: Images, levels: Levels, seen: int) -> Draws:
     augmentation = draw_augmentation(count, size, augment, source) if augment else None
     chosen = image_indices(training.seed, len(images), seen, count)
     sigma = levels.draw(count, source)
+    conditional = config.model.classes or images.context is not None
+    hidden = config.model.network.label_dropout if conditional else 0.0
+    unlabelled = torch.rand(count, generator=source) < hidden if hidden else None
     candidates = training.draws.noise_candidates
-    return Draws(training.seed, seen, chosen, sigma, mirrored, augmentation, candidates)
-
-
-def micro_batches(batch: int, world_size: int, accumulate: int) -> list[list[tuple[int, int]]]:
-    """Which samples of a batch each rank computes, and in which micro-batches.
-
-    Args:
-        batch: samples in the batch.
-        world_size: number of ranks.
-        accumulate: micro-batches of each rank.
-
-    Returns:
-        First and last sample (exclusive), by micro-batch and rank.
-
-    Raises:
-        BadInput: if there are fewer samples than micro-batches.
-    """
-    if batch < world_size * accumulate:
-        raise BadInput(
-            f"Batches of {batch} images are too small for {world_size} processes and {accumulate} "
-            "parts in each."
-        )
-    ranges = [_part(0, batch, rank, world_size) for rank in range(world_size)]
-    return [
-        [_part(start, stop, index, accumulate) for start, stop in ranges]
-        for index in range(accumulate)
-    ]
-
-
-def _part(start: int, stop: int, index: int, count: int) -> tuple[int, int]:
-    """One of ``count`` nearly equal parts of a range."""
-    length = stop - start
-    return start + length * index // count, start + length * (index + 1) // count
+    copies = images.mirrored is not None
+    return Draws(
+        training.seed,
+        seen,
+        chosen,
+        sigma,
+        mirrored,
+        augmentation,
+        unlabelled,
+        candidates,
+        copies,
+    )

@@ -14,10 +14,10 @@ __all__ = ["DrawConfig"]
 class DrawConfig(Settings):
     """Which images and noise levels are drawn, and how images are augmented."""
 
-    shares: Literal["natural", "uniform"] | tuple[float, ...] = "natural"
+    shares: Literal["natural", "uniform"] | tuple[float, ...] = setting("natural", above=0)
     """Share of each stage in the training images: natural for those of the schedule, uniform for
     equal ones, or numbers."""
-    share_boundaries: tuple[float, ...] = ()
+    share_boundaries: tuple[float, ...] = setting((), above=0)
     """Noise levels between which shares are meant, if not the stages': gives a unified network the
     density of a multi-stage one."""
     batches: Literal["mixed", "single-stage"] = "mixed"
@@ -25,7 +25,7 @@ class DrawConfig(Settings):
     paper does)."""
     importance: bool = False
     """Weight the loss so that shares other than the natural ones keep the objective."""
-    noise_candidates: int = setting(1, at_least=1)
+    noise_candidates: int = setting(1, at_least=1, at_most=1024)
     """Draw this many noises for each image and take the nearest to it (Immiscible Diffusion); not
     with --augment."""
     flip: bool = True

@@ -3,7 +3,7 @@
 A batch is a function of the configuration and the images seen, so reading ahead changes no number.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ class BatchReader:
         config: the run.
         images: the data set; a small one is moved to a GPU.
         levels: how noise levels are drawn.
-        ranges: the samples of a batch that this rank computes, first and last (exclusive).
+        parts: which samples of a batch to read, in how many parts.
         device: where they are computed.
         ahead: how many batches are read ahead, each by a thread; 0 for none. By default some,
             unless images are in memory and steps keep the CPU busy anyway.
@@ -41,14 +41,14 @@ class BatchReader:
         config: RunConfig,
         images: Images,
         levels: Levels,
-        ranges: Sequence[tuple[int, int]],
+        parts: Callable[[Draws], Sequence[Tensor]],
         device: torch.device,
         ahead: int | None = None,
     ) -> None:
         self.config = config
         self.images = _near(images, device)
         self.levels = levels
-        self.ranges = ranges
+        self.parts = parts
         self.device = device
         self.ahead = _default_ahead(images, device) if ahead is None else ahead
         self.pending = dict[int, Future[tuple[Draws, list[Samples]]]]()
@@ -57,7 +57,7 @@ class BatchReader:
         self.pool = ThreadPoolExecutor(max(1, self.ahead), "batch-reader", choose)
 
     def __call__(self, seen: int) -> tuple[Draws, list[Samples]]:
-        """What is drawn for the batch after ``seen`` images, and each range of its samples.
+        """What is drawn for the batch after ``seen`` images, and each part of its samples.
 
         An error in a thread is raised here.
         """
@@ -79,8 +79,7 @@ class BatchReader:
         draws = draw(self.config, self.images, self.levels, seen)
         conditional = self.config.model.classes > 0
         samples = [
-            draws.read(start, stop, self.images, conditional, self.device)
-            for start, stop in self.ranges
+            draws.read(rows, self.images, conditional, self.device) for rows in self.parts(draws)
         ]
         return draws, samples
 
@@ -96,5 +95,9 @@ def _near(images: Images, device: torch.device) -> Images:
     if device.type != "cuda" or not isinstance(pixels, Tensor):
         return images
     free, _ = torch.cuda.mem_get_info(device)
-    fits = pixels.nbytes <= DEVICE_MEMORY_SHARE * free
-    return replace(images, pixels=pixels.to(device)) if fits else images
+    mirrored = images.mirrored if isinstance(images.mirrored, Tensor) else None
+    bytes_needed = pixels.nbytes + (0 if mirrored is None else mirrored.nbytes)
+    if bytes_needed > DEVICE_MEMORY_SHARE * free:
+        return images
+    copies = None if mirrored is None else mirrored.to(device)
+    return replace(images, pixels=pixels.to(device), mirrored=copies)

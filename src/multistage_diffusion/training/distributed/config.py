@@ -11,7 +11,7 @@ __all__ = ["ExecutionConfig"]
 class ExecutionConfig(Settings):
     """How a step is executed."""
 
-    accumulate: int = setting(1, above=0)
+    accumulate: int = setting(1, at_least=1, at_most=1_000_000)
     """Micro-batches into which each process splits its part of a batch, to save memory; the result
     is the same."""
     compile: bool = setting(False, may_change=True)

@@ -76,8 +76,10 @@ class Averages:
         """How many images of a batch each encoder, then each decoder counts."""
         if self.config.ema_clock == "common":
             return [sum(counts)] * len(self.seen)
-        shared = len(self.main.network.encoders) == 1
-        return [*([sum(counts)] if shared else counts), *counts]
+        network = self.main.network
+        kinds = (network.encoders, network.decoders)
+        each = [[sum(counts)] if len(parts) == 1 else counts for parts in kinds]
+        return [*each[0], *each[1]]
 
 
 def _blend(average: StagedUNet, network: StagedUNet, decays: Sequence[float]) -> None:

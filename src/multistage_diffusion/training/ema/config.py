@@ -5,7 +5,7 @@ from typing import Literal
 
 from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.training.ema.profiles import WIDEST_AVERAGE
+from multistage_diffusion.training.ema.profiles import NARROWEST_AVERAGE, WIDEST_AVERAGE
 
 __all__ = ["AveragingConfig"]
 
@@ -21,7 +21,7 @@ class AveragingConfig(Settings):
     average its random start."""
     ema_clock: Literal["common", "own"] = "own"
     """What half-lives count for a decoder: all images, or only those of its own stage."""
-    posthoc_ema: tuple[float, ...] = ()
+    posthoc_ema: tuple[float, ...] = setting((), at_least=NARROWEST_AVERAGE)
     """Also keep averages of these relative widths (for example 0.05 0.1), from which multistage ema
     makes any other width."""
     snapshot_images: int = setting(50_000, above=0, may_change=True)
@@ -30,9 +30,9 @@ class AveragingConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         widths = self.posthoc_ema
-        valid = all(0 < width <= WIDEST_AVERAGE for width in widths)
+        valid = all(width <= WIDEST_AVERAGE for width in widths)
         if not valid or len(set(widths)) < len(widths):
             raise BadInput(
-                "The setting posthoc_ema needs different widths between 0 and "
+                f"The setting posthoc_ema needs different widths from {NARROWEST_AVERAGE:g} to "
                 f"{WIDEST_AVERAGE:.4f}, not {list(widths)}."
             )

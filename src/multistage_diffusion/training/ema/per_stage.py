@@ -48,19 +48,28 @@ def put_together(models: Sequence[Model]) -> Model:
 
 
 def _separate(config: ModelConfig) -> ModelConfig:
-    """The configuration with an encoder for each decoder."""
+    """The configuration with an encoder and a decoder for each stage."""
     network = config.network
-    stages = len(network.decoder_widths)
-    widths = network.encoder_widths * (stages if len(network.encoder_widths) == 1 else 1)
-    return replace(config, network=replace(network, encoder_widths=widths))
+
+    def each(widths: tuple[int, ...]) -> tuple[int, ...]:
+        return widths * (network.stages if len(widths) == 1 else 1)
+
+    separate = replace(
+        network,
+        encoder_widths=each(network.encoder_widths),
+        decoder_widths=each(network.decoder_widths),
+    )
+    return replace(config, network=separate)
 
 
 def _stage_weights(model: Model, stage: int) -> dict[str, Tensor]:
     """The weights of a stage's encoder and decoder, with the names that they get."""
-    encoder = stage if len(model.config.network.encoder_widths) > 1 else 0
+    network = model.config.network
+    encoder = stage if len(network.encoder_widths) > 1 else 0
+    decoder = stage if len(network.decoder_widths) > 1 else 0
     names = {
         f"encoders.{encoder}.": f"encoders.{stage}.",
-        f"decoders.{stage}.": f"decoders.{stage}.",
+        f"decoders.{decoder}.": f"decoders.{stage}.",
     }
     return {
         new + name.removeprefix(old): tensor

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from multistage_diffusion.errors import BadInput
 
 __all__ = [
+    "NARROWEST_AVERAGE",
     "WIDEST_AVERAGE",
     "Profiles",
     "combine",
@@ -38,6 +39,8 @@ __all__ = [
 
 # Standard deviation of the uniform density on [0, 1]: the mean over all images.
 WIDEST_AVERAGE = 12**-0.5
+# Narrower ones are the weights of the last images, and have exponents that float64 cannot square.
+NARROWEST_AVERAGE = 1e-4
 Array = NDArray[np.float64]
 # singular values that are rounding, as a part of the largest: averages that ended together are the
 # same twice
@@ -58,12 +61,13 @@ def exponent(sigma_rel: float) -> float:
     It is the largest root of ``(g + 2)^2 (g + 3) - (g + 1) / sigma_rel^2``.
 
     Raises:
-        BadInput: if the width is not positive or wider than that of the mean over all images.
+        BadInput: if the width is narrower than ``NARROWEST_AVERAGE``, or wider than that of the
+            mean over all images.
     """
-    if not 0 < sigma_rel <= WIDEST_AVERAGE:
+    if not NARROWEST_AVERAGE <= sigma_rel <= WIDEST_AVERAGE:
         raise BadInput(
-            f"A relative width sigma_rel lies between 0 and {WIDEST_AVERAGE:.4f}, the mean of "
-            f"all, not at {sigma_rel}."
+            f"A relative width sigma_rel lies between {NARROWEST_AVERAGE:g} and "
+            f"{WIDEST_AVERAGE:.4f}, the mean of all, not at {sigma_rel}."
         )
     cubic = Polynomial.fromroots([-2, -2, -3]) - Polynomial([1, 1]) / sigma_rel**2
     return float(cubic.roots().real.max())

@@ -6,13 +6,15 @@ factors of the snapshots are found separately for each.
 """
 
 from collections.abc import Sequence
+from dataclasses import MISSING, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from multistage_diffusion import distributed
-from multistage_diffusion.config import to_json
+from multistage_diffusion.config import Settings, from_json, setting, to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.run import Run
@@ -26,6 +28,7 @@ from multistage_diffusion.training.ema.profiles import (
     combine,
     exponent,
 )
+from multistage_diffusion.training.rates import part_names
 from multistage_diffusion.training.state import State
 
 __all__ = ["Snapshots", "drop_snapshots_after", "save_snapshot"]
@@ -52,6 +55,15 @@ def drop_snapshots_after(run: Run, images: int) -> None:
             path.unlink()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Metadata(Settings):
+    """The metadata of a snapshot."""
+
+    config: dict[str, Any]
+    images: int = setting(MISSING, at_least=0)
+    seen: tuple[int, ...] = setting(MISSING, at_least=0)
+
+
 class Snapshots:
     """The snapshots of a run, read when they are needed.
 
@@ -69,12 +81,15 @@ class Snapshots:
                 f"{run.path} holds no snapshots of averages; train with --posthoc-ema 0.05 0.1 "
                 "makes them."
             )
-        metadata = [read_metadata(file) for file in self.files]
-        self.config = read_run_config(metadata[-1].get("config"))
-        self.images = int(str(metadata[-1]["images"]))
+        metadata = [from_json(_Metadata, read_metadata(file), str(file)) for file in self.files]
+        self.config = read_run_config(metadata[-1].config, str(self.files[-1]))
+        self.images = metadata[-1].images
         widths = self.config.training.averaging.posthoc_ema
         self.gammas = np.array([exponent(width) for width in widths])
-        self.seen = np.array([entry["seen"] for entry in metadata], dtype=np.float64)
+        parts = len(part_names(self.config.model.network))
+        if not self.gammas.size or any(len(entry.seen) != parts for entry in metadata):
+            raise BadInput(f"The snapshots in {self.files[0].parent} contradict each other.")
+        self.seen = np.array([entry.seen for entry in metadata], dtype=np.float64)
         """Images that each encoder, then each decoder had counted: ``[files, parts]``."""
 
     def factors(self, part: int, gammas: Array) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from multistage_diffusion.training.monitoring.records import Record
+from multistage_diffusion.training.monitoring.records import Record, comparable
 
 __all__ = ["overfitting"]
 
@@ -14,7 +14,7 @@ def overfitting(records: Sequence[Record]) -> list[str]:
 
     Its loss on held-out images has risen while that on training images continued to fall.
     """
-    held_out = [record for record in records if record.held_out_loss]
+    held_out = [record for record in comparable(records) if record.held_out_loss]
     if not held_out:
         return []
     stages = range(len(held_out[-1].held_out_loss))

@@ -11,6 +11,7 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.distributed import float64_device
 from multistage_diffusion.optimal import OptimalDenoiser
 from multistage_diffusion.preconditioning import weighted_error
 from multistage_diffusion.schedule import Schedule
@@ -37,6 +38,8 @@ class Probe:
     stages: int
     labels: Tensor | None
     """Classes, int64 ``[N]``, for a conditional network."""
+    context: Tensor | None = None
+    """What the network attends to, ``[N, tokens, channels]``."""
 
     @staticmethod
     def draw(
@@ -56,7 +59,17 @@ class Probe:
         ]
         labels = images.labels[chosen] if conditional and images.labels is not None else None
         noise = torch.randn(clean.shape, generator=source)
-        return Probe(clean, noise, torch.cat(levels), len(stages), labels)
+        context = None if images.context is None else images.context[chosen].float()
+        return Probe(clean, noise, torch.cat(levels), len(stages), labels, context)
+
+    def part(self, per_stage: int) -> "Probe":
+        """At most ``per_stage`` of the noisy images of each stage, spread over its levels."""
+        each = len(self.sigma) // self.stages
+        used = min(per_stage, each)
+        chosen = (torch.arange(used) * each + each // 2) // used
+        rows = (torch.arange(self.stages)[:, None] * each + chosen).flatten()
+        labels = None if self.labels is None else self.labels[rows]
+        return Probe(self.clean[rows], self.noise[rows], self.sigma[rows], self.stages, labels)
 
     @property
     def noisy(self) -> Tensor:
@@ -72,7 +85,7 @@ class Probe:
         """Weighted loss of the network on each image, in the order of ``sigma``."""
         denoised = []
         for part in torch.arange(len(self.sigma)).split(BATCH):
-            conditions = Conditions(self.labels).at(part).to(device)
+            conditions = Conditions(self.labels, context=self.context).at(part).to(device)
             noisy = self.noisy[part].to(device)
             denoised.append(denoiser(noisy, self.sigma[part], conditions).cpu())
         return self._losses(torch.cat(denoised), denoiser)
@@ -82,25 +95,25 @@ class Probe:
         skip = denoiser.preconditioning.c_skip(self.sigma).float()[:, None, None, None]
         return self.per_stage(self._losses(skip * self.noisy, denoiser))
 
-    def optimal_loss(self, images: Images, denoiser: NetworkDenoiser) -> list[float]:
-        """Mean weighted loss of the optimal denoiser in each stage.
-
-        It is the minimum over all denoisers on this data set. For a conditional network it is that
-        of the optimal denoiser of each class.
-        """
-        return self.per_stage(self.optimal_losses(images, denoiser))
-
     def optimal_losses(self, images: Images, denoiser: NetworkDenoiser) -> Tensor:
-        """Weighted loss of the optimal denoiser on each image, in the order of ``sigma``."""
+        """Weighted loss of the optimal denoiser on each image, in the order of ``sigma``.
+
+        Its mean is the minimum over all denoisers on this data set. For a conditional network it is
+        that of the optimal denoiser of each class.
+
+        It is computed on the GPU if there is one.
+        """
+        device = float64_device()
+        noisy = self.noisy.to(device)
         if self.labels is None or images.labels is None:
-            denoised = OptimalDenoiser(images.pixels)(self.noisy, self.sigma)
-            return self._losses(denoised, denoiser)
-        denoised = torch.empty_like(self.clean)
+            denoised = OptimalDenoiser(images.pixels)(noisy, self.sigma)
+            return self._losses(denoised.cpu(), denoiser)
+        denoised = torch.empty_like(noisy)
         for label in self.labels.unique():
             here = self.labels == label
             optimal = OptimalDenoiser(images.at(images.labels == label).pixels)
-            denoised[here] = optimal(self.noisy[here], self.sigma[here])
-        return self._losses(denoised, denoiser)
+            denoised[here.to(device)] = optimal(noisy[here.to(device)], self.sigma[here])
+        return self._losses(denoised.cpu(), denoiser)
 
     def per_stage(self, losses: Tensor) -> list[float]:
         """The mean of the losses in each stage."""

@@ -1,25 +1,26 @@
 """The records of a run: lines of JSON in ``stats.jsonl``."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, field
 
-from multistage_diffusion.config import from_json
+from multistage_diffusion.config import Settings, from_json, setting
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 from multistage_diffusion.run import Run
 
-__all__ = ["Record", "append_record", "drop_records_after", "read_records"]
+__all__ = ["Record", "append_record", "comparable", "drop_records_after", "read_records"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Record(Settings):
     """How a run is going.
 
-    Lists have one entry for each stage, smallest noise first; None where a stage had no sample.
+    Lists have one entry for each stage, smallest noise first; None where a stage had no sample. A
+    unified network with ``share_boundaries`` has the stages between these.
     """
 
-    images: int
+    images: int = setting(MISSING, at_least=0)
     """Images seen."""
     loss: list[float | None]
     """Mean weighted training loss since the last record."""
@@ -31,10 +32,13 @@ class Record:
     """Loss of the optimal denoiser on the same images, noise and levels."""
     learning_rate: float
     """Of the last batch; the largest, if parts differ."""
-    images_per_second: float
+    images_per_second: float = setting(MISSING, at_least=0)
     """Speed of training since the last record of this session, without records and checkpoints."""
-    seconds: float
+    seconds: float = setting(MISSING, at_least=0)
     """Wall-clock time across all sessions."""
+    optimal_loss_error: list[float] = field(default_factory=list)
+    """Its standard errors, where the data set is so large that it is computed on a part of the
+    probe; else empty."""
     learning_rates: list[float] = field(default_factory=list)
     """Of each encoder, then of each decoder, 0 while frozen; empty if all are the same."""
     gradient_norm: list[float] = field(default_factory=list)
@@ -61,6 +65,16 @@ class Record:
     seconds_left: float = 0.0
     """Time to the end of the run at the speed since the last record."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        count = len(self.probe_loss)
+        always = (self.loss, self.share, self.optimal_loss)
+        optional = (self.zero_loss, self.held_out_loss)
+        if any(len(values) != count for values in always) or not count:
+            raise BadInput("loss, share and optimal_loss need a value for each probe_loss")
+        if any(len(values) not in (0, count) for values in optional):
+            raise BadInput("zero_loss and held_out_loss need a value for each probe_loss")
+
 
 def append_record(run: Run, record: Record) -> None:
     """Adds a line to the records."""
@@ -79,20 +93,39 @@ def read_records(run: Run) -> list[Record]:
     """
     if not run.stats.exists():
         return []
-    lines = run.stats.read_text().splitlines(keepends=True)
+    return [record for record, _ in _records_and_lines(run)]
+
+
+def _records_and_lines(run: Run) -> list[tuple[Record, bytes]]:
+    """The records, each with its line."""
+    lines = run.stats.read_bytes().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    records = [_parsed(line, f"{run.stats}, line {k}") for k, line in enumerate(whole, 1)]
+    return list(zip(records, whole, strict=True))
+
+
+def _parsed(line: bytes, where: str) -> Record:
     try:
-        return [from_json(Record, json.loads(line)) for line in lines if line.endswith("\n")]
-    except ValueError as error:
-        raise BadInput(f"{run.stats} is damaged: {error}") from error
+        return from_json(Record, json.loads(line), where)
+    except RecursionError as error:
+        raise BadInput(f"{where} is nested too deeply.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{where} is not valid JSON: {error}.") from error
+
+
+def comparable(records: Sequence[Record]) -> list[Record]:
+    """The records with as many stages as the last one.
+
+    In earlier versions a unified network had one stage, whatever its shares were meant for.
+    """
+    return [one for one in records if len(one.probe_loss) == len(records[-1].probe_loss)]
 
 
 def drop_records_after(run: Run, images: int) -> None:
     """Removes the records past a checkpoint: the run is about to write them again."""
-    _write(run, (record for record in read_records(run) if record.images <= images))
-
-
-def _write(run: Run, records: Iterable[Record]) -> None:
-    write_atomically(run.stats, "".join(map(_line, records)).encode())
+    found = _records_and_lines(run) if run.stats.exists() else []
+    kept = [line for record, line in found if record.images <= images]
+    write_atomically(run.stats, b"".join(kept))
 
 
 def _line(record: Record) -> str:

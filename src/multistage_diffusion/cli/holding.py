@@ -1,0 +1,87 @@
+"""One command of a kind at a time in a folder.
+
+The lock is the system's own, which ends with the process that holds it, however that ends: a lock
+file that a killed command left behind keeps nobody out.
+"""
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import filelock
+
+from multistage_diffusion.cli.terminal import print_warning
+from multistage_diffusion.distributed import is_main_process
+from multistage_diffusion.errors import BadInput
+from multistage_diffusion.run import holder_file, lock_file
+
+__all__ = ["holding"]
+
+MOST_SHOWN = 200  # characters of a note
+
+
+@contextlib.contextmanager
+def holding(folder: Path, command: str) -> Iterator[None]:
+    """Keeps the same command out of a folder until the end of the block. Of ranks, 0 does so.
+
+    Args:
+        folder: where the command writes; made if it is not there.
+        command: its name.
+
+    Raises:
+        BadInput: if the same command is at work there; says which process it is.
+    """
+    if not is_main_process():
+        yield
+        return
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(folder, command):
+            yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, command: str) -> Iterator[None]:
+    path, note = lock_file(folder, command), holder_file(folder, command)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise BadInput(
+            f"{folder} is in use by another multistage {command}, {_holder(note)}: wait until it "
+            "has ended, or stop it."
+        ) from error
+    except NotImplementedError:
+        print_warning(f"{folder} is on a file system without locks; run one command at a time.")
+        yield
+        return
+    try:
+        note.write_text(_about_this_process(), encoding="utf-8")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows keeps files that are open
+            path.unlink()
+        lock.release()
+
+
+def _about_this_process() -> str:
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    return f"process {os.getpid()} on {platform.node()} since {now}"
+
+
+def _holder(note: Path) -> str:
+    """Who holds a folder."""
+    try:
+        text = note.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    return text[:MOST_SHOWN] or "which has just begun"

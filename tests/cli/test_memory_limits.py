@@ -1,0 +1,30 @@
+"""Commands whose settings ask for more memory than there is."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command, assert_refused
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--batch-size", 10**12],
+        ["--decoder-widths", 65_536, 65_536, 65_536, "--channel-mult", 64, 64],
+    ],
+)
+def test_training_that_does_not_fit_is_refused_before_anything_is_written(
+    run: Command, folder: Path, tmp_path: Path, options: list[object]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "small", "--data", folder, "--out", out, "--encoder-widths", 8]
+    assert_refused(run(*words, *options), "GiB are free")
+    assert not out.exists()
+
+
+def test_samples_that_do_not_fit_are_refused(run: Command, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "samples"
+    many = ["--images", 10**7, "--batch-size", 10**7]
+    assert_refused(run("sample", trained, "--out", out, *many), "smaller --batch-size")
+    assert not list(out.glob("*.png"))
