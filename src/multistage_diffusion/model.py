@@ -34,6 +34,7 @@ __all__ = [
     "with_classes_of",
 ]
 
+
 MOST_CLASSES = 10_000_000
 FLOAT32 = 4  # bytes
 MOST_MATRICES = 100  # of the channels squared, in a block

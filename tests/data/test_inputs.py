@@ -657,7 +657,7 @@ def _(folder: Path) -> None:
     cases = {
         "file,label\na.png,1\nb.png,1\na.png,2\n": "two labels for a.png: 1 and 2",
         "file,label\na.png,1\nb.png,1\nc.png,2\n": "1 files that are no images of the data: c.png",
-        f"file,label\na.png,1\nb.png,{2**63}\n": "label for b.png that is larger",
+        f"file,label\na.png,1\nb.png,{2**63}\n": "has the label 9223372036854775808 for b.png",
         "file,label\nin/a.png,1\nin/b.png,1\n": "no label for a.png.*not like in/a.png",
     }
     for text, message in cases.items():

@@ -43,12 +43,6 @@ class Images:
     original: "Listing | Images | None" = field(default=None, repr=False, compare=False)
     """The same images in the same order before they were decoded or resized, if these are all of
     a source."""
-    latents: LatentConfig | None = None
-    """How latents were made and normalised, if that is known."""
-    mirrored: Tensor | MappedRows | None = field(default=None, repr=False)
-    """Latents of the same images mirrored left-right, which are not mirrored latents."""
-    context: Tensor | None = field(default=None, repr=False)
-    """What networks attend to for each image, ``[N, tokens, channels]``."""
     class_numbers: tuple[int, ...] = ()
     """The number that each class has in the data; empty if they count from 0."""
     left_out: tuple[LeftOut, ...] = ()
@@ -56,6 +50,12 @@ class Images:
 
     resized: int = 0
     """How many were brought to another size."""
+    latents: LatentConfig | None = None
+    """How latents were made and normalised, if that is known."""
+    mirrored: Tensor | MappedRows | None = field(default=None, repr=False)
+    """Latents of the same images mirrored left-right, which are not mirrored latents."""
+    context: Tensor | None = field(default=None, repr=False)
+    """What networks attend to for each image, ``[N, tokens, channels]``."""
 
     def __post_init__(self) -> None:
         if len(self.pixels) == 0:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from multistage_diffusion.data.labels import LARGEST, normalised
+from multistage_diffusion.data.labels import LARGEST_LABEL, is_number, normalised
 from multistage_diffusion.errors import BadInput
 
 __all__ = [
@@ -31,6 +31,7 @@ DATASET_JSON = "dataset.json"  # where the tools of EDM and StyleGAN put the lab
 FILE_COLUMNS = ("file", "file_name", "filename")
 LABEL_COLUMN = "label"
 DELIMITERS = ",;\t"
+MOST_SHOWN = 80  # characters of a label in a message
 Labels = dict[str, int | str]
 Rows = list[dict[str, Any]]
 
@@ -145,14 +146,9 @@ def labels_of_rows(rows: Rows, column: str, where: str) -> Labels:
     """
     pairs = [(row[file_column(row) or ""], row.get(column)) for row in rows]
     texts = [label for _, label in pairs if isinstance(label, str)]
-    if len(texts) == len(pairs) and all(text.isdecimal() for text in texts):
-        return _checked([(name, _number(label)) for name, label in pairs], where)
+    if len(texts) == len(pairs) and all(map(is_number, texts)):
+        return _checked([(name, int(label)) for name, label in pairs if label], where)
     return _checked(pairs, where)
-
-
-def _number(text: Any) -> int:
-    """A number of digits; one that is too long to be read is too large."""
-    return int(text) if len(text) < 30 else LARGEST + 1
 
 
 def parse_json(content: bytes, where: str) -> Labels:
@@ -176,7 +172,9 @@ def parse_json(content: bytes, where: str) -> Labels:
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise BadInput(f"{where} is not valid JSON: it is nested too deeply.") from error
+    except ValueError as error:
         raise BadInput(f"{where} is not valid JSON: {error}.") from error
 
 
@@ -210,13 +208,12 @@ def _is_pair(value: object) -> bool:
 def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> Labels:
     labels = Labels()
     for given, label in pairs:
-        if not isinstance(label, int | str) or isinstance(label, bool) or label == "":
+        known = isinstance(label, int | str) and not isinstance(label, bool) and label != ""
+        if not known or (isinstance(label, int) and abs(label) > LARGEST_LABEL):
             raise BadInput(
-                f"{where} has the label {label!r} for {given}; "
-                "labels are whole numbers from 0 or names."
+                f"{where} has the label {str(label)[:MOST_SHOWN]} for {given}; "
+                "labels are whole numbers from 0 to 2^63 - 1 or names."
             )
-        if isinstance(label, int) and label > LARGEST:
-            raise BadInput(f"{where} has a label for {given} that is larger than {LARGEST}.")
         name = _posix(given)
         if labels.setdefault(name, label) != label:
             raise BadInput(f"{where} has two labels for {given}: {labels[name]} and {label}.")

@@ -15,9 +15,17 @@ from multistage_diffusion.data.sources.left_out import named
 from multistage_diffusion.data.sources.listing import Label
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["NumberedLabels", "in_order_of_names", "normalised", "numbered"]
+__all__ = [
+    "LARGEST_LABEL",
+    "NumberedLabels",
+    "in_order_of_names",
+    "is_number",
+    "normalised",
+    "numbered",
+]
 
-LARGEST = 2**63 - 1
+LARGEST_LABEL = 2**63 - 1
+MOST_DIGITS = 100  # of a text that is read as a number
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,11 @@ class NumberedLabels:
     """The number that each of them has in the data."""
     notes: tuple[str, ...] = ()
     """What the user should know about them."""
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number, of as many digits as a label may have."""
+    return text.removeprefix("-").isdecimal() and len(text) <= MOST_DIGITS
 
 
 def normalised(name: str) -> str:
@@ -69,7 +82,7 @@ def numbered(
 def _of_numbers(
     labels: list[int], names: Sequence[str], classes: tuple[str, ...]
 ) -> NumberedLabels:
-    limit = len(classes) - 1 if classes else LARGEST
+    limit = len(classes) - 1 if classes else LARGEST_LABEL
     for name, label in zip(names, labels, strict=True):
         if not 0 <= label <= limit:
             raise BadInput(f"{name} has the label {label}; labels count from 0 to {limit}.")
@@ -94,7 +107,7 @@ def _of_texts(labels: list[str]) -> NumberedLabels:
     classes = tuple(in_order_of_names(set(labels)))
     number = {name: index for index, name in enumerate(classes)}
     indices = torch.tensor([number[label] for label in labels])
-    are_numbers = all(name.isdecimal() and str(int(name)) == name for name in classes)
+    are_numbers = all(name.isdecimal() and len(name) < 19 for name in classes)
     numbers = tuple(map(int, classes)) if are_numbers else tuple(range(len(classes)))
     return NumberedLabels(indices, tuple(map(_printable, classes)), numbers)
 
@@ -110,5 +123,5 @@ def in_order_of_names(names: set[str]) -> list[str]:
 
 
 def _place(name: str) -> tuple[bool, int, str]:
-    is_number = name.isdecimal()
-    return not is_number, int(name) if is_number and len(name) <= 18 else 0, name
+    of_digits = name.isdecimal() and len(name) <= MOST_DIGITS
+    return not of_digits, int(name) if of_digits else 0, name

@@ -60,13 +60,13 @@ class MappedFile:
         self,
         path: Path,
         channels_first: bool = False,
-        bfloat16: bool = False,
         to_bytes: ToBytes | None = None,
+        bfloat16: bool = False,
     ) -> None:
         self.path = path
         self.channels_first = channels_first
-        self.bfloat16 = bfloat16
         self.to_bytes = to_bytes
+        self.bfloat16 = bfloat16
         shape, self.stored, self.offset = self._checked_header()
         self.count = shape[0]
         self.row = shape[1:]
@@ -104,9 +104,9 @@ class MappedFile:
         offset = self.offset + start * self._row_bytes()
         shape = (stop - start, *self.row)
         rows = self._as_channels_first(np.memmap(self.path, self.stored, "r", offset, shape))
-        if self.bfloat16:
-            return (rows.astype(np.uint32) << 16).view(np.float32)
-        return rows if self.to_bytes is None else self.to_bytes(rows)
+        if self.to_bytes is not None:
+            return self.to_bytes(rows)
+        return (rows.astype(np.uint32) << 16).view(np.float32) if self.bfloat16 else rows
 
     def _as_channels_first(self, rows: NDArray[Any]) -> NDArray[Any]:
         if rows.ndim == 3:

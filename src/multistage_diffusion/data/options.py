@@ -45,10 +45,10 @@ class ReadOptions(Settings):
     """Of files with several pages or frames (TIFF, GIF, APNG)."""
     transparency: Literal["white", "keep"] = "white"
     """Transparent parts of images are laid on white, or kept as a fourth channel of all images."""
-    max_value: int | None = None
+    max_value: int | None = setting(None, at_least=1, at_most=65535)
     """Value of 16-bit images that becomes 255. Default: that of as few bits as hold the largest
     value of the set."""
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = setting(MAX_PIXELS, at_least=1)
     """Images of more pixels are broken."""
     layout: Layout | None = None
     """Where the channels of arrays are. Default: by the sizes, where these leave no doubt."""
@@ -68,10 +68,6 @@ class ReadOptions(Settings):
             raise BadInput(
                 f"--size takes a height and a width, or one number for both, not {given}."
             )
-        if self.max_value is not None and not 0 < self.max_value <= 65535:
-            raise BadInput(f"--max-value must be from 1 to 65535, not {self.max_value}.")
-        if self.max_pixels < 1:
-            raise BadInput(f"--max-pixels must be positive, not {self.max_pixels}.")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             low, high = self.value_range
             raise BadInput(f"--value-range takes black and white, not {low:g} and {high:g}.")

@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from multistage_diffusion.data.formats import has_image_suffix, is_foreign
+from multistage_diffusion.data.labels import is_number
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.files import of_subfolders
 from multistage_diffusion.data.sources.left_out import FOREIGN, LeftOut, named
@@ -222,8 +223,7 @@ def _label(fields: dict[str, bytes], label_key: str | None, where: str) -> Label
 def _label_of_text(content: bytes) -> Label:
     """The number or name in a ``.cls`` file; None if it is empty."""
     text = content.decode("utf-8", "replace").strip()
-    is_number = text.removeprefix("-").isdecimal() and len(text) < 30
-    return int(text) if is_number else text or None
+    return int(text) if is_number(text) else text or None
 
 
 def _json(content: bytes, where: str) -> dict[str, object]:
