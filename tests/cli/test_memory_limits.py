@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from multistage_diffusion import cost, memory
 from tests.cli.conftest import Command, assert_refused
 
 
@@ -23,8 +24,12 @@ def test_training_that_does_not_fit_is_refused_before_anything_is_written(
     assert not out.exists()
 
 
-def test_samples_that_do_not_fit_are_refused(run: Command, trained: Path, tmp_path: Path) -> None:
+def test_samples_that_do_not_fit_are_refused(
+    run: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (memory, cost):
+        monkeypatch.setattr(module, "free_memory", lambda _: 2**26)
     out = tmp_path / "samples"
-    many = ["--images", 10**7, "--batch-size", 10**7]
+    many = ["--images", 4096, "--batch-size", 4096]
     assert_refused(run("sample", trained, "--out", out, *many), "smaller --batch-size")
     assert not list(out.glob("*.png"))

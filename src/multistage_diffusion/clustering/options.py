@@ -36,7 +36,7 @@ class ClusterOptions(Settings):
     """Pairs of image and noise, each evaluated at every level."""
     levels: int = setting(33, at_least=3, at_most=1000)
     """Noise levels."""
-    ci_width: float | None = setting(None, above=0, at_most=1)
+    ci_width: float | None = setting(None, at_least=1e-6, at_most=1)
     """Draw more pairs until every boundary's 95 % interval is at most this wide, as a share of the
     levels (for vp, in t)."""
     most_pairs: int = setting(16384, at_least=1, at_most=500_000)

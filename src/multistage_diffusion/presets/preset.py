@@ -28,7 +28,7 @@ class DiffusionConfig(Settings):
     preconditioning: PreconditioningName = "vp"
     """What the network predicts: the noise (vp, ddpm), v (ddpm-v), EDM's mixture of noise and
     image, or the velocity of flow matching (flow)."""
-    sigma_data: float | None = setting(None, above=0, at_most=1e6)
+    sigma_data: float | None = setting(None, at_least=1e-6, at_most=1e6)
     """Standard deviation of the data, for EDM's preconditioning; measured if not given."""
     conditional: bool = False
     """Train a class-conditional model, if the data has labels."""

@@ -77,7 +77,7 @@ class SampleFolder:
 
     def image(self, index: int) -> Path:
         """The file of a sample."""
-        return self.path / f"{index:06d}.png"
+        return self.path / _file_name(index)
 
     def array(self, index: int) -> Path:
         """The file of all channels of a sample, if a PNG file does not hold them."""
@@ -85,7 +85,8 @@ class SampleFolder:
 
     def missing(self, count: int) -> list[int]:
         """The indices of the first ``count`` samples that are not there."""
-        return [index for index in range(count) if not self.image(index).exists()]
+        found = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set[str]()
+        return [index for index in range(count) if _file_name(index) not in found]
 
     def check(self, identity: dict[str, Any]) -> None:
         """Checks that the folder is free or holds samples of the same kind.
@@ -117,6 +118,10 @@ class SampleFolder:
         alpha = self.channels == 4
         pixels = torch.stack([load_image(self.image(index), alpha) for index in shown])
         save_png(self.grid, grid_image(pixels, columns=10 if count >= GRID_IMAGES else 8))
+
+
+def _file_name(index: int) -> str:
+    return f"{index:06d}.png"
 
 
 def draw_samples(

@@ -124,13 +124,11 @@ def _one_line(error: Exception) -> str:
 
 def _read(source: str, read: Callable[[], Any]) -> Any:
     """What ``read`` returns, with the errors of ``datasets`` as BadInput."""
-    import pyarrow as pa
-    from datasets.exceptions import DatasetsError
-
     try:
         return read()
-    except (pa.ArrowException, DatasetsError, OSError, ValueError) as error:
-        raise BadInput(f"Cannot read {source}: {_one_line(error)}.") from error
+    except Exception as error:  # damaged files make it fail in any way
+        reason = f"{type(error).__name__}, {_one_line(error)}"
+        raise BadInput(f"Cannot read {source}: {reason}.") from error
 
 
 def _list_dataset(dataset: Any, source: str, options: ReadOptions) -> Listing:
