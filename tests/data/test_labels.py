@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from multistage_diffusion.data import ReadOptions, load
-from multistage_diffusion.data.labels import read_labels
+from multistage_diffusion.data.label_files import read_labels
 from multistage_diffusion.errors import BadInput
 
 
