@@ -44,7 +44,7 @@ class Outer(Settings):
         ({"length": math.inf}, "length must be positive"),
         ({"rates": (1.0, -1.0)}, "rates must be zero or positive, not -1.0"),
         ({"rates": (0.0,) * 2000}, "rates has 2,000 values"),
-        ({"length": 10**18}, "length must be positive and at most 1,000,000,000,000,000, not 10"),
+        ({"length": 10**18}, "length must be positive and at most 1e.15, not 10"),
         ({"length": 10**400}, "not a number of 401 digits"),
     ],
 )

@@ -65,7 +65,7 @@ class Bounds:
             return "zero or positive"
         words = {"above": "above", "at_least": "at least", "below": "below", "at_most": "at most"}
         limits = ((text, getattr(self, name)) for name, text in words.items())
-        shown = (f"{text} {limit:,}" for text, limit in limits if abs(limit) < LARGEST)
+        shown = (f"{text} {limit:.15g}" for text, limit in limits if abs(limit) < LARGEST)
         return " and ".join(shown)
 
 
@@ -107,7 +107,7 @@ def _words(value: float, bounds: Bounds) -> str:
     """The bounds that a number is not within, and the number."""
     limits = [str(bounds)]
     if abs(value) > LARGEST and bounds.at_most == LARGEST:
-        limits.append(f"at most {LARGEST:,}")
+        limits.append(f"at most {LARGEST:g}")
     number = f"{value}"
     if len(number) > MOST_DIGITS:
         number = f"a number of {len(number)} digits"

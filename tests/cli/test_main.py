@@ -107,7 +107,7 @@ def test_a_setting_out_of_range_is_refused(run: Command, folder: Path) -> None:
     message = "multistage: The setting batch_size must be positive"
     assert_refused(run(*arguments), message)
     assert_refused(run("cluster", "--data", folder, "--alpha", "2"), "alpha")
-    assert_refused(run("sample", "run", "--steps", "0"), "at least 1 step")
+    assert_refused(run("sample", "run", "--steps", "0"), "steps must be at least 1")
 
 
 @pytest.mark.parametrize(

@@ -164,4 +164,4 @@ def _one_line(box: str) -> str:
     """The text of tyro's error box without its frame."""
     lines = [line.strip(" |│╭╮╰╯─-+") for line in box.splitlines()]
     text = " ".join(line for line in lines if line)
-    return re.sub(r"(Value error )?Error parsing \S*__\S*: ", "", text)
+    return re.sub(r"(Value error )?Error parsing (?!-)\S+: ", "", text)

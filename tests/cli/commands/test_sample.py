@@ -56,7 +56,7 @@ def test_a_dry_run_writes_nothing(run: Command, trained: Path) -> None:
 
 def test_when_refused_it_writes_nothing(run: Command, trained: Path) -> None:
     assert_refused(run("sample", trained, "--label", 0), "unconditional")
-    assert_refused(run("sample", trained, "--seed", -1), "seed must not be negative")
+    assert_refused(run("sample", trained, "--seed", -1), "seed must be zero or positive")
     assert not (trained / "samples").exists()
     assert run("sample", trained, "--steps", 2, "--images", 1)[0] == 0
 
