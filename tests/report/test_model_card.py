@@ -32,11 +32,11 @@ def run(tmp_path: Path) -> Path:
     data = {"path": "digits", "fingerprint": "abc123", "images": 50}
     weights = denoiser.network.state_dict()
     save_model(folder / "model.safetensors", weights, MODEL, 1234, {"data": data})
-    scores = [
-        {"metric": "fd-pixels", "value": 4.5, "interval": [4, 5], "images": 64, "seeds": [0]},
-        {"metric": "fd-pixels", "value": 9.5, "images": 64, "seeds": [0], "trained_images": 600},
-    ]
-    write_json(folder / "evaluations.json", scores)
+    of = {"metric": "fd-pixels", "images": 64, "seeds": [0], "samples": "run"}
+    of["data"] = {"path": "digits", "images": 50}
+    now = {"value": 4.5, "interval": [4, 5], "trained_images": 1234}
+    before = {"value": 9.5, "interval": None, "trained_images": 600}
+    write_json(folder / "evaluations.json", [{**of, **now}, {**of, **before}])
     return folder
 
 

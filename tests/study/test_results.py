@@ -21,7 +21,9 @@ MACS = 10.0
 
 
 def result(images: int, value: float, **more: Any) -> dict[str, Any]:
-    return {"metric": "fd-x", "value": value, "interval": None, "trained_images": images, **more}
+    of = {"images": 64, "samples": "run", "data": {"path": "data", "images": 64}}
+    score = {"metric": "fd-x", "value": value, "interval": None, "trained_images": images}
+    return {**of, **score, **more}
 
 
 def denoising(images: int, *stages: float) -> dict[str, Any]:

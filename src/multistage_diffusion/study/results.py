@@ -10,7 +10,7 @@ from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
 from multistage_diffusion.evaluation.samples import read_results
 from multistage_diffusion.run import Run
 from multistage_diffusion.study.config import Arm, StudyConfig
-from multistage_diffusion.study.curve import Cost, Point, curves
+from multistage_diffusion.study.curve import COSTS, Cost, Point, curves
 from multistage_diffusion.study.reach import cost_to_reach, final_score
 from multistage_diffusion.training.batches.levels import stage_shares
 from multistage_diffusion.training.config import RunConfig, load_run_config
@@ -79,6 +79,16 @@ class Results:
             for found in arm.seeds.values():
                 names |= dict.fromkeys(found)
         return list(names)
+
+    def costs(self) -> list[Cost]:
+        """The kinds of cost that the reference's runs recorded."""
+        points = [
+            point
+            for metrics in self.reference.seeds.values()
+            for curve in metrics.values()
+            for point in curve
+        ]
+        return [cost for cost in COSTS if any(getattr(point, cost) > 0 for point in points)]
 
     def relative(self, arm: str, metric: str) -> Estimate | None:
         """Final score divided by the reference's of the same seed: mean and interval over seeds."""

@@ -10,7 +10,11 @@ from multistage_diffusion.study.results import ArmResults, Results
 
 __all__ = ["as_json", "as_markdown", "reached_text"]
 
-COST_NAMES: dict[Cost, str] = {"macs": "MACs", "processor_seconds": "processor time"}
+COST_NAMES: dict[Cost, str] = {
+    "macs": "MACs",
+    "seconds": "wall-clock time",
+    "processor_seconds": "processor time",
+}
 
 
 def as_markdown(results: Results, figures: Mapping[str, str]) -> str:
@@ -81,7 +85,7 @@ def _relative_rows(results: Results) -> list[list[str]]:
 def _reach_parts(results: Results) -> list[str]:
     """A table for each kind of cost."""
     parts = []
-    for cost, title in COST_NAMES.items():
+    for cost in (cost for cost in results.costs() if cost in COST_NAMES):
         rows = [
             [metric, *(reached_text(results.reach(name, metric, cost)) for name in _begun(results))]
             for metric in results.metrics()
@@ -89,7 +93,7 @@ def _reach_parts(results: Results) -> list[str]:
         ]
         if any(cell != "-" for row in rows for cell in row[1:]):
             parts += [
-                f"## {title} to the reference's final score",
+                f"## {COST_NAMES[cost]} to the reference's final score",
                 "As a part of all that the reference spent. "
                 "Scores are the monotone fit of each curve, so that no lucky point counts.",
                 _table(["metric", *_begun(results)], rows),

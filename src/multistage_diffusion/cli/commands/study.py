@@ -16,7 +16,6 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_atomically, write_json
 from multistage_diffusion.run import claim
 from multistage_diffusion.study import Results, StudyConfig, collect, read_study
-from multistage_diffusion.study.curve import COSTS
 from multistage_diffusion.study.figures import curves_figure, sampling_figure
 from multistage_diffusion.study.tables import as_json, as_markdown, reached_text
 
@@ -113,7 +112,7 @@ def _write(results: Results, out: Path) -> None:
     """Writes tables and figures, and prints the main table."""
     metrics = results.metrics()
     figures: dict[str, str] = {}
-    for cost in COSTS if metrics else ():
+    for cost in results.costs():
         path = f"figures/scores-over-{cost.replace('_', '-')}.svg"
         write_atomically(out / path, curves_figure(results, metrics, cost).encode())
         figures[f"Scores over {cost.replace('_', ' ')}"] = path
