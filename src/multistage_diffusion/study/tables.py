@@ -12,8 +12,8 @@ __all__ = ["as_json", "as_markdown", "reached_text"]
 
 COST_NAMES: dict[Cost, str] = {
     "macs": "MACs",
-    "seconds": "wall-clock time",
-    "processor_seconds": "processor time",
+    "seconds": "Wall-clock time",
+    "processor_seconds": "Processor time",
 }
 
 
