@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import filelock
 
@@ -169,7 +169,7 @@ def holder_file(folder: Path, command: str) -> Path:
     return folder / f".{command}{HOLDER}"
 
 
-def is_of_lock(path: Path) -> bool:
+def is_of_lock(path: PurePath) -> bool:
     """Whether a file is one of those of a lock, which say nothing about what a folder holds."""
     return path.name.startswith(".") and path.name.endswith((LOCK, HOLDER))
 

@@ -151,3 +151,12 @@ def test_tables_shards_and_arrays_give_the_labels_put_in(numbers: list[int], for
     assert images.class_numbers == tuple(sorted(set(numbers)))
     unused = [name for entry in images.left_out for name in entry.names]
     assert unused == (["z.cls"] if form == "shards" else [])
+
+
+def test_files_of_a_lock_are_no_files_of_the_data_set(tmp_path: Path) -> None:
+    """They come and go with commands, so that they would change what is said about the folder."""
+    (tmp_path / "a.png").write_bytes(content(0, "a.png"))
+    (tmp_path / ".evaluate.lock").touch()
+    (tmp_path / ".hidden.png").touch()
+    (left_out,) = load(tmp_path).left_out
+    assert left_out.names == (".hidden.png",)

@@ -18,6 +18,7 @@ from multistage_diffusion.data.sources.left_out import FOREIGN, NO_IMAGE, UNREAD
 from multistage_diffusion.data.sources.listing import Label
 from multistage_diffusion.data.sources.splits import are_splits, choose_split
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.run import is_of_lock
 
 __all__ = ["Arranged", "arrange", "check_matches", "of_subfolders"]
 
@@ -76,7 +77,7 @@ def arrange(
         BadInput: if there are no images, or an option does not apply.
     """
     present = set(files)
-    foreign, ours = _parted(present, is_foreign)
+    foreign, ours = _parted((name for name in present if not _is_of_lock(name)), is_foreign)
     about, remaining = _parted(ours, _is_about_images)
     drawn, others = _parted(remaining, lambda name: _is_drawn_here(name, present))
     images, rest = _parted(others, lambda name: has_image_suffix(name) or is_image(name))
@@ -107,6 +108,11 @@ def _parted(names: Iterable[str], chosen: Callable[[str], bool]) -> tuple[list[s
     for name in names:
         parts[0 if chosen(name) else 1].append(name)
     return parts
+
+
+def _is_of_lock(name: str) -> bool:
+    """Whether a command at work in the folder wrote the file."""
+    return is_of_lock(PurePosixPath(name))
 
 
 def _is_about_images(name: str) -> bool:
