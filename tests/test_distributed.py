@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
@@ -52,6 +53,7 @@ def test_two_processes_give_the_optimal_denoiser_of_one(digits: Images, tmp_path
     assert torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_clustering_with_torchrun_gives_the_stages_of_one_process(tmp_path: Path) -> None:
     command = [
         "-m",

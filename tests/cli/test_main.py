@@ -77,7 +77,7 @@ def test_commands_read_one_source_alike(
     assert config["model"]["shape"] == [3, 8, 12]
     (result,) = json.loads((out / "evaluations.json").read_text())
     assert result["data"]["fingerprint"] == fingerprint
-    assert_refused(run("cluster", "--data", folder, "--size", 0), "--size takes")
+    assert_refused(run("cluster", "--data", folder, "--size", 0), "size must be at least 1")
 
 
 def assert_reported(result: Result) -> None:

@@ -11,7 +11,7 @@ from tests.fuzz.test_fuzz import command_class
 TRAIN = ["train", "small", "--data", "nowhere", "--out", "out"]
 SAMPLE = ["sample", "nowhere"]
 CLUSTER = ["cluster", "--data", "nowhere"]
-OTHERWISE = {"label", "guidance_range", *SOLVER_SETTINGS}
+OTHERWISE = {"label", "guidance_range", "value_range", *SOLVER_SETTINGS}
 """Settings that are checked against the model, each other or the solver."""
 
 

@@ -83,6 +83,7 @@ def test_blocks_of_equal_gradients_are_the_stages() -> None:
     assert Affinity(sums).cuts(np.ones(GROUPS), 3) == [4, 7]
 
 
+@pytest.mark.slow
 def test_stages_of_a_model_continue_from_partial_sums(few_digits: Images) -> None:
     trained = model(few_digits)
     whole = cluster(few_digits, VP(), OPTIONS, trained)

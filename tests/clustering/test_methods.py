@@ -125,6 +125,7 @@ def test_intervals_shrink_with_the_root_of_the_number_of_pairs(digits: Images) -
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stages", "draws", "most"), [(3, 40, 4096), (2, 10, 800), (4, 10, 800)])
 def test_intervals_cover_the_boundary_of_many_pairs(
     digits: Images, stages: int, draws: int, most: int

@@ -77,7 +77,7 @@ def test_bad_labels_are_named(folder: Path, names: list[str], tmp_path: Path) ->
         ("a.json", '{"a.png": 9223372036854775808}', "labels are whole numbers from 0 to 2"),
         ("a.json", '{"a.png": 1' + "0" * 5000 + "}", "is not valid JSON"),
         ("a.csv", f"file,label\na.png,{2**64}\n", "labels are whole numbers from 0 to 2"),
-        ("a.csv", f"file,label\na.png,{'x' * 200_000}\n", "not a table of labels: field larger"),
+        ("a.csv", f"file,label\na.png,{'x' * 200_000}\n", "not valid CSV: line 2: field larger"),
     ],
     ids=["nested", "nested value", "large", "digits", "large in a table", "field"],
 )

@@ -97,6 +97,7 @@ def test_efficientnet_features() -> None:
     assert float((features[0] - features[1]).abs().max()) > 0.1
 
 
+@pytest.mark.slow
 def test_cost_of_the_papers_edm_network() -> None:
     """Counted on the release: 35.75, 21.19 and 7.73 GMAC, 128,793,385 parameters, of which 9 x 128
     embed augmentation labels."""
@@ -126,6 +127,7 @@ def _only_out(width: int) -> ModelConfig:
     return replace(MODEL, boundaries=(), network=replace(TINY, decoder_widths=(width,)))
 
 
+@pytest.mark.slow
 def test_parameters_add_up() -> None:
     separate = replace(MODEL, network=replace(TINY, encoder_widths=(8, 6, 4)), classes=10)
     assert sum(cost.parameters for cost in stage_costs(separate)) == total_parameters(separate)

@@ -136,6 +136,7 @@ def test_a_checkpoint_of_the_release_is_converted(
 SHORT = "--images 16 --batch-size 8 --record-images 8 --blocks 1 --encoder-widths 8"
 
 
+@pytest.mark.slow
 def test_a_unified_run_becomes_the_beginning_of_a_multi_stage_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

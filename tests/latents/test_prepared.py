@@ -42,6 +42,7 @@ def latents_of(colours: Images, name: str, deviation: float = 0.5, how: str = "c
     return for_training(cached, deviation, how)
 
 
+@pytest.mark.slow
 def test_an_identity_autoencoder_gives_the_pixel_model(colours: Images, tmp_path: Path) -> None:
     values = latents_of(colours, "identity", how="raw")
     pixels, latent = configured(colours), configured(values)
@@ -65,6 +66,7 @@ def test_the_configuration_of_a_pixel_model_does_not_mention_latents(colours: Im
     assert from_json(ModelConfig, json.loads(json.dumps(to_json(latent)))) == latent
 
 
+@pytest.mark.slow
 def test_a_latent_model_draws_images(colours: Images, tmp_path: Path) -> None:
     values = latents_of(colours, "pca-f2c4")
     config = configured(values)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel  # fused kernels are not counted
 from torch.utils.flop_counter import FlopCounterMode
 
 from multistage_diffusion.conditions import Conditions
@@ -26,7 +27,7 @@ def test_macs_are_those_of_a_real_forward_and_backward_pass(classes: int) -> Non
     denoiser, labels = build_denoiser(config), torch.zeros(3, dtype=torch.long) if classes else None
     for cost, sigma in zip(stage_costs(config), SIGMAS, strict=True):
         x = torch.randn(3, *config.shape)
-        with FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             loss = denoiser.loss(
                 x,
                 torch.full((3,), sigma, dtype=torch.float64),
@@ -71,6 +72,7 @@ def cost(config: ModelConfig, share: tuple[float, ...]) -> float:
     return mean / stage_costs(unified(config))[0].macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [(0.96, 0.035, 0.005), (0.25, 0.25, 0.5)])
 @pytest.mark.parametrize("ratio", [0.8, 1.0, 1.7])
 def test_proposed_widths_are_the_widest_in_proportion_that_keep_the_budget(

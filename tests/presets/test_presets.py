@@ -69,6 +69,7 @@ def test_decoders_are_those_of_the_release(name: str) -> None:
         assert sum(p.numel() for p in network.encoders.parameters()) == 43_482_624
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GIGA_MACS)
 def test_macs_are_those_of_the_release(name: str) -> None:
     found = [cost.macs / 1e9 for cost in stage_costs(model(PRESETS[name]))]

@@ -102,6 +102,7 @@ def test_the_losses_that_are_recorded_stay_the_plain_ones(
     assert min(curve["loss"]) < 0.99 or max(curve["loss"]) > 1.01
 
 
+@pytest.mark.slow
 def test_in_training_the_curve_comes_near_the_losses(few_digits: Images, tmp_path: Path) -> None:
     """With the network as it is at the start, whose weighted loss is about 1, 2 and 3 in the
     stages."""

@@ -163,6 +163,7 @@ def test_conditional_runs_resume_too(few_digits: Images, tmp_path: Path) -> None
     assert_same_weights(tmp_path / "parts", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_training_learns(few_digits: Images, tmp_path: Path) -> None:
     records = list(
         train(

@@ -269,7 +269,7 @@ def test_what_is_no_interval_is_refused(text: str) -> None:
     ids=str,
 )
 def test_rates_that_make_no_sense_are_refused(given: dict[str, tuple[float, ...]]) -> None:
-    with pytest.raises(BadInput, match=f"setting {next(iter(given))} needs"):
+    with pytest.raises(BadInput, match=f"setting {next(iter(given))} must be"):
         replace_settings(TrainingConfig(), **given)
 
 

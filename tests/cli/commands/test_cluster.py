@@ -59,6 +59,7 @@ def interrupt_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PairDenoiser, "by_level", interrupted)
 
 
+@pytest.mark.slow
 def test_it_uses_the_gradients_of_a_run(
     run: Command, trained: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -60,8 +60,8 @@ def test_numbers_of_images_are_checked_before_any_is_drawn(
     run: Command, trained: Path, folder: Path
 ) -> None:
     arguments = ["evaluate", trained, "--data", folder, *METRIC]
-    assert_refused(run(*arguments, "--images", 0), "--images must be at least 2")
-    assert_refused(run(*arguments, "--real-images", 1), "--real-images must be at least 2")
+    assert_refused(run(*arguments, "--images", 0), "setting images must be at least 2")
+    assert_refused(run(*arguments, "--real-images", 1), "setting real_images must be at least 2")
     code, printed, _ = run(*arguments, "--images", 4, "--steps", 2, "--real-images", 5000)
     assert code == 0
     assert "against 12 real images" in printed
@@ -99,6 +99,7 @@ def test_a_training_set_is_its_own_perfect_model_and_memorised(run: Command, fol
     assert found["fd-pixels"]["value"] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_several_seeds_give_a_mean_and_an_interval(
     run: Command, trained: Path, folder: Path
 ) -> None:

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import TINY, Command, assert_refused
 
 
@@ -20,6 +22,7 @@ def test_it_prints_the_price(run: Command, stages: Path) -> None:
         assert name in printed
 
 
+@pytest.mark.slow
 def test_it_keeps_a_budget(run: Command) -> None:
     code, printed, _ = run("plan", "small", "--budget", "0.9x", "--budget-for", "heun")
     assert code == 0

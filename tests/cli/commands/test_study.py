@@ -51,6 +51,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_of_a_study_is_trained_measured_and_shown(
     run: Command, file: Path, tmp_path: Path
 ) -> None:
@@ -120,7 +121,7 @@ def test_a_failed_run_is_named_with_its_log(run: Command, file: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workers", 0], "--workers must be at least 1"),
+        (["--workers", 0], "The setting workers must be at least 1"),
         (["--only", "three"], "no arm or run three"),
         (["--size", "big"], "no size 'big'"),
     ],

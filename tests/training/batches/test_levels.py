@@ -129,6 +129,7 @@ def test_streams_and_positions_are_independent() -> None:
     assert len(seeds) == 5 * len(Stream) * 5
 
 
+@pytest.mark.slow
 def test_mixed_and_single_stage_batches_have_the_same_expected_gradient(
     few_digits: Images, denoiser: NetworkDenoiser
 ) -> None:

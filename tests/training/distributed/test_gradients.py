@@ -163,6 +163,7 @@ def assert_close(first: Path, second: Path) -> None:
         torch.testing.assert_close(b[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_accelerate_launch_trains_like_one_process(tmp_path: Path, start: list[str]) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     run([*start, "--out", str(one)])
