@@ -45,7 +45,7 @@ def test_a_torchscript_file_is_an_extractor(scripted: Path) -> None:
     torch.testing.assert_close(extractor.extract(IMAGES), Means()(IMAGES))
 
 
-@pytest.mark.filterwarnings("ignore:.*legacy TorchScript-based ONNX:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_onnx_file_is_an_extractor(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")

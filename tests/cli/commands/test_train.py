@@ -51,7 +51,7 @@ def test_an_existing_run_with_another_configuration_is_refused(
 def test_stages_of_other_images_or_out_of_reach_cause_warnings(
     run: Command, tmp_path: Path, folder: Path, stages: Path
 ) -> None:
-    stages.write_text(json.dumps({"boundaries": [0.3, 75], "data": {"fingerprint": "other"}}))
+    stages.write_text(json.dumps({"boundaries": [0.3, 152.1], "data": {"fingerprint": "other"}}))
     _, _, err = run(*training(folder, tmp_path / "run", "--stages", stages))
     assert "warning: stage 3 gets less than one in 10,000 images" in err
     assert "was made from other images" in err

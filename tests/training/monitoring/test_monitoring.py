@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -175,7 +176,7 @@ def test_tensorboard_gets_the_records(few_digits: Images, tmp_path: Path) -> Non
 
 def _of_one_stage(record: Record) -> Record:
     """As earlier versions recorded unified networks."""
-    one = [1.0]
+    one: Any = [1.0]
     return replace(
         record,
         loss=one,
