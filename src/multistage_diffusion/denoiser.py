@@ -131,12 +131,10 @@ class NetworkDenoiser(nn.Module):
             An estimate of ``E[y | x]`` like ``x``, and the features that it was made from.
         """
         p, level = self.preconditioning, as_float64(sigma).expand(len(x))
-        stage = int(self.stages.index(level[:1]))
-        network, image = self.network, x.to(torch.float32)
+        stage, network = int(self.stages.index(level[:1])), self.network
         encoder: Any = network.encoder(stage)
+        inputs = self._inputs(x, level)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            scaled = (column(p.c_in(level), image) * image).to(self.weight_dtype)
-            inputs = scaled, matched(p.c_noise(level), image)
             if features is None:
                 features = encoder(*inputs, conditions)
             else:
@@ -179,14 +177,18 @@ class NetworkDenoiser(nn.Module):
     ) -> Tensor:
         """Denoises a batch that is sorted by stage."""
         p = self.preconditioning
-        image = x.to(torch.float32)
-        c_noise = matched(p.c_noise(level), image)
+        inputs = self._inputs(x, level)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            scaled = (column(p.c_in(level), image) * image).to(self.weight_dtype)
-            raw = self.network(scaled, c_noise, counts, conditions, force_stages=force_stages)
+            raw = self.network(*inputs, counts, conditions, force_stages=force_stages)
         c_skip = column(p.c_skip(level), x)
         c_out = column(p.c_out(level), x)
         return c_skip * x + c_out * raw.to(x.dtype)
+
+    def _inputs(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """The scaled images and the noise labels that the network receives."""
+        p, image = self.preconditioning, x.to(torch.float32)
+        scaled = (column(p.c_in(level), image) * image).to(self.weight_dtype)
+        return scaled, matched(p.c_noise(level), image)
 
 
 def fastest_memory_format(denoiser: NetworkDenoiser) -> torch.memory_format:

@@ -25,6 +25,7 @@ from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.data.decoding import load_image
 from multistage_diffusion.errors import BadInput
 from tests.conftest import MODEL
+from tests.data.archives import write_tar
 from tests.data.sources.conftest import png
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "data.md"
@@ -63,15 +64,6 @@ def zipped(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-def tarred(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
-
-
 def left_out(images: Images) -> dict[str, tuple[str, ...]]:
     """The names of what was left out, by reason."""
     return {entry.reason: entry.names for entry in images.left_out}
@@ -98,7 +90,7 @@ def _(folder: Path) -> None:
     images = load(folder)
     assert len(images) == 6
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for packed in (zipped(folder / "all.zip", files), tarred(folder / "all.tar", files)):
+    for packed in (zipped(folder / "all.zip", files), write_tar(folder / "all.tar", files)):
         assert len(load(packed)) == 6
         assert load(packed).left_out == ()
 
@@ -362,7 +354,7 @@ def _(folder: Path) -> None:
 @row("suffixes in capitals (`.ZIP`, `.NPZ`, `.TAR`, `.PARQUET`)")
 def _(folder: Path) -> None:
     assert len(load(zipped(folder / "A.ZIP", {"a.png": image(0)}))) == 1
-    assert len(load(tarred(folder / "A.TAR", {"a.png": image(0)}))) == 1
+    assert len(load(write_tar(folder / "A.TAR", {"a.png": image(0)}))) == 1
     np.savez(folder / "a.npz", images=np.zeros((2, 4, 4), np.uint8))
     (folder / "a.npz").rename(folder / "A.NPZ")
     assert len(load(folder / "A.NPZ")) == 2
@@ -370,7 +362,7 @@ def _(folder: Path) -> None:
 
 @row("damaged or joined tar archives")
 def _(folder: Path) -> None:
-    path = tarred(folder / "a.tar", {f"{n}.png": image(n) for n in range(3)})
+    path = write_tar(folder / "a.tar", {f"{n}.png": image(n) for n in range(3)})
     whole = path.read_bytes()
     second = whole.index(b"1.png")
     path.write_bytes(whole[: second + 150] + b"9" + whole[second + 151 :])
@@ -411,7 +403,7 @@ def _(folder: Path) -> None:
     files: dict[str, bytes] = {}
     for number in range(3):
         files |= {f"img.v2.{number}.png": image(number), f"img.v2.{number}.cls": b"%d" % number}
-    images = load(tarred(folder / "a.tar", files))
+    images = load(write_tar(folder / "a.tar", files))
     assert labels(images) == ["0", "1", "2"]
 
 
@@ -422,7 +414,7 @@ def _(folder: Path) -> None:
         for field in ("input", "mask"):
             files[f"{number}.{field}.png"] = image(number + 100 * (field == "mask"))
         files[f"{number}.cls"] = b"0"
-    path = tarred(folder / "a.tar", files)
+    path = write_tar(folder / "a.tar", files)
     with pytest.raises(BadInput, match="choose one with --image-key, such as --image-key input"):
         load(path)
     for key in ("mask", "mask.png"):
@@ -434,7 +426,7 @@ def _(folder: Path) -> None:
 @row("WebDataset: samples without an image")
 def _(folder: Path) -> None:
     files = {"0.input.png": image(0), "0.cls": b"1", "1.cls": b"1", "1.txt": b"no image"}
-    images = load(tarred(folder / "a.tar", files))
+    images = load(write_tar(folder / "a.tar", files))
     assert len(images) == 1
     assert left_out(images) == {"of samples without an image": ("1.cls", "1.txt")}
 
@@ -443,7 +435,7 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     files = {"a.png": image(0), "b.png": image(1), "a.cls": b"1", "b.cls": b"2"}
     with pytest.raises(BadInput, match=r"sample a do not follow each other in .*a\.tar"):
-        load(tarred(folder / "a.tar", files))
+        load(write_tar(folder / "a.tar", files))
 
 
 @row("arrays with channels first or last")

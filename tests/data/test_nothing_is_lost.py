@@ -2,7 +2,6 @@
 
 import io
 import string
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from multistage_diffusion.data import Images, ReadOptions, load
+from tests.data.archives import write_tar
 
 LETTERS = string.ascii_lowercase + string.digits + "\xe9 .-"
 NAMES = st.text(LETTERS, min_size=1, max_size=5).filter(lambda name: name.strip(" .") == name)
@@ -83,12 +83,7 @@ def as_zip(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def as_tar(root: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(root / "set.tar", "w") as archive:
-        for name, inside in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(inside)
-            archive.addfile(member, io.BytesIO(inside))
-    return root / "set.tar"
+    return write_tar(root / "set.tar", files)
 
 
 FORMS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
@@ -154,7 +149,7 @@ def test_tables_shards_and_arrays_give_the_labels_put_in(numbers: list[int], for
 
 
 def test_files_of_a_lock_are_no_files_of_the_data_set(tmp_path: Path) -> None:
-    """They come and go with commands, so that they would change what is said about the folder."""
+    """A lock appears only while a command runs, so it must not be reported as left out."""
     (tmp_path / "a.png").write_bytes(content(0, "a.png"))
     (tmp_path / ".evaluate.lock").touch()
     (tmp_path / ".hidden.png").touch()

@@ -6,19 +6,28 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from multistage_diffusion.distributed import is_main_process
 
-__all__ = ["show_progress"]
+__all__ = ["increments", "show_progress"]
 
 Item = TypeVar("Item")
 Advance = Callable[[int, str], None]
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_UPDATES = 0.1
+
+
+class Counted(Protocol):
+    """A record that says how far a run has come."""
+
+    @property
+    def images(self) -> int:
+        """Images seen so far."""
+        ...
 
 
 def show_progress(
@@ -48,6 +57,19 @@ def show_progress(
         for item in items:
             advance(size(item), note(item))
             yield item
+
+
+def increments(before: int = 0) -> Callable[[Counted], int]:
+    """A function from a record to the images since the one before."""
+    last = before
+
+    def images_since(record: Counted) -> int:
+        nonlocal last
+        step = record.images - last
+        last = record.images
+        return step
+
+    return images_since
 
 
 @dataclass

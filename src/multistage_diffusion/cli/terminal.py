@@ -49,7 +49,8 @@ def print_table(
     table = Table(box=None, header_style="bold", pad_edge=False)
     for index, heading in enumerate(headings):
         justify = "left" if index == 0 or heading in texts else "right"
-        table.add_column(Text(printable(heading)), justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        shown = Text(printable(heading))
+        table.add_column(shown, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console()

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from multistage_diffusion.config import Settings, setting
+from multistage_diffusion.config import Settings, setting, to_json
 from multistage_diffusion.data.decoding import MAX_PIXELS
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["Fit", "Layout", "ReadOptions"]
+__all__ = ["Fit", "Layout", "ReadOptions", "reading_settings"]
 
 Fit = Literal["center-crop", "resize", "pad"]
 Layout = Literal["channels-first", "channels-last"]
@@ -82,3 +82,8 @@ class ReadOptions(Settings):
         """The options that decide which pixels are read, as JSON."""
         chosen = (field.name for field in fields(self) if field.name not in NO_PIXELS)
         return {name: getattr(self, name) for name in chosen}
+
+
+def reading_settings(reading: ReadOptions) -> dict[str, Any]:
+    """The options that decide which images are read, as JSON."""
+    return {name: value for name, value in to_json(reading).items() if name != "cache"}

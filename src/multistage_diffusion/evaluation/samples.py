@@ -20,6 +20,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
 from multistage_diffusion.memory import check_memory
 from multistage_diffusion.model import Model
+from multistage_diffusion.run import Run
 from multistage_diffusion.sampling import (
     SampleOptions,
     evaluations_per_stage,
@@ -203,6 +204,16 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     for number, result in enumerate(results):
         from_json(Result, result, f"{path}, result {number}")
     return results
+
+
+def results_of_run(run: Run) -> list[dict[str, Any]]:
+    """What was measured on a run and on the samples in it.
+
+    Raises:
+        BadInput: if a file of results holds something else.
+    """
+    paths = (run.evaluations, Run(run.samples).evaluations)
+    return [result for path in paths for result in read_results(path)]
 
 
 def append_results(path: Path, results: Sequence[dict[str, Any]]) -> None:

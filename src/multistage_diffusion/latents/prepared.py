@@ -3,14 +3,14 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.mapped import MappedRows
-from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.options import ReadOptions, reading_settings
 from multistage_diffusion.data.sources.latents import normalised, read_latents
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import cache_folder, json_fingerprint
@@ -34,7 +34,6 @@ __all__ = [
     "for_training",
     "in_memory",
     "raw_latents",
-    "reading_settings",
 ]
 
 IN_MEMORY = 1 << 30  # bytes of latents that are read at once
@@ -96,11 +95,6 @@ def _cached(
     with one_at_a_time(folder):
         encode_images(images, autoencoder, encoding, folder, progress, device)
     return read_latents(folder)
-
-
-def reading_settings(reading: ReadOptions) -> dict[str, Any]:
-    """The options that decide which images are read, as JSON."""
-    return {name: value for name, value in to_json(reading).items() if name != "cache"}
 
 
 def for_training(images: Images, deviation: float, normalise: str) -> Images:

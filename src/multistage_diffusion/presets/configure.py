@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from multistage_diffusion.config import to_json
 from multistage_diffusion.data.augment import LABELS
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.options import ReadOptions, reading_settings
 from multistage_diffusion.data.png import check_bands
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import ModelConfig
@@ -120,7 +118,7 @@ def configure_run(
         path=path,
         fingerprint=images.fingerprint,
         images=len(images),
-        reading=_without_cache(reading),
+        reading={} if reading is None else reading_settings(reading),
         context=context,
     )
     config = RunConfig(model=model, training=preset.training, data=data)
@@ -178,9 +176,3 @@ def _check_latents(preset: Preset, images: Images, path: str) -> None:
         )
     if draws.augment:
         raise BadInput("--augment transforms pixels, which latents are not: give --augment 0.")
-
-
-def _without_cache(reading: ReadOptions | None) -> dict[str, Any]:
-    """The options that decide which images are read, as JSON."""
-    options = {} if reading is None else to_json(reading)
-    return {name: value for name, value in options.items() if name != "cache"}

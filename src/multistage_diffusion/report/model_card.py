@@ -1,7 +1,6 @@
 """A model as a folder for diffusers and the hub: a pipeline with a model card."""
 
 import shutil
-from collections.abc import Iterator
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +10,11 @@ import jinja2
 
 from multistage_diffusion.cost import stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation.samples import read_results
+from multistage_diffusion.evaluation.samples import results_of_run
 from multistage_diffusion.files import folder_atomically
 from multistage_diffusion.model import Model, load_model
-from multistage_diffusion.report.figures import stages_figure
+from multistage_diffusion.report.page import stages_svg
 from multistage_diffusion.run import Run, claim, find_model, run_of
-from multistage_diffusion.stages import StagesFile
 
 __all__ = ["export_pipeline", "model_card"]
 
@@ -67,14 +65,13 @@ def model_card(model: Model, run: Run, folder: Path, name: str) -> str:
         rows=list(zip(_ranges(model), stage_costs(model.config), strict=True)),
         parameters=total_parameters(model.config),
         figures=[file for file in (SAMPLES, STAGES) if folder.joinpath(file).exists()],
-        results=list(_results(run, model.images)),
+        results=_of_model(results_of_run(run), model.images),
     )
 
 
 def _add_figures(run: Run, folder: Path) -> None:
-    stages = StagesFile.load(run.stages) if run.stages.exists() else None
-    if stages and stages.curves.sigma:
-        folder.joinpath(STAGES).write_text(stages_figure(stages))
+    if figure := stages_svg(run):
+        folder.joinpath(STAGES).write_text(figure)
     if run.sample_grid.exists():
         shutil.copyfile(run.sample_grid, folder / SAMPLES)
 
@@ -84,8 +81,6 @@ def _ranges(model: Model) -> list[tuple[float, float]]:
     return [stages.bounds(stage) for stage in range(len(stages))]
 
 
-def _results(run: Run, images: int) -> Iterator[dict[str, Any]]:
-    """What was measured on this model or its samples."""
-    for path in (run.evaluations, Run(run.samples).evaluations):
-        found = read_results(path)
-        yield from (one for one in found if one.get("trained_images", images) == images)
+def _of_model(results: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
+    """What was measured on the model that had seen so many images."""
+    return [result for result in results if result.get("trained_images", images) == images]

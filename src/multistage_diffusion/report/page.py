@@ -14,7 +14,7 @@ import jinja2
 from multistage_diffusion.config import read_config, to_json
 from multistage_diffusion.cost import StageCost, stage_costs, total_parameters
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.evaluation.samples import read_results
+from multistage_diffusion.evaluation.samples import results_of_run
 from multistage_diffusion.model import named_classes
 from multistage_diffusion.report import colours
 from multistage_diffusion.report.figures import learned_figure, loss_figure, stages_figure
@@ -28,7 +28,7 @@ from multistage_diffusion.training.learned_weight import LearnedCurve, read_curv
 from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.records import Record, read_records
 
-__all__ = ["is_report", "render"]
+__all__ = ["is_report", "render", "stages_svg"]
 
 MARK = "multistage diffusion</title>"
 
@@ -107,13 +107,13 @@ def _section(run: Run) -> Section:
         parameters=total_parameters(config.model),
         last=last,
         remarks=_remarks(records),
-        stages_svg=_stages_svg(run),
+        stages_svg=stages_svg(run),
         loss_svg=loss_figure(records) if records else None,
         learned_svg=_learned_svg(learned, config, last),
         learned_at=learned.images if learned else None,
         samples=_inline(run.sample_grid),
         sampled_at=_trained_images(run),
-        evaluations=_evaluations(run),
+        evaluations=results_of_run(run),
         classes=named_classes(config.model),
         settings=_readable(to_json(config)),
     )
@@ -149,7 +149,8 @@ def _stages_of(config: RunConfig, last: Record | None) -> Stages:
     return own if last and len(last.probe_loss) == len(own) else recorded
 
 
-def _stages_svg(run: Run) -> str | None:
+def stages_svg(run: Run) -> str | None:
+    """The figure of a run's stages; None if their curves are not known."""
     stages = StagesFile.load(run.stages) if run.stages.exists() else None
     return stages_figure(stages) if stages and stages.curves.sigma else None
 
@@ -179,9 +180,3 @@ def _inline(path: Path) -> str | None:
     if not path.exists():
         return None
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _evaluations(run: Run) -> list[dict[str, Any]]:
-    """What was measured on the run and on the samples in it."""
-    paths = [run.evaluations, Run(run.samples).evaluations]
-    return [result for path in paths if path.exists() for result in read_results(path)]

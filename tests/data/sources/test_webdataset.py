@@ -1,22 +1,11 @@
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from multistage_diffusion.data import ReadOptions, load
 from multistage_diffusion.errors import BadInput
-
-
-def write(path: Path, files: dict[str, bytes]) -> Path:
-    """A tar archive of these files, in their order."""
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
+from tests.data.archives import write_tar
 
 
 @pytest.fixture
@@ -34,7 +23,7 @@ def shards(folder: Path, tmp_path: Path) -> Path:
             files[f"{number:06d}.png"] = (folder / names[number]).read_bytes()
             files[f"{number:06d}.json"] = json.dumps(about).encode()
             files[f"{number:06d}.txt"] = b"an animal"
-        write(tmp_path / "shards" / f"{shard:03d}.tar", files)
+        write_tar(tmp_path / "shards" / f"{shard:03d}.tar", files)
     return tmp_path / "shards"
 
 
@@ -74,11 +63,11 @@ def test_without_a_class_the_label_comes_from_the_json_if_it_has_one(
     folder: Path, tmp_path: Path
 ) -> None:
     png = next(folder.rglob("*.png")).read_bytes()
-    write(
+    write_tar(
         tmp_path / "json.tar",
         {"a.png": png, "a.json": b'{"label": 3}', "b.json": b'{"label": 1}', "b.png": png},
     )
-    write(
+    write_tar(
         tmp_path / "none.tar",
         {"a.png": png, "a.json": b"{}", "b.png": png, "b.json": b'{"text": "b"}'},
     )
@@ -91,10 +80,10 @@ def test_without_a_class_the_label_comes_from_the_json_if_it_has_one(
 
 def test_bad_shards_are_named(folder: Path, shards: Path, tmp_path: Path) -> None:
     png = next(folder.rglob("*.png")).read_bytes()
-    write(tmp_path / "two.tar", {"a.png": png, "a.jpg": png, "a.cls": b"0"})
-    write(tmp_path / "negative.tar", {"a.png": png, "a.cls": b"-1"})
-    write(tmp_path / "some.tar", {"a.png": png, "a.cls": b"1", "b.png": png})
-    write(tmp_path / "json.tar", {"a.png": png, "a.json": b"{"})
+    write_tar(tmp_path / "two.tar", {"a.png": png, "a.jpg": png, "a.cls": b"0"})
+    write_tar(tmp_path / "negative.tar", {"a.png": png, "a.cls": b"-1"})
+    write_tar(tmp_path / "some.tar", {"a.png": png, "a.cls": b"1", "b.png": png})
+    write_tar(tmp_path / "json.tar", {"a.png": png, "a.json": b"{"})
     messages = {
         "two.tar": "several images",
         "negative.tar": "the label -1",

@@ -94,7 +94,9 @@ def test_the_expected_balance_is_that_of_drawn_batches(few_digits: Images) -> No
     assert 0.95 < expected_balance(config, [1.0, 0.5, 0.2], 8) < 1
 
 
-def test_micro_batches_change_nothing(few_digits: Images, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+def test_micro_batches_change_nothing(
+    few_digits: Images, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """With dropout and hidden labels, weights are those of one part up to rounding."""
     config = run_on(few_digits, images=40)
     network = replace(config.model.network, label_dropout=0.3)

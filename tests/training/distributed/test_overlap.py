@@ -105,7 +105,8 @@ def test_what_no_rank_uses_has_no_gradient_and_is_not_sent(link: Link) -> None:
 
 
 def test_gradients_keep_the_memory_format_of_their_weights(link: Link) -> None:
-    layer = torch.nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layer = torch.nn.Conv2d(4, 4, 3)
+    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     reducer = GradientReducer(layer.parameters())
     layer(torch.randn(2, 4, 8, 8)).sum().backward()
     reducer.reduce("all")

@@ -1,6 +1,6 @@
 """``multistage autoencoder``: trains an autoencoder from a preset and a data set."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,8 @@ import tyro
 from multistage_diffusion import distributed
 from multistage_diffusion.cli.discovery import subcommands
 from multistage_diffusion.cli.holding import holding
-from multistage_diffusion.cli.progress import show_progress
+from multistage_diffusion.cli.main import INTERRUPTED
+from multistage_diffusion.cli.progress import increments, show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.signals import stop_on_signal
 from multistage_diffusion.cli.terminal import print_line, print_settings
@@ -70,7 +71,7 @@ class TrainAutoencoder:
     def _finish(self, interrupted: bool) -> int:
         if interrupted:
             print_line(f"interrupted; the state is in {self.out}, the same command continues")
-            return 130
+            return INTERRUPTED
         picture = training_file(self.out, "reconstructions.png")
         print_line(
             f"trained; the autoencoder is in {self.out}, originals above their reconstructions in "
@@ -92,22 +93,9 @@ COMMAND = subcommands(
 def _follow(records: Iterator[AutoencoderRecord], total: int) -> AutoencoderRecord | None:
     """Shows progress; returns the last record."""
     last = None
-    for record in show_progress(records, "images", total, _increments(), _describe):
+    for record in show_progress(records, "images", total, increments(), _describe):
         last = record
     return last
-
-
-def _increments() -> Callable[[AutoencoderRecord], int]:
-    """A function from a record to the images since the one before."""
-    last = 0
-
-    def images_since(record: AutoencoderRecord) -> int:
-        nonlocal last
-        step = record.images - last
-        last = record.images
-        return step
-
-    return images_since
 
 
 def _describe(record: AutoencoderRecord) -> str:

@@ -13,9 +13,9 @@ from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import print_line, print_settings
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data import ReadOptions
+from multistage_diffusion.data.options import reading_settings
 from multistage_diffusion.latents import find_autoencoder
 from multistage_diffusion.latents.encoding import EncodeOptions, encode_images, encoding_of
-from multistage_diffusion.latents.prepared import reading_settings
 
 __all__ = ["COMMAND", "Encode"]
 

@@ -10,7 +10,8 @@ import tyro
 from multistage_diffusion.cli.discovery import subcommands
 from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.latents import latents_of
-from multistage_diffusion.cli.progress import show_progress
+from multistage_diffusion.cli.main import INTERRUPTED
+from multistage_diffusion.cli.progress import increments, show_progress
 from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.signals import stop_on_signal
 from multistage_diffusion.cli.terminal import (
@@ -187,13 +188,13 @@ def _train(config: RunConfig, images: Images, run: Run, init: Model | None = Non
     with stop_on_signal() as should_stop:
         records = train(config, images, run.path, should_stop, init)
         end = -(-total // batch) * batch
-        steps = show_progress(records, "images", end, _increments(before), _describe, before)
+        steps = show_progress(records, "images", end, increments(before), _describe, before)
         for record in steps:
             seen = record.images
             messages.on_record(record)
         if should_stop() and seen < total:
             print_line(f"interrupted; a checkpoint is in {run.path}, the same command continues")
-            return 130
+            return INTERRUPTED
     print_line(f"trained; the model is {run.model}")
     return 0
 
@@ -235,19 +236,6 @@ def _warn(config: RunConfig, file: Path | None) -> None:
     data = StagesFile.load(file).data if file else None
     if data and data.fingerprint != config.data.fingerprint:
         print_warning(f"{file} was made from other images than {config.data.path}")
-
-
-def _increments(before: int) -> Callable[[Record], int]:
-    """A function from a record to the images since the one before."""
-    last = before
-
-    def images_since(record: Record) -> int:
-        nonlocal last
-        step = record.images - last
-        last = record.images
-        return step
-
-    return images_since
 
 
 def _describe(record: Record) -> str:

@@ -61,8 +61,8 @@ def _members(path: Path) -> tuple[dict[str, ZipInfo], tuple[LeftOut, ...]]:
             files = [info for info in archive.infolist() if not _is_folder(info)]
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"Cannot read {path}: a name in it, {error.object!r}, is not UTF-8 although it is said "
-            "to be; pack it again."
+            f"Cannot read {path}: a name in it, {error.object!r}, is not UTF-8 but marked as "
+            "UTF-8; pack it again."
         ) from error
     except DAMAGE as error:
         raise BadInput(f"Cannot read {path}: {_one_line(error)}.") from error

@@ -3,35 +3,22 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-__all__ = ["class_indices", "requested_labels"]
+__all__ = ["class_indices"]
 
 
-def requested_labels(
-    asked: Any, count: int, repeats: int, classes: int, names: Sequence[str]
-) -> Tensor | None:
-    """The class of each image of a call, int64 ``[count * repeats]``; None without classes.
+def class_indices(asked: Any, classes: int, names: Sequence[str]) -> list[int]:
+    """Classes by number or name as numbers. Nested lists are flattened.
 
     Args:
-        asked: classes by number or name, or None: then the classes take turns.
-        count: how many are asked for.
-        repeats: images for each of them.
-        classes: of the model.
+        asked: one or several.
+        classes: how many the model has.
         names: of its classes, or none.
 
     Raises:
         ValueError: if the model has no such class.
     """
-    if asked is not None:
-        indices = class_indices(asked, classes, names)
-        return torch.tensor(indices).repeat_interleave(repeats)
-    return torch.arange(count * repeats) % classes if classes else None
-
-
-def class_indices(asked: Any, classes: int, names: Sequence[str]) -> list[int]:
-    """Classes by number or name as numbers. Nested lists are flattened."""
     return [_index(entry, classes, names) for entry in _flat(asked)]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.denoiser import Denoiser
-from multistage_diffusion.interop.pipeline.labels import class_indices, requested_labels
+from multistage_diffusion.interop.pipeline.labels import class_indices
 from multistage_diffusion.interop.pipeline.loops import Call, StepEnd, run_scheduler, run_solver
 from multistage_diffusion.interop.pipeline.scheduler import SolverScheduler
 from multistage_diffusion.interop.pipeline.unet import MultistageUNet
@@ -134,17 +134,19 @@ class MultistagePipeline(DiffusionPipeline):
     ) -> tuple[Tensor | None, tuple[int, ...]]:
         """The class of each image, and the shape of all of them."""
         config = self.unet.config
-        classes, names = config.num_class_embeds, config.class_names
+        classes = config.num_class_embeds
         if asked is not None:
-            count = len(class_indices(asked, classes, names))
-        elif batch_size is not None:
+            indices = class_indices(asked, classes, config.class_names)
+            labels = torch.tensor(indices).repeat_interleave(repeats)
+            return labels, (len(labels), config.in_channels, *config.sample_size)
+        if batch_size is not None:
             count = batch_size
         elif latents is not None:
             count = len(latents) // repeats
         else:
             count = len(generator) // repeats if isinstance(generator, list) else 1
-        labels = requested_labels(asked, count, repeats, classes, names)
-        return labels, (count * repeats, config.in_channels, *config.sample_size)
+        in_turn = torch.arange(count * repeats) % classes if classes else None
+        return in_turn, (count * repeats, config.in_channels, *config.sample_size)
 
     def _noise(
         self, shape: tuple[int, ...], generator: Generators, latents: Tensor | None

@@ -73,7 +73,8 @@ class MultistageUNet(ModelMixin, ConfigMixin):
         channels, *size = config.pop("shape")
         classes = config.pop("classes")
         names = [name for _, name in named_classes(model.config)]
-        unet = cls(size, channels, classes, names, config)
+        with torch.device("meta"):  # its own weights are not needed
+            unet = cls(size, channels, classes, names, config)
         unet.denoiser = model.denoiser
         return unet
 
