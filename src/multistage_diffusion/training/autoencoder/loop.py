@@ -9,6 +9,7 @@ those of the training of denoisers.
 import copy
 import time
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,6 @@ from multistage_diffusion.training.autoencoder.network import build_network, rec
 from multistage_diffusion.training.autoencoder.record import (
     AutoencoderRecord,
     Quality,
-    append_line,
-    drop_lines_after,
     measure_quality,
 )
 from multistage_diffusion.training.batches.held_out import split
@@ -44,6 +43,7 @@ from multistage_diffusion.training.batches.order import image_indices
 from multistage_diffusion.training.batches.sharing import share_out
 from multistage_diffusion.training.distributed.gradients import GradientReducer
 from multistage_diffusion.training.ema.averages import ema_decay
+from multistage_diffusion.training.monitoring.lines import append_line, drop_lines_after
 from multistage_diffusion.training.optimization import make_optimizer
 from multistage_diffusion.training.precision import dtype_of, rounding_of
 from multistage_diffusion.training.randomness import Stream, generator, seed_globally
@@ -124,6 +124,13 @@ def _records(
             return
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What is read of a record."""
+
+    images: int
+
+
 class _Session:
     """A run in progress."""
 
@@ -151,7 +158,9 @@ class _Session:
         self._load()
         self._restart()
         if distributed.is_main_process():
-            drop_lines_after(training_file(out, "stats.jsonl"), self.seen)
+            stats = training_file(out, "stats.jsonl")
+            if stats.exists():
+                drop_lines_after(_Seen, stats, self.seen)
             write_json(training_file(out, "config.json"), to_json(config))
 
     def _restart(self) -> None:

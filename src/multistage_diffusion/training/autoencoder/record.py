@@ -1,21 +1,16 @@
 """Records of an autoencoder's training, and what is measured for them."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import write_atomically
 from multistage_diffusion.latents.autoencoder import Autoencoder, decode, encode
 from multistage_diffusion.latents.pretrained import wrap_diffusers
 from multistage_diffusion.latents.quality import image_psnr
 
-__all__ = ["AutoencoderRecord", "Quality", "append_line", "drop_lines_after", "measure_quality"]
+__all__ = ["AutoencoderRecord", "Quality", "measure_quality"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,43 +77,3 @@ def _ssim(reconstructed: Tensor, pixels: Tensor) -> float:
     )
     assert isinstance(value, Tensor)
     return float(value)
-
-
-def append_line(path: Path, record: AutoencoderRecord) -> None:
-    """Adds a record to a file with a line of JSON for each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(to_json(record)) + "\n")
-
-
-def drop_lines_after(path: Path, images: int) -> None:
-    """Removes the records of steps that are about to be repeated, and a last line cut short."""
-    if path.exists():
-        kept = [line for line, seen in _complete(path) if seen <= images]
-        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-
-
-def _complete(path: Path) -> Iterator[tuple[str, int]]:
-    """The lines that end, each with its number of images.
-
-    Raises:
-        BadInput: if one of them is damaged.
-    """
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        if line.endswith("\n"):
-            yield line.rstrip("\n"), _images(line, f"{path}, line {number}")
-
-
-def _images(line: str, where: str) -> int:
-    try:
-        return from_json(_Seen, json.loads(line), where).images
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise BadInput(f"{where} is not valid JSON: {error}.") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What every record has."""
-
-    images: int

@@ -1,13 +1,16 @@
 """The records of a run: lines of JSON in ``stats.jsonl``."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import MISSING, dataclass, field
 
-from multistage_diffusion.config import Settings, from_json, setting
+from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.files import write_atomically
 from multistage_diffusion.run import Run
+from multistage_diffusion.training.monitoring.lines import (
+    append_line,
+    drop_lines_after,
+    read_lines,
+)
 
 __all__ = ["Record", "append_record", "comparable", "drop_records_after", "read_records"]
 
@@ -78,11 +81,7 @@ class Record(Settings):
 
 def append_record(run: Run, record: Record) -> None:
     """Adds a line to the records."""
-    try:
-        with run.stats.open("a") as file:
-            file.write(_line(record))
-    except OSError as error:  # a full disk does not say which file it was
-        raise OSError(error.errno, error.strerror, str(run.stats)) from error
+    append_line(run.stats, record)
 
 
 def read_records(run: Run) -> list[Record]:
@@ -91,26 +90,7 @@ def read_records(run: Run) -> list[Record]:
     Raises:
         BadInput: if another line is damaged.
     """
-    if not run.stats.exists():
-        return []
-    return [record for record, _ in _records_and_lines(run)]
-
-
-def _records_and_lines(run: Run) -> list[tuple[Record, bytes]]:
-    """The records, each with its line."""
-    lines = run.stats.read_bytes().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith(b"\n")]
-    records = [_parsed(line, f"{run.stats}, line {k}") for k, line in enumerate(whole, 1)]
-    return list(zip(records, whole, strict=True))
-
-
-def _parsed(line: bytes, where: str) -> Record:
-    try:
-        return from_json(Record, json.loads(line), where)
-    except RecursionError as error:
-        raise BadInput(f"{where} is nested too deeply.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{where} is not valid JSON: {error}.") from error
+    return [record for record, _ in read_lines(Record, run.stats)]
 
 
 def comparable(records: Sequence[Record]) -> list[Record]:
@@ -123,10 +103,4 @@ def comparable(records: Sequence[Record]) -> list[Record]:
 
 def drop_records_after(run: Run, images: int) -> None:
     """Removes the records past a checkpoint: the run is about to write them again."""
-    found = _records_and_lines(run) if run.stats.exists() else []
-    kept = [line for record, line in found if record.images <= images]
-    write_atomically(run.stats, b"".join(kept))
-
-
-def _line(record: Record) -> str:
-    return json.dumps(asdict(record)) + "\n"
+    drop_lines_after(Record, run.stats, images)
