@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from multistage_diffusion.cost import stage_costs
+from multistage_diffusion.cost import reused_macs, stage_costs
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model
-from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage, plan
+from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage, generate, plan
 from multistage_diffusion.sampling.plan import (
     Budget,
     find_plan,
@@ -26,6 +27,7 @@ def model(
     denoiser: NetworkDenoiser, run_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> Model:
     monkeypatch.setattr(plan, "FINE_LEVELS", 16)
+    monkeypatch.setattr(plan, "REUSE_LEVELS", 10)
     monkeypatch.setattr(plan, "REFERENCE_STEPS", 20)
     return Model(denoiser, run_config.model, 24)
 
@@ -77,6 +79,28 @@ def test_a_plan_by_time_measures_the_stages(model: Model) -> None:
     assert find_plan(model, Budget(0.2, "s"), images=2).candidates[0].cost <= 0.2
 
 
+def test_a_plan_with_reuse_pays_for_the_encoder_where_it_is_evaluated(model: Model) -> None:
+    whole, reused = [cost.macs for cost in stage_costs(model.config)], reused_macs(model.config)
+    found = find_plan(model, Budget(5.5 * max(whole), "MAC"), images=2, reuse=True)
+    (one,) = [entry for entry in found.candidates if entry.name == "with reuse"]
+    assert set(one.reuse) <= set(one.levels[1:])
+    stages = model.denoiser.stages.index(torch.tensor(one.levels)).tolist()
+    spent = [
+        (reused if level in one.reuse else whole)[stage]
+        for level, stage in zip(one.levels, stages, strict=True)
+    ]
+    assert one.cost == pytest.approx(sum(spent))
+    assert found.apply(SampleOptions()).reuse == found.candidates[0].reuse
+
+
+def test_images_are_drawn_with_the_levels_that_are_reused(model: Model) -> None:
+    options = SampleOptions(solver="euler", levels=(80.0, 40.0, 0.1))
+    kept = replace(options, reuse=(40.0, 0.1))  # 0.1 is in another stage, whose encoder is called
+    drawn, plain = (generate(model, given, range(2)) for given in (kept, options))
+    assert not torch.equal(drawn, plain)
+    assert torch.equal(drawn, generate(model, replace(options, reuse=(40.0,)), range(2)))
+
+
 def test_plans_are_files(model: Model, tmp_path: Path) -> None:
     found = find_plan(model, Budget(4, "nfe"), images=2)
     save_plan(tmp_path / "plan.json", found)
@@ -92,6 +116,11 @@ def test_what_cannot_be_planned_is_refused(model: Model) -> None:
         find_plan(model, Budget(1, "MAC"), images=2)
     with pytest.raises(BadInput, match="not for unipc"):
         find_plan(model, Budget(5, "nfe"), "unipc", images=2)
+    for budget, solver in ((Budget(5, "nfe"), "euler"), (Budget(1e9, "MAC"), "heun")):
+        with pytest.raises(BadInput, match="Encoder reuse is for solvers of one evaluation"):
+            find_plan(model, budget, solver, images=2, reuse=True)
+    with pytest.raises(BadInput, match="--reuse cannot go with"):
+        SampleOptions(reuse=(1.0,), boundary="blend")
 
 
 def test_levels_of_options_replace_steps_and_grid(model: Model) -> None:

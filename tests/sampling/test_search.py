@@ -10,7 +10,7 @@ from torch import Tensor
 
 from multistage_diffusion.sampling import SOLVERS, karras_grid, log_snr_grid
 from multistage_diffusion.sampling.path import RULES, Path, record_path, step_errors
-from multistage_diffusion.sampling.search import best_levels
+from multistage_diffusion.sampling.search import Reuse, best_levels
 from tests.sampling.test_solvers import C, gaussian, mixture
 
 
@@ -71,6 +71,45 @@ def test_the_programme_finds_the_best_of_all_ways(name: str, budget: int) -> Non
     assert found.error == pytest.approx(best)
     assert found.cost <= budget
     assert found.levels[0] == pytest.approx(20)
+
+
+@pytest.mark.parametrize("name", ["euler", "dpmpp-2m"])
+@pytest.mark.parametrize("scale", [0.0, 0.01, 10.0])
+def test_with_reuse_it_finds_the_best_of_all_ways(name: str, scale: float) -> None:
+    """Two stages of three levels; every way, with and without the encoder at every level."""
+    path = recorded(6)
+    costs, reused_costs = [4.0] * 6, [1.0] * 6
+    stage = [0, 0, 0, 1, 1, 1]
+    stale = np.full((6, 6), np.inf)
+    for k, i in itertools.product(range(6), repeat=2):
+        if k <= i and stage[k] == stage[i]:
+            stale[k, i] = scale * (i - k)
+    rule, levels = RULES[name], np.array(path.levels)
+    errors = (step_errors(path, rule) * path.gains) ** 2
+
+    def error(way: tuple[int, ...], kept: tuple[int, ...]) -> float:
+        total, key = 0.0, 0
+        for h, i, j in zip([0, *way], way, way[1:], strict=False):
+            key = key if i in kept else i
+            lost = stale[key, i] * (1 - levels[j] / levels[i]) * path.gains[j]
+            total += errors[h, i, j] + (lost**2 if i in kept else 0.0)
+        return total
+
+    best = math.inf
+    for size in range(6):
+        for inner in itertools.combinations(range(1, 6), size):
+            for number in range(len(inner) + 1):
+                for kept in itertools.combinations(inner, number):
+                    if 4 * (1 + size - number) + number <= 12:
+                        best = min(best, error((0, *inner, 6), kept))
+    found = best_levels(path, rule, costs, 12.0, Reuse(stale, reused_costs))
+    assert found
+    assert found.error == pytest.approx(best)
+    assert found.cost == 4 * (len(found.levels) - len(found.reused)) + len(found.reused)
+    alone = best_levels(path, rule, costs, 12.0)
+    assert alone
+    assert found.error <= alone.error * (1 + 1e-9)
+    assert bool(found.reused) == (scale < 1)
 
 
 def test_a_budget_for_no_step_gives_nothing() -> None:

@@ -18,9 +18,10 @@ from multistage_diffusion.sampling.plan import (
 __all__ = ["plan_file", "print_plan", "with_plan"]
 
 
-def plan_file(target: Path, solver: str, budget: str) -> Path:
+def plan_file(target: Path, solver: str, budget: str, reuse: bool = False) -> Path:
     """Where the plan of a run or model file is kept by default."""
-    return run_of(target).path / "plans" / f"{solver}-{budget.replace(' ', '')}.json"
+    name = f"{solver}-{budget.replace(' ', '')}{'-reuse' if reuse else ''}"
+    return run_of(target).path / "plans" / f"{name}.json"
 
 
 def print_plan(plan: Plan) -> None:
@@ -34,6 +35,9 @@ def print_plan(plan: Plan) -> None:
     calls = ", ".join(map(str, plan.evaluations_per_stage))
     print_line(f"{plan.solver}, levels {' '.join(f'{sigma:.4g}' for sigma in plan.levels)}")
     print_line(f"evaluations by stage: {calls}")
+    if plan.reuse:
+        levels = " ".join(f"{sigma:.4g}" for sigma in plan.reuse)
+        print_line(f"without the encoder at {levels}")
 
 
 def with_plan(

@@ -30,6 +30,7 @@ from multistage_diffusion.sampling.boundaries import (
 from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName, read_levels
 from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
 from multistage_diffusion.sampling.noise import noise
+from multistage_diffusion.sampling.reuse import ReusingDenoiser
 from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
 from multistage_diffusion.stages import Stages
 
@@ -76,6 +77,9 @@ class SampleOptions(Settings):
     """First noise level; by default the largest one of the model's schedule."""
     levels: tuple[float, ...] = setting((), at_least=1e-9, at_most=1e9)
     """Noise levels to visit, largest first, instead of --steps and --grid."""
+    reuse: tuple[float, ...] = setting((), at_least=1e-9, at_most=1e9)
+    """Levels at which the encoder is not evaluated: the features that it made of the level before
+    serve again, if that is in the same stage."""
     boundary: BoundaryRule = "keep"
     """Where the denoiser jumps from stage to stage: keep the history of a multistep solver, restart
     it at first order, snap the nearest noise level onto the boundary, or blend both decoders."""
@@ -124,6 +128,8 @@ class SampleOptions(Settings):
                 f"--sigma-min and --sigma-max are for the grids {', '.join(WITH_ENDS)}; other "
                 "levels have their own ends."
             )
+        if self.reuse and (self.guidance or self.boundary == "blend"):
+            raise BadInput("--reuse cannot go with --guidance or --boundary blend.")
         if self.label is not None and self.turns:
             raise BadInput("Give --label for one class or --labels for several, not both.")
         self._check_settings()
@@ -234,6 +240,8 @@ def generate_batches(
 
 def _conditioned(model: Model, options: SampleOptions, conditions: Conditions) -> Denoiser:
     """The denoiser of samples with these conditions."""
+    if options.reuse:
+        return partial(ReusingDenoiser(model.denoiser, options.reuse), conditions=conditions)
     blended = BlendedDenoiser(model.denoiser) if options.boundary == "blend" else model.denoiser
     guidance = guidance_of(model.config, options)
     if not conditions.tensors() or not guidance.weights:

@@ -4,7 +4,7 @@ import math
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, replace
 from functools import partial
 from pathlib import Path as FilePath
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.config import Settings, read_config, setting, to_json
-from multistage_diffusion.cost import stage_costs
+from multistage_diffusion.cost import reused_macs, stage_costs
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_json
 from multistage_diffusion.memory import check_memory
@@ -28,13 +28,16 @@ from multistage_diffusion.sampling.draw import (
 )
 from multistage_diffusion.sampling.grids import log_snr_grid
 from multistage_diffusion.sampling.noise import noise
+from multistage_diffusion.sampling.ode import heun
 from multistage_diffusion.sampling.path import RULES, record_path, rms
-from multistage_diffusion.sampling.search import best_levels
+from multistage_diffusion.sampling.reuse import ReusingDenoiser, stale_errors
+from multistage_diffusion.sampling.search import Levels, Reuse, best_levels
 from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
 
 __all__ = ["Budget", "Candidate", "Plan", "find_plan", "load_plan", "parse_budget", "save_plan"]
 
 FINE_LEVELS = 64
+REUSE_LEVELS = 32  # the programme's states are pairs of levels then
 REFERENCE_STEPS = 100  # of Heun's method
 SEARCH_SEED, CHECK_SEED = 1_000_001, 1_000_002
 GRIDS = ("karras", "log-snr")
@@ -63,6 +66,8 @@ class Candidate:
     error: float
     """RMS distance to the solution in small steps, on starts that the search did not see; images
     are from -1 to 1."""
+    reuse: tuple[float, ...] = ()
+    """Levels at which the encoder is not evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +82,12 @@ class Plan(Settings):
     """All that were compared, best first."""
     trained_images: int = setting(MISSING, at_least=0)
     """Of the model."""
+    reuse: tuple[float, ...] = ()
+    """Levels at which the encoder is not evaluated."""
 
     def apply(self, options: SampleOptions) -> SampleOptions:
         """The options with the plan's solver and levels."""
-        return replace(options, solver=self.solver, levels=self.levels)
+        return replace(options, solver=self.solver, levels=self.levels, reuse=self.reuse)
 
 
 def parse_budget(text: str) -> Budget:
@@ -122,7 +129,11 @@ def load_plan(path: FilePath) -> Plan:
 
 @torch.inference_mode()
 def find_plan(
-    model: Model, budget: Budget, solver: SolverName = "dpmpp-2m", images: int = 32
+    model: Model,
+    budget: Budget,
+    solver: SolverName = "dpmpp-2m",
+    images: int = 32,
+    reuse: bool = False,
 ) -> Plan:
     """Searches noise levels on recorded paths, and compares them with the usual grids on others.
 
@@ -131,44 +142,84 @@ def find_plan(
         budget: for one sample.
         solver: which the levels are for.
         images: samples whose paths are recorded; as many others decide.
+        reuse: to search also levels at which the encoder is not evaluated.
 
     Raises:
         BadInput: if the levels of this solver cannot be searched, or the budget pays for no step.
     """
     if solver not in RULES:
         raise BadInput(f"Levels are searched for {', '.join(RULES)}, not for {solver}.")
+    if reuse and (RULES[solver].evaluates_next or budget.unit == "nfe"):
+        raise BadInput(
+            "Encoder reuse is for solvers of one evaluation a step and budgets of MACs or seconds, "
+            f"not for {solver} and {budget.amount:g}{budget.unit}."
+        )
     numbers = (2 * FINE_LEVELS + 1) * images * math.prod(model.config.shape)
     check_memory(8 * numbers, f"The search on {images:,} images", "give fewer --images")
-    low, high = model.config.density.sampling_range
-    fine = log_snr_grid(FINE_LEVELS, low, high)
     costs = _costs(model, budget)
-    start, denoiser = _start(model, SEARCH_SEED, range(images))
-    path = record_path(denoiser, start * float(fine[0]), fine)
-    stages = model.denoiser.stages.index(fine[:-1]).tolist()
-    each = [costs[stage] for stage in stages]
-    found = best_levels(path, RULES[solver], each, budget.amount)
-    if found is None:
-        raise BadInput(f"The budget of {budget.amount:g} {budget.unit} pays for no step.")
-    options = [("searched", SampleOptions(solver=solver, levels=found.levels))]
-    options += [
-        (grid, known)
-        for grid in GRIDS
-        if (known := _most_steps(model, solver, grid, costs, budget))
-    ]
-    candidates = sorted(_compare(model, options, costs, images), key=lambda one: one.error)
+    searched = [("searched", _search(model, budget, solver, images, costs))]
+    if reuse:
+        searched.append(("with reuse", _search_reuse(model, budget, solver, images, costs)))
+    entries = [_entry(name, solver, found, budget) for name, found in searched]
+    for grid in GRIDS:
+        if usual := _most_steps(model, solver, grid, costs, budget):
+            entries.append((grid, usual, _cost(model, usual, costs)))
+    candidates = sorted(_compare(model, entries, images), key=lambda one: one.error)
     best = SampleOptions(solver=solver, levels=candidates[0].levels)
-    evaluations = tuple(evaluations_per_stage(model.config, best))
     return Plan(
         solver=solver,
         levels=best.levels,
         budget=budget,
-        evaluations_per_stage=evaluations,
+        evaluations_per_stage=tuple(evaluations_per_stage(model.config, best)),
         candidates=tuple(candidates),
         trained_images=model.images,
+        reuse=candidates[0].reuse,
     )
 
 
-def _start(model: Model, seed: int, indices: Sequence[int]) -> tuple[Tensor, Callable[..., Tensor]]:
+Entry = tuple[str, SampleOptions, float]
+"""What is compared: its name, the solver with its levels, and the cost of a sample."""
+
+
+def _entry(name: str, solver: SolverName, found: Levels | None, budget: Budget) -> Entry:
+    if found is None:
+        raise BadInput(f"The budget of {budget.amount:g} {budget.unit} pays for no step.")
+    options = SampleOptions(solver=solver, levels=found.levels, reuse=found.reused)
+    return name, options, found.cost
+
+
+def _search(
+    model: Model, budget: Budget, solver: SolverName, images: int, costs: Sequence[float]
+) -> Levels | None:
+    fine, at = _fine_levels(model, FINE_LEVELS)
+    start, denoiser = _start(model, SEARCH_SEED, range(images))
+    path = record_path(denoiser, start * float(fine[0]), fine)
+    return best_levels(path, RULES[solver], [costs[stage] for stage in at], budget.amount)
+
+
+def _search_reuse(
+    model: Model, budget: Budget, solver: SolverName, images: int, costs: Sequence[float]
+) -> Levels | None:
+    """The same on fewer levels, each with or without its encoder."""
+    fine, at = _fine_levels(model, REUSE_LEVELS)
+    start, denoiser = _start(model, SEARCH_SEED, range(images))
+    x, states = start * float(fine[0]), list[Tensor]()
+    path = record_path(denoiser, x, fine)
+    heun(denoiser, x, fine, callback=lambda _, __, state, ___: states.append(state))
+    labels = denoiser.keywords["conditions"]
+    errors = stale_errors(model.denoiser, states, fine[:-1].tolist(), labels)
+    saved = _costs(model, budget, reuse=True)
+    kept = Reuse(errors, [saved[stage] for stage in at])
+    return best_levels(path, RULES[solver], [costs[stage] for stage in at], budget.amount, kept)
+
+
+def _fine_levels(model: Model, count: int) -> tuple[Tensor, list[int]]:
+    """Levels to choose from, the last one 0, and the stages of the others."""
+    fine = log_snr_grid(count, *model.config.density.sampling_range)
+    return fine, model.denoiser.stages.index(fine[:-1]).tolist()
+
+
+def _start(model: Model, seed: int, indices: Sequence[int]) -> tuple[Tensor, partial[Tensor]]:
     """Unit noise and the denoiser with the labels of these samples, on the accelerator if any."""
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     conditions = Conditions(labels_of(model, SampleOptions(), indices)).to(device)
@@ -176,25 +227,28 @@ def _start(model: Model, seed: int, indices: Sequence[int]) -> tuple[Tensor, Cal
     return noise(seed, indices, model.config.shape).to(device), denoiser
 
 
-def _costs(model: Model, budget: Budget) -> list[float]:
-    """The cost of an evaluation in each stage, in the budget's unit."""
+def _costs(model: Model, budget: Budget, reuse: bool = False) -> list[float]:
+    """An evaluation in each stage, whole or without its encoder, in the unit of the budget."""
     stages = len(model.denoiser.stages)
     if budget.unit == "nfe":
         return [1.0] * stages
-    if budget.unit == "MAC":
-        return [float(cost.macs) for cost in stage_costs(model.config)]
-    return [_seconds(model, stage) for stage in range(stages)]
+    if budget.unit == "s":
+        return [_seconds(model, stage, reuse) for stage in range(stages)]
+    if reuse:
+        return [float(macs) for macs in reused_macs(model.config)]
+    return [float(cost.macs) for cost in stage_costs(model.config)]
 
 
-def _seconds(model: Model, stage: int) -> float:
+def _seconds(model: Model, stage: int, reuse: bool) -> float:
     """Seconds of an evaluation of an image in a stage, in a batch: the median of five."""
     x, denoiser = _start(model, 0, range(TIMED))
     low, high = model.denoiser.stages.bounds(stage)
     sigma = min(2 * low, high) if low else min(high, 1.0) / 2
+    evaluate = ReusingDenoiser(model.denoiser, [sigma] if reuse else [])
     times = []
     for _ in range(6):
         begun = time.perf_counter()
-        denoiser(x * sigma, sigma).sum().item()
+        evaluate(x * sigma, sigma, denoiser.keywords["conditions"]).sum().item()
         times.append((time.perf_counter() - begun) / TIMED)
     return statistics.median(times[1:])
 
@@ -217,21 +271,17 @@ def _most_steps(
     return best
 
 
-def _compare(
-    model: Model,
-    options: Sequence[tuple[str, SampleOptions]],
-    costs: Sequence[float],
-    images: int,
-) -> Iterator[Candidate]:
+def _compare(model: Model, entries: Sequence[Entry], images: int) -> Iterator[Candidate]:
     """Each candidate's distance to the solution, from starts of their own."""
     start, denoiser = _start(model, CHECK_SEED, range(images))
 
     def solve(given: SampleOptions) -> Tensor:
         grid = sampling_grid(model.config, given)
-        return SOLVERS[given.solver](denoiser, start * float(grid[0]), grid)
+        reusing = ReusingDenoiser(model.denoiser, given.reuse)
+        called = partial(reusing, **denoiser.keywords) if given.reuse else denoiser
+        return SOLVERS[given.solver](called, start * float(grid[0]), grid)
 
     exact = solve(SampleOptions(solver="heun", steps=REFERENCE_STEPS))
-    for name, given in options:
-        error = rms(solve(given) - exact)
+    for name, given, cost in entries:
         levels = tuple(sampling_grid(model.config, given)[:-1].tolist())
-        yield Candidate(name, levels, _cost(model, given, costs), error)
+        yield Candidate(name, levels, cost, rms(solve(given) - exact), given.reuse)

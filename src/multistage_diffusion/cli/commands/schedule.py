@@ -36,6 +36,9 @@ class Schedule(Settings):
     """The solver that the levels are for: euler, ddim, dpmpp-2m or heun."""
     images: int = setting(32, at_least=1, at_most=100_000)
     """Samples whose paths are recorded, and as many others to compare with."""
+    reuse: bool = False
+    """Search also levels at which the encoder is not evaluated, but its features of the level
+    before are taken over."""
     out: Path | None = None
     """The plan to write. Default: RUN/plans/SOLVER-BUDGET.json, replaced if it is there."""
     dry_run: bool = False
@@ -44,11 +47,11 @@ class Schedule(Settings):
     def run(self) -> None:
         budget = parse_budget(self.budget)
         model = load_model(find_model(self.run_folder))
-        out = self.out or plan_file(self.run_folder, self.solver, self.budget)
+        out = self.out or plan_file(self.run_folder, self.solver, self.budget, self.reuse)
         if self.dry_run:
             return print_settings({**to_json(self), "out": str(out)})
         claim(out, "is not a plan", _is_plan)
-        plan = find_plan(model, budget, self.solver, self.images)
+        plan = find_plan(model, budget, self.solver, self.images, self.reuse)
         print_plan(plan)
         save_plan(out, plan)
         print_line(f"wrote {out}")
