@@ -25,12 +25,20 @@ from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.cost import reused_macs, stage_costs
 from multistage_diffusion.model import Model
 from multistage_diffusion.sampling import SampleOptions, noise
-from multistage_diffusion.sampling.draw import labels_of
+from multistage_diffusion.sampling.draw import labels_of, sampling_grid
 from multistage_diffusion.sampling.path import rms
 from multistage_diffusion.sampling.reuse import ReusingDenoiser
 
 SOLVER_NAMES = ("dpmpp-2m", "euler")
 PERIODS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Multiply-accumulates of a call by stage, whole and without its encoder."""
+
+    full: list[int]
+    reused: list[int]
 
 
 @dataclass(frozen=True)
@@ -44,22 +52,23 @@ class Settings:
     reference_steps: int = 200
 
 
-@dataclass
-class Counted:
-    """A reusing denoiser that adds up what it costs."""
+def reused_levels(model: Model, grid: Tensor, period: int) -> list[float]:
+    """All levels but every ``period``-th since their stage began."""
+    levels = grid[:-1]
+    stages, reused, calls = model.denoiser.stages.index(levels).tolist(), list[float](), 0
+    for i, level in enumerate(levels.tolist()):
+        calls = 0 if i == 0 or stages[i] != stages[i - 1] else calls + 1
+        if calls % period:
+            reused.append(level)
+    return reused
 
-    reusing: ReusingDenoiser
-    full: list[int]
-    reused: list[int]
-    macs: int = 0
 
-    def __call__(self, x: Tensor, sigma: Tensor | float, conditions: Conditions) -> Tensor:
-        before = self.reusing.features
-        denoised = self.reusing(x, sigma, conditions)
-        kept = before is not None and self.reusing.features is not None
-        same = kept and self.reusing.features.deepest is before.deepest  # type: ignore[union-attr]
-        self.macs += (self.reused if same else self.full)[self.reusing.stage]
-        return denoised
+def macs_of(model: Model, grid: Tensor, reused: list[float], costs: Costs) -> int:
+    """Of a sample."""
+    levels = grid[:-1]
+    stages = model.denoiser.stages.index(levels).tolist()
+    pairs = zip(levels.tolist(), stages, strict=True)
+    return sum((costs.reused if level in reused else costs.full)[stage] for level, stage in pairs)
 
 
 @torch.inference_mode()
@@ -68,20 +77,23 @@ def measure(model: Model, settings: Settings) -> None:
     indices = range(settings.images)
     labels = Conditions(labels_of(model, SampleOptions(), indices))
     start = noise(7, indices, model.config.shape)
-    full, reused = [cost.macs for cost in stage_costs(model.config)], reused_macs(model.config)
-    print(f"MACs of a call by stage: {full}, with reuse {reused}\n")
+    costs = Costs([cost.macs for cost in stage_costs(model.config)], reused_macs(model.config))
+    print(f"MACs of a call by stage: {costs.full}, with reuse {costs.reused}\n")
 
     fine = SampleOptions(solver="heun", steps=settings.reference_steps, grid=settings.grid)
     exact = solve(model, partial(model.denoiser, conditions=labels), start, fine)
     for solver in SOLVER_NAMES:
         rows = []
         for steps, period in product(settings.steps, PERIODS):
-            counted = Counted(ReusingDenoiser(model.denoiser, period), full, reused)
             options = SampleOptions(solver=solver, steps=steps, grid=settings.grid)
+            grid = sampling_grid(model.config, options)
+            reused = reused_levels(model, grid, period)
+            denoiser = ReusingDenoiser(model.denoiser, reused)
             begun = time.perf_counter()
-            found = solve(model, partial(counted, conditions=labels), start, options)
+            found = solve(model, partial(denoiser, conditions=labels), start, options)
             seconds = (time.perf_counter() - begun) / settings.images
-            rows.append((counted.macs, steps, period, rms(found - exact), seconds))
+            macs = macs_of(model, grid, reused, costs)
+            rows.append((macs, steps, period, rms(found - exact), seconds))
         print(f"{solver}\n\n| MACs of a sample | steps | encoder every | distance | ms |")
         print("|---|---|---|---|---|")
         for macs, steps, period, error, seconds in sorted(rows):
