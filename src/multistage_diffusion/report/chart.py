@@ -5,7 +5,7 @@ its place on the page.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -18,7 +18,11 @@ from multistage_diffusion.report.numbers import short
 __all__ = ["Axis", "Band", "Chart", "Line", "Mark"]
 
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 24, 40
-TICKS = 4
+NAMES = 18
+"""Height of the line of names above bands."""
+TICKS, FEWEST_TICKS = 4, 3
+LOG_STEPS = (1,), (1, 2, 5)
+"""Multiples of powers of ten that are marked on a logarithmic axis."""
 MOST_POINTS = 200
 """Of a line: more would not be seen."""
 
@@ -44,17 +48,23 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Round numbers between the ends."""
-        found = self._powers() if self.log else MaxNLocator(TICKS).tick_values(self.low, self.high)
-        slack = 1e-9
-        return [float(v) for v in found if -slack <= self.share([v])[0] <= 1 + slack]
+        for candidates in [*map(self._powers, LOG_STEPS)] if self.log else []:
+            found = self._within(candidates)
+            if len(found) >= FEWEST_TICKS:
+                return found
+        return self._within(MaxNLocator(TICKS).tick_values(self.low, self.high))
 
-    def _powers(self) -> list[float]:
-        """Powers of ten, at most some of them; with their halves and fifths if they are few."""
+    def _within(self, values: Iterable[float]) -> list[float]:
+        slack = 1e-9
+        return [float(v) for v in values if -slack <= self.share([v])[0] <= 1 + slack]
+
+    def _powers(self, factors: Sequence[int]) -> list[float]:
+        """Multiples of powers of ten, not of all powers if these are many."""
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        few = math.log10(self.high / self.low) < 2
         step = max(1, (last - first) // TICKS)
-        factors = (1, 2, 5) if few else (1,)
-        return [factor * 10.0**power for power in range(first, last + 1, step) for factor in factors]
+        return [
+            factor * 10.0**power for power in range(first, last + 1, step) for factor in factors
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +141,21 @@ class Chart:
 
     @property
     def _high(self) -> int:
-        return self.height - TOP - BOTTOM
+        return self.height - self._top - BOTTOM
+
+    @property
+    def _top(self) -> int:
+        return TOP + NAMES * any(band.label for band in self.bands)
 
     def _inside(self) -> str:
         """What is drawn between the axes, cut off at them."""
         drawn = [*map(self._band, self.bands), *map(self._mark, self.marks)]
         drawn += map(self._line, self.lines)
-        size = f'x="{LEFT}" y="{TOP}" width="{self._wide}" height="{self._high}"'
+        size = f'x="{LEFT}" y="{self._top}" width="{self._wide}" height="{self._high}"'
         return f"<svg {size}>{''.join(drawn)}</svg>"
 
     def _ticks(self) -> list[str]:
-        base, parts = TOP + self._high, []
+        base, parts = self._top + self._high, []
         for value in self.x.ticks():
             x = LEFT + self._wide * self.x.share([value])[0]
             parts.append(_rule(x, x, base, base + 4))
@@ -162,7 +176,7 @@ class Chart:
             return ""
         low, high = np.clip(self.x.share([band.low, band.high]), 0, 1)
         middle = LEFT + self._wide * (low + high) / 2
-        return self._text(middle, TOP - 6, band.label, "middle")
+        return self._text(middle, self._top - 6, band.label, "middle")
 
     def _mark(self, mark: Mark) -> str:
         y = self._high * (1 - self.y.share([mark.y])[0])

@@ -187,7 +187,9 @@ def learned_panels(
     for stage, loss in enumerate(training):
         look = stage_look(stage)
         level, mean = (_in_bins(values[stage_of == stage]) for values in (np.log(sigma), losses))
-        lines.append(Line(x=np.exp(level).tolist(), y=mean.tolist(), look=f"{look} dots", points=True))
+        lines.append(
+            Line(x=np.exp(level).tolist(), y=mean.tolist(), look=f"{look} dots", points=True)
+        )
         lines.append(Line(x=edges[stage : stage + 2], y=[_number(loss)] * 2, look=look))
     seen = [value for line in lines for value in line.y]
     chart = Chart(

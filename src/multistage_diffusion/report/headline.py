@@ -57,7 +57,7 @@ def _kind(network: NetworkConfig) -> str:
 def _reached(last: Record, results: Sequence[Mapping[str, Any]]) -> str:
     score = score_of(results)
     if score:
-        return f"a {metric_words(score['metric'])} of {score['value']:.4g}"
+        return f"a {metric_words(score['metric'])} of {score['value']:.3g}"
     if last.zero_loss:
         pairs = zip(last.probe_loss, last.zero_loss, strict=True)
         shares = " / ".join(f"{loss / zero:.0%}" for loss, zero in pairs if zero)

@@ -1,20 +1,18 @@
 """Runs, or a study, as one HTML page that needs nothing beside it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.report import colours
 from multistage_diffusion.report.comparison import compare
 from multistage_diffusion.report.section import section_of
 from multistage_diffusion.report.study import study_section
-from multistage_diffusion.errors import BadInput
 from multistage_diffusion.run import Run
 from multistage_diffusion.study.stored import is_study
-from multistage_diffusion.text import printable
 
 __all__ = ["is_report", "render"]
 

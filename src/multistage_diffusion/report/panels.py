@@ -55,7 +55,8 @@ def unit_of(cost: Cost, largest: float) -> tuple[float, str]:
     if "seconds" not in cost:
         return 1.0, LABELS[cost]
     size, name = next(
-        (size, name) for size, name in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+        (size, name)
+        for size, name in ((3600, "hours"), (60, "minutes"), (1, "seconds"))
         if largest > 2 * size or size == 1
     )
     return float(size), LABELS[cost].format(name)

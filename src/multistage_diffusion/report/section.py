@@ -153,7 +153,15 @@ def _costs(config: RunConfig, last: Record | None) -> Table:
     mean = sum(share * cost.macs for share, cost in zip(shares, per_stage, strict=True))
     training = mean_training_macs(per_stage, shares)
     whole = f"{total_parameters(config.model):,}", short(mean), short(training)
-    headings = ["stage", "sigma from", "to", "share of training", "parameters", "MACs", "training MACs"]
+    headings = [
+        "stage",
+        "sigma from",
+        "to",
+        "share of training",
+        "parameters",
+        "MACs",
+        "training MACs",
+    ]
     headings += ["probe loss", "optimum"]
     return Table(headings, [*rows, ["whole", "", "", "", *whole, "", ""]], "Cost by stage")
 
@@ -179,7 +187,7 @@ def _evaluation_row(result: dict[str, Any]) -> list[str]:
     data = result["data"]
     seen = result.get("trained_images")
     return [
-        headline.metric_words(result["metric"]),
+        result["metric"],
         f"{result['value']:.4f}",
         interval(result.get("interval"), ".4f"),
         f"{result['images']:,}",

@@ -1,5 +1,6 @@
 """What a page says about a study."""
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,6 @@ from multistage_diffusion.report.pictures import file_url
 from multistage_diffusion.study.curve import Cost, Point
 from multistage_diffusion.study.results import ArmResults, Results
 from multistage_diffusion.study.stored import StoredStudy, load_study
-from multistage_diffusion.study.tables import reached_text
 
 __all__ = ["StudySection", "study_section"]
 
@@ -58,7 +58,11 @@ def study_section(folder: Path) -> StudySection:
     results = stored.results
     study = results.study
     settings = {name: to_json(arm) for name, arm in study.arms.items()}
-    grids = sorted((folder / "samples").glob("*.png"))
+    grids = [
+        grid
+        for name in study.arms
+        for grid in sorted((folder / "samples").glob(f"{glob.escape(name)}-[0-9]*.png"))
+    ]
     return StudySection(
         name=study.name,
         headline=headline.of_study(results),
@@ -96,7 +100,7 @@ def _curves(results: Results) -> Panels:
         COST_NAMES[cost]: [_chart(results, metric, cost).svg() for metric in metrics]
         for cost in results.costs()
     }
-    legend = [(name, run_look(k)) for k, name in enumerate(results.arms)]
+    legend = [(n, run_look(k)) for k, n in enumerate(results.arms) if n in _measured(results)]
     legend.append(("single seeds", "ink faint thin"))
     return Panels("scores", choices, legend, _points_table(results))
 
@@ -167,20 +171,34 @@ def _point_rows(arm: ArmResults, metrics: Sequence[str]) -> list[list[str]]:
 
 def _reached(results: Results) -> Table:
     """What part of the reference's whole cost each arm needs to its final score."""
-    names = [name for name, arm in results.arms.items() if any(arm.seeds.values())]
+    names = [name for name in _measured(results) if name != results.study.reference]
     rows = [
         [metric, COST_NAMES[cost]]
-        + [reached_text(results.reach(name, metric, cost)) for name in names]
+        + [_part(list(results.reach(name, metric, cost).values())) for name in names]
         for cost in results.costs()
         if cost != "images"
         for metric in results.metrics()
         if results.reach(results.study.reference, metric, cost)
     ]
-    return Table(["metric", "cost", *names], rows, "Part of the reference's cost to its score")
+    caption = f"Part of the cost of {results.study.reference}, with 95 % intervals over seeds"
+    return Table(["metric", "cost", *names], rows if names else [], caption)
+
+
+def _measured(results: Results) -> list[str]:
+    """The arms of which something was measured."""
+    return [name for name, arm in results.arms.items() if any(arm.seeds.values())]
+
+
+def _part(parts: Sequence[float | None]) -> str:
+    """The mean if every seed reached the score; else how many did."""
+    known = [part for part in parts if part is not None]
+    if not known or len(known) < len(parts):
+        return f"{len(known)} of {len(parts)} seeds" if known else "not reached" * bool(parts)
+    return _estimate(known, ".2f")
 
 
 def _scores(results: Results) -> Table:
-    names = [name for name, arm in results.arms.items() if any(arm.seeds.values())]
+    names = _measured(results)
     rows = [
         [metric, *(_estimate(list(results.arms[name].final(metric).values())) for name in names)]
         for metric in results.metrics()
@@ -188,12 +206,12 @@ def _scores(results: Results) -> Table:
     return Table(["metric", *names], rows, "Scores at the end, with 95 % intervals over seeds")
 
 
-def _estimate(values: Sequence[float]) -> str:
+def _estimate(values: Sequence[float], form: str = ".4g") -> str:
     if not values:
         return "-"
     found = over_seeds(values)
-    spread = f" ({interval(found.interval)})" if found.interval else ""
-    return f"{found.value:.4g}{spread}"
+    spread = f" ({interval(found.interval, form)})" if found.interval else ""
+    return f"{found.value:{form}}{spread}"
 
 
 def _costs(stored: StoredStudy) -> Table:
