@@ -45,13 +45,19 @@ def compare(sections: Sequence[Section]) -> Comparison:
     """Several runs beside one another."""
     names = short_names([section.name for section in sections])
     settings = [to_json(section.config) for section in sections]
+    results = [section.results for section in sections]
     return Comparison(
-        headline.of_runs(names, [section.results for section in sections]),
+        headline.of_runs(names, [_seen(section) for section in sections], results),
         names,
         _summary(names, sections),
         _losses(names, sections),
         differences(names, settings),
     )
+
+
+def _seen(section: Section) -> int:
+    """Images of training so far."""
+    return section.records[-1].images if section.records else 0
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -70,7 +76,7 @@ def differences(names: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> 
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = [[key, *(one.get(key, ABSENT) for one in flat)] for key in keys]
     different = [row for row in rows if len(set(row[1:])) > 1]
-    return Table(["setting", *names], different, "Settings that differ")
+    return Table(["setting", *names], different)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -91,7 +97,7 @@ def _summary(names: Sequence[str], sections: Sequence[Section]) -> Table:
     headings = ["run", "stages", "parameters", "images", "time", "training MACs"]
     headings += ["probe loss by stage", "score", "95 % interval"]
     rows = [_summary_row(*pair) for pair in zip(names, sections, strict=True)]
-    return Table(headings, rows, "Runs")
+    return Table(headings, rows)
 
 
 def _summary_row(name: str, section: Section) -> list[str]:

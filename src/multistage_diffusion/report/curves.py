@@ -107,7 +107,7 @@ def _loss_table(records: Sequence[Record]) -> Table:
     kinds = ["training", "probe"] + ["held out"] * bool(records[-1].held_out_loss)
     headings = [f"{kind}, stage {stage}" for kind in kinds for stage in stages]
     rows = [_loss_row(record, len(kinds) * len(stages)) for record in records]
-    return Table(["images", "MACs", "time", *headings], thinned(rows), "Losses by record")
+    return Table(["images", "MACs", "time", *headings], thinned(rows))
 
 
 def _loss_row(record: Record, count: int) -> list[str]:
@@ -139,7 +139,7 @@ def agreement_panels(stages: StagesFile, key: str) -> Panels:
     headings = ["sigma", *(label for label, _ in legend)]
     columns = [curves.sigma, *(values for _, values, _ in looks)]
     rows = [[f"{value:.4g}" for value in row] for row in zip(*columns, strict=True)]
-    return Panels(key, {"": [chart.svg()]}, legend, Table(headings, thinned(rows), "Agreement"))
+    return Panels(key, {"": [chart.svg()]}, legend, Table(headings, thinned(rows)))
 
 
 def _about_stages(stages: StagesFile) -> str:

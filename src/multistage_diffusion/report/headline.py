@@ -66,13 +66,16 @@ def _reached(last: Record, results: Sequence[Mapping[str, Any]]) -> str:
     return f"a loss of {losses}, by stage"
 
 
-def of_runs(names: Sequence[str], results: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+def of_runs(
+    names: Sequence[str], images: Sequence[int], results: Sequence[Sequence[Mapping[str, Any]]]
+) -> str:
     """The sentence about several runs: their scores, where all were measured in the same way."""
     scores = [score for found in results if (score := score_of(found))]
     same = {(s["metric"], s["images"], s["data"].get("fingerprint")) for s in scores}
     start = f"{len(names)} runs compared"
     if len(scores) < len(names) or len(same) != 1:
-        return f"{start}."
+        seen = zip(names, images, strict=True)
+        return f"{start}: {', '.join(f'{name} after {count:,} images' for name, count in seen)}."
     ranked = sorted(zip(scores, names, strict=True), key=lambda pair: float(pair[0]["value"]))
     shown = ", ".join(f"{name} {score['value']:.4g}" for score, name in ranked)
     return f"{start} by {metric_words(scores[0]['metric'])}: {shown}."

@@ -163,7 +163,7 @@ def _costs(config: RunConfig, last: Record | None) -> Table:
         "training MACs",
     ]
     headings += ["probe loss", "optimum"]
-    return Table(headings, [*rows, ["whole", "", "", "", *whole, "", ""]], "Cost by stage")
+    return Table(headings, [*rows, ["whole", "", "", "", *whole, "", ""]])
 
 
 def _cost_row(
@@ -180,7 +180,7 @@ def _evaluations(results: Sequence[dict[str, Any]]) -> Table | None:
     if not results:
         return None
     headings = ["metric", "value", "95 % interval", "generated", "real", "samples", "images seen"]
-    return Table(headings, [_evaluation_row(result) for result in results], "Evaluations")
+    return Table(headings, [_evaluation_row(result) for result in results])
 
 
 def _evaluation_row(result: dict[str, Any]) -> list[str]:

@@ -219,7 +219,7 @@ def _costs(stored: StoredStudy) -> Table:
         [name, arm.about, f"{arm.parameters:,}", " / ".join(map(short, arm.macs_per_stage))]
         for name, arm in stored.arms.items()
     ]
-    return Table(["arm", "", "parameters", "forward MACs by stage"], rows, "Networks")
+    return Table(["arm", "", "parameters", "forward MACs by stage"], rows)
 
 
 def _finals(results: Results) -> Table | None:
