@@ -1,6 +1,7 @@
 """A run and a study with everything that a report shows."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from multistage_diffusion.clustering import ClusterOptions, cluster
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data import Images
 from multistage_diffusion.data.png import grid_image, save_png
+from multistage_diffusion.report import render
 from multistage_diffusion.run import Run
 from multistage_diffusion.schedule import VP
 from multistage_diffusion.study import Arm, StudyConfig
@@ -48,6 +50,27 @@ def trained_run(
     result = {"metric": "fd-pixels", "value": 4.5, "interval": [4.0, 5.0], "data": data}
     run.evaluations.write_text(json.dumps([{**result, "images": 64, "samples": "samples"}]))
     return run.path
+
+
+@pytest.fixture(scope="session")
+def other_run(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Path:
+    """The same with another learning rate and a better score."""
+    run = Run(shutil.copytree(trained_run, tmp_path_factory.mktemp("report") / "other"))
+    config = json.loads(run.config.read_text())
+    config["training"]["learning_rate"] = 0.5
+    run.config.write_text(json.dumps(config))
+    run.evaluations.write_text(run.evaluations.read_text().replace("4.5", "3.25"))
+    return run.path
+
+
+@pytest.fixture(scope="session")
+def pages(trained_run: Path, other_run: Path, finished_study: Path) -> dict[str, str]:
+    """What is written about a run, about two, and about a study."""
+    return {
+        "run": render([trained_run]),
+        "runs": render([trained_run, other_run]),
+        "study": render([finished_study]),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from multistage_diffusion.report import render
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 api = pytest.importorskip("playwright.sync_api", reason="the report is tested with playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="it embeds axe-core")
@@ -26,13 +27,13 @@ CHARTS = {"run": 4, "runs": 11, "study": 1}
 class Seen:
     """A page, and what it asked for and complained about."""
 
-    page: "api.Page"
+    page: "Page"
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator["api.Browser"]:
+def browser() -> Iterator["Browser"]:
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         pytest.skip(f"there is no {' or '.join(NAMES)} to look at the report with")
@@ -43,21 +44,14 @@ def browser() -> Iterator["api.Browser"]:
 
 
 @pytest.fixture(scope="module")
-def pages(
-    tmp_path_factory: pytest.TempPathFactory, trained_run: Path, finished_study: Path
-) -> dict[str, Path]:
-    folders = {
-        "run": [trained_run],
-        "runs": [trained_run, trained_run],
-        "study": [finished_study],
-    }
+def files(tmp_path_factory: pytest.TempPathFactory, pages: dict[str, str]) -> dict[str, Path]:
     out = tmp_path_factory.mktemp("pages")
-    for kind, named in folders.items():
-        (out / f"{kind}.html").write_text(render(named))
-    return {kind: out / f"{kind}.html" for kind in folders}
+    for kind, page in pages.items():
+        (out / f"{kind}.html").write_text(page)
+    return {kind: out / f"{kind}.html" for kind in pages}
 
 
-def seen(browser: "api.Browser", path: Path) -> Seen:
+def seen(browser: "Browser", path: Path) -> Seen:
     page = browser.new_page()
     found = Seen(page)
     page.on("request", lambda request: found.requests.append(request.url))
@@ -70,9 +64,9 @@ def seen(browser: "api.Browser", path: Path) -> Seen:
 
 @pytest.mark.parametrize("kind", CASES)
 def test_it_fits_is_accessible_and_asks_for_nothing(
-    browser: "api.Browser", pages: dict[str, Path], kind: str
+    browser: "Browser", files: dict[str, Path], kind: str
 ) -> None:
-    found = seen(browser, pages[kind])
+    found = seen(browser, files[kind])
     page = found.page
     for width, scheme in CASES[kind]:
         page.set_viewport_size({"width": width, "height": 800})
@@ -87,24 +81,20 @@ def test_it_fits_is_accessible_and_asks_for_nothing(
     page.close()
 
 
-def test_night_has_another_background_than_day(
-    browser: "api.Browser", pages: dict[str, Path]
-) -> None:
+def test_night_has_another_background_than_day(browser: "Browser", files: dict[str, Path]) -> None:
     script = "getComputedStyle(document.body).backgroundColor"
     backgrounds = []
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme)
-        page.goto(pages["run"].as_uri())
+        page.goto(files["run"].as_uri())
         backgrounds.append(page.evaluate(script))
         page.close()
     assert backgrounds == ["rgb(255, 255, 255)", "rgb(21, 23, 26)"]
 
 
-def test_the_axis_is_chosen_with_the_keyboard(
-    browser: "api.Browser", pages: dict[str, Path]
-) -> None:
+def test_the_axis_is_chosen_with_the_keyboard(browser: "Browser", files: dict[str, Path]) -> None:
     page = browser.new_page()
-    page.goto(pages["run"].as_uri())
+    page.goto(files["run"].as_uri())
     losses = page.locator("#run-1-losses")
     shown = losses.locator("svg.chart:visible text.end:last-of-type")
     labels = []

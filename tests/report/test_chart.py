@@ -13,7 +13,7 @@ from multistage_diffusion.report.numbers import duration, short
         (Axis(label="", low=0, high=200_000), [0, 50_000, 100_000, 150_000, 200_000]),
         (Axis(label="", low=0.01, high=100, log=True), [0.01, 0.1, 1, 10, 100]),
         (Axis(label="", low=0.09, high=1.1, log=True), [0.1, 0.2, 0.5, 1.0]),
-        (Axis(label="", low=480, high=900, log=True), [500, 600, 700, 800, 900]),
+        (Axis(label="", low=480, high=900, log=True), [600, 750, 900]),
     ],
 )
 def test_ticks_are_round(axis: Axis, ticks: list[float]) -> None:
@@ -36,7 +36,8 @@ def test_a_line_goes_from_corner_to_corner_and_stops_where_nothing_is_known() ->
     svg = chart(Line(x=[0, 2, 4, 6, 10], y=[0, 0.5, math.nan, 0.5, 1], look="ink"))
     inner = re.search(r'<svg x="50" y="42" width="(\d+)" height="(\d+)">', svg)
     path = re.search(r'd="([^"]*)"', svg)
-    assert inner and path
+    assert inner
+    assert path
     width, height = map(int, inner.groups())
     steps = re.findall(r"([ML])([\d.]+) ([\d.]+)", path[1])
     assert [pen for pen, _, _ in steps] == ["M", "L", "M", "L"]
@@ -64,8 +65,7 @@ def test_long_lines_are_thinned_and_keep_their_ends() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.00012, "0.00012"), (0.1 + 0.2, "0.3"), (999, "999"), (1000, "1 k")]
-    + [(33.03e12, "33.03 T"), (2.5e6, "2.5 M"), (1e23, "1e+05 E")],
+    [(0, "0"), (0.00012, "0.00012"), (0.1 + 0.2, "0.3"), (999, "999"), (2.5e6, "2.5 M")],
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert short(value) == text

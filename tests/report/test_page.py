@@ -1,4 +1,3 @@
-import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -11,9 +10,11 @@ from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.report import render
 from multistage_diffusion.report.denoising_path import denoising_path
+from multistage_diffusion.report.headline import of_run
 from multistage_diffusion.run import Run
 from multistage_diffusion.training import train
-from tests.conftest import run_on
+from multistage_diffusion.training.monitoring.records import read_records
+from tests.conftest import MODEL, TINY, run_on
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ class Tags(HTMLParser):
         self.loads: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img", "br", "path", "use", "rect", "link"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
         self.loads += [
             value or ""
@@ -46,18 +47,25 @@ class Tags(HTMLParser):
             self.open.pop()
 
 
-def test_the_page_is_whole_and_needs_nothing_else(run: Path) -> None:
-    page = render([run])
+@pytest.mark.parametrize("kind", ["run", "runs", "study"])
+def test_the_page_is_whole_and_needs_nothing_else(pages: dict[str, str], kind: str) -> None:
+    page = pages[kind]
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
     assert all(load.startswith("data:") for load in tags.loads)
-    assert len(re.findall('<svg class="chart"', page)) == 3 * 3 + 1
+    assert len(page) < 5_000_000
+
+
+def test_the_page_shows_losses_over_three_kinds_of_cost(pages: dict[str, str]) -> None:
+    page = pages["run"]
+    assert page.count('<svg class="chart"') == 3 * 3 + 1
+    assert page.count('type="radio"') == 3
     assert "24 of 24 training images" in page
 
 
-def test_the_page_shows_the_costs_and_the_configuration(run: Path) -> None:
-    page = render([run])
+def test_the_page_shows_the_costs_and_the_configuration(pages: dict[str, str]) -> None:
+    page = pages["run"]
     assert "decoder_widths" in page
     assert page.count("<tr>") >= 5
 
@@ -71,43 +79,36 @@ def test_a_run_without_records_or_stages_is_reported_as_such(run: Path) -> None:
     assert "multistage sample" in page
 
 
-def test_several_runs_are_compared(run: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(run, tmp_path / "other")
-    config = json.loads((other / "config.json").read_text())
-    config["training"]["learning_rate"] = 0.5
-    (other / "config.json").write_text(json.dumps(config))
-    results = (other / "evaluations.json").read_text()
-    (other / "evaluations.json").write_text(results.replace("4.5", "3.25"))
-    page = render([run, other])
-    assert "2 runs compared by Frechet distance (pixels): other 3.25, run 4.5." in page
-    differing = page[page.index('id="differences"') :].split("</table>")[0]
+def test_several_runs_are_compared(pages: dict[str, str]) -> None:
+    page = pages["runs"]
+    assert "2 runs compared by Frechet distance (pixels): other 3.25, run &lt;b" in headline(page)
+    differing = page[page.index('<h2 id="differences"') :].split("</table>")[0]
     rows = re.findall(r'<th scope="row">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td>', differing)
     assert rows == [("training.learning_rate", "0.01", "0.5")]
 
 
-def test_names_are_escaped(trained_run: Path) -> None:
-    page = render([trained_run])
-    assert "<b>" not in page
-    assert page.count("run &lt;b&gt; &amp; &#34;quoted&#34;") >= 2
+def test_names_are_escaped(pages: dict[str, str]) -> None:
+    for page in pages.values():
+        assert "<b>" not in page
+        assert "run &lt;b&gt; &amp; &#34;quoted&#34;" in page
 
 
-def test_the_headline_says_what_was_reached(run: Path) -> None:
-    start = "A network of 3 stages saw 24 images of digits in"
-    assert headline(render([run])).startswith(start)
-    assert headline(render([run])).endswith("reached a Frechet distance (pixels) of 4.5.")
-    (run / "evaluations.json").unlink()
-    last = json.loads((run / "stats.jsonl").read_text().splitlines()[-1])
-    shares = [p / z for p, z in zip(last["probe_loss"], last["zero_loss"], strict=True)]
+def test_the_headline_says_what_was_reached(pages: dict[str, str], trained_run: Path) -> None:
+    said = headline(pages["run"])
+    assert said.startswith("A network of 3 stages saw 24 images of digits in")
+    assert said.endswith("reached a Frechet distance (pixels) of 4.5.")
+    last = read_records(Run(trained_run))[-1]
+    shares = [p / z for p, z in zip(last.probe_loss, last.zero_loss, strict=True)]
     shown = " / ".join(f"{share:.0%}" for share in shares)
-    assert f"reached {shown} of an untrained network" in headline(render([run]))
+    assert f"reached {shown} of an untrained network's loss" in of_run(TINY, "digits", last, [])
 
 
 def headline(page: str) -> str:
     return page.split("<h1>")[1].split("</h1>")[0]
 
 
-def test_the_path_of_a_sample_goes_through_all_stages(run: Path) -> None:
-    steps = denoising_path(Run(run)).steps
+def test_the_path_of_a_sample_goes_through_all_stages(trained_run: Path) -> None:
+    steps = denoising_path(Run(trained_run), MODEL, [1, 1, 1]).steps
     levels = [step.sigma for step in steps]
     assert levels == sorted(levels, reverse=True)
     assert all((step.stage == 3) == (step.sigma >= 2.5) for step in steps)
@@ -115,21 +116,21 @@ def test_the_path_of_a_sample_goes_through_all_stages(run: Path) -> None:
     assert {step.stage for step in steps} == {1, 2, 3}
 
 
-def test_a_path_that_cannot_be_drawn_is_left_out_with_the_reason(
-    run: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_path_that_cannot_be_drawn_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    dear = denoising_path(Run(tmp_path), MODEL, [10**12] * 3)
+    missing = denoising_path(Run(tmp_path), MODEL, [1, 1, 1])
+    assert (dear.steps, missing.steps) == ((), ())
+    assert "12,000 G multiply-accumulates" in dear.problem
+    assert "holds no model" in missing.problem
+
+
+def test_a_study_is_read_without_its_runs(
+    pages: dict[str, str], finished_study: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("multistage_diffusion.report.denoising_path.MOST_MACS", 1)
-    assert "Not drawn. It would take" in render([run])
-    (run / "model.safetensors").write_bytes(b"damaged")
-    assert f"Not drawn. {run}" in render([run])
-
-
-def test_a_study_is_read_without_its_runs(finished_study: Path, tmp_path: Path) -> None:
-    page = render([finished_study])
-    said = headline(page)
+    said = headline(pages["study"])
     assert "staged reaches the final Frechet distance (pixels) of unified with 0.50" in said
     assert "(95 % interval 0.50 to 0.50, 2 seeds)" in said
-    assert page.count("<img") == 1
+    assert pages["study"].count("<img") == 1
     with pytest.raises(BadInput, match="name it alone"):
         render([finished_study, finished_study])
     shutil.copy(finished_study / "study.json", tmp_path)

@@ -38,7 +38,7 @@ class Axis:
     high: float
     log: bool = False
 
-    def share(self, values: Sequence[float]) -> Array:
+    def share(self, values: Sequence[float] | Array) -> Array:
         """Where values lie, 0 for the lower end and 1 for the upper one; NaN where they cannot."""
         found, low, high = np.asarray(values, float), self.low, self.high
         if self.log:

@@ -6,7 +6,6 @@ from pathlib import PurePath
 from typing import Any
 
 from multistage_diffusion.config import to_json
-from multistage_diffusion.cost import total_parameters
 from multistage_diffusion.report import headline
 from multistage_diffusion.report.chart import Chart, Line
 from multistage_diffusion.report.colours import run_look
@@ -102,7 +101,7 @@ def _summary(names: Sequence[str], sections: Sequence[Section]) -> Table:
 
 def _summary_row(name: str, section: Section) -> list[str]:
     model = section.config.model
-    start = [name, str(len(model.boundaries) + 1), f"{total_parameters(model):,}"]
+    start = [name, str(len(model.boundaries) + 1), f"{section.parameters:,}"]
     last = section.records[-1] if section.records else None
     spent = ["", "", "", ""]
     if last:

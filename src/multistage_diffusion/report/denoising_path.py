@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data.png import shown_bands
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig, load_model
@@ -44,24 +43,24 @@ class DenoisingPath:
     problem: str = ""
 
 
-def denoising_path(run: Run) -> DenoisingPath:
-    """The path of a run's first sample, in few steps."""
+def denoising_path(run: Run, config: ModelConfig, macs: Sequence[int]) -> DenoisingPath:
+    """The path of a run's first sample, in few steps.
+
+    Args:
+        run: holds the model.
+        config: of the model.
+        macs: multiply-accumulates of an evaluation in each stage.
+    """
+    calls = evaluations_per_stage(config, OPTIONS)
+    price = sum(cost * number for cost, number in zip(macs, calls, strict=True))
+    if price > MOST_MACS:
+        return DenoisingPath(problem=f"It would take {price / 1e9:,.0f} G multiply-accumulates.")
     try:
-        model = load_model(find_model(run.path))
-        if not model.config.space.decodes_to_pixels:
+        if not config.space.decodes_to_pixels:
             return DenoisingPath(problem="The network draws latents, not images.")
-        macs = _macs(model.config)
-        if macs > MOST_MACS:
-            return DenoisingPath(problem=f"It would take {macs / 1e9:,.0f} G multiply-accumulates.")
-        return DenoisingPath(_steps(model))
+        return DenoisingPath(_steps(load_model(find_model(run.path))))
     except (BadInput, OSError) as error:
         return DenoisingPath(problem=str(error))
-
-
-def _macs(config: ModelConfig) -> int:
-    calls = evaluations_per_stage(config, OPTIONS)
-    costs = stage_costs(config)
-    return sum(cost.macs * number for cost, number in zip(costs, calls, strict=True))
 
 
 def _steps(model: Model) -> list[PathStep]:

@@ -43,6 +43,7 @@ class Section:
     config: RunConfig
     records: Sequence[Record]
     results: Sequence[dict[str, Any]]
+    parameters: int
     facts: Sequence[tuple[str, str]]
     """What it cost so far."""
     remarks: Sequence[str]
@@ -78,6 +79,7 @@ def section_of(run: Run, key: str) -> Section:
     if last and len(last.probe_loss) != len(config.model.boundaries) + 1:
         raise BadInput(f"{run.stats} and {run.config} differ in the number of stages.")
     results = results_of_run(run)
+    parameters, costs = total_parameters(config.model), stage_costs(config.model)
     learned = read_curve(run)
     edges = stages_of(config, last).boundaries
     return Section(
@@ -87,7 +89,8 @@ def section_of(run: Run, key: str) -> Section:
         config=config,
         records=records,
         results=results,
-        facts=_facts(config, last),
+        parameters=parameters,
+        facts=_facts(parameters, config, last),
         remarks=_remarks(records),
         stages=_stages_panels(run, key),
         gradients=_gradients_svg(run),
@@ -97,18 +100,18 @@ def section_of(run: Run, key: str) -> Section:
         else None,
         learned_at=learned.images if learned else None,
         samples=samples_of(run, config.model),
-        path=denoising_path(run),
+        path=denoising_path(run, config.model, [cost.macs for cost in costs]),
         pairs=_pairs(run),
-        costs=_costs(config, last),
+        costs=_costs(config, costs, parameters, last),
         evaluations=_evaluations(results),
         classes=named_classes(config.model) if config.model.class_names else (),
         settings=_readable(to_json(config)),
     )
 
 
-def _facts(config: RunConfig, last: Record | None) -> list[tuple[str, str]]:
+def _facts(parameters: int, config: RunConfig, last: Record | None) -> list[tuple[str, str]]:
     """The ledger of the run, as far as it was kept."""
-    facts = [("parameters", short(total_parameters(config.model)))]
+    facts = [("parameters", short(parameters))]
     if last is None:
         return facts
     facts += [
@@ -143,16 +146,18 @@ def stages_of(config: RunConfig, last: Record | None) -> Stages:
     return own if last and len(last.probe_loss) == len(own) else recorded
 
 
-def _costs(config: RunConfig, last: Record | None) -> Table:
+def _costs(
+    config: RunConfig, costs: Sequence[StageCost], parameters: int, last: Record | None
+) -> Table:
     """What a stage is, costs and has learned."""
-    stages, costs = stages_of(config, last), stage_costs(config.model)
+    stages = stages_of(config, last)
     own = len(stages) == len(config.model.boundaries) + 1
     shares = stage_shares(config) if own else Levels.of(config).shares
     per_stage = [costs[k if own else 0] for k in range(len(stages))]
     rows = [_cost_row(stages, k, shares[k], per_stage[k], last) for k in range(len(stages))]
     mean = sum(share * cost.macs for share, cost in zip(shares, per_stage, strict=True))
     training = mean_training_macs(per_stage, shares)
-    whole = f"{total_parameters(config.model):,}", short(mean), short(training)
+    whole = f"{parameters:,}", short(mean), short(training)
     headings = [
         "stage",
         "sigma from",

@@ -1,7 +1,7 @@
 """What a page says about a study."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,9 +142,16 @@ def _mean(arm: ArmResults, metric: str) -> list[Point]:
 
 
 def _mean_point(points: Sequence[Point]) -> Point:
-    names = ("images", "macs", "seconds", "processor_seconds", "value")
-    means = {name: float(np.mean([getattr(p, name) for p in points])) for name in names}
-    return Point(**{**means, "images": round(means["images"])})
+    def mean(values: Iterable[float]) -> float:
+        return float(np.mean(list(values)))
+
+    return Point(
+        images=round(mean(point.images for point in points)),
+        macs=mean(point.macs for point in points),
+        seconds=mean(point.seconds for point in points),
+        processor_seconds=mean(point.processor_seconds for point in points),
+        value=mean(point.value for point in points),
+    )
 
 
 def _ends(results: Results, metric: str) -> str:

@@ -71,5 +71,7 @@ def load_study(folder: Path) -> StoredStudy:
 
 def _arm(name: str, study: StudyConfig, stored: StoredArm) -> ArmResults:
     seeds = {int(seed): dict(curves) for seed, curves in stored.curves.items()}
-    finals = {int(seed): list(found) for seed, found in stored.finished_models.items()}
+    finals = {
+        int(seed): list[Mapping[str, Any]](found) for seed, found in stored.finished_models.items()
+    }
     return ArmResults(name, study.arms[name], seeds, finals)
