@@ -82,6 +82,11 @@ class Run:
         return self.path / "evaluations.json"
 
     @property
+    def nearest_pairs(self) -> Path:
+        """The generated images nearest to real ones, each beside its nearest real image."""
+        return self.path / "memorisation.png"
+
+    @property
     def report(self) -> Path:
         """The report of the run."""
         return self.path / "report.html"

@@ -77,6 +77,5 @@ def write_pairs(run: Run, suite: Suite, generated: Tensor) -> Path:
         suite.features(generated, name), suite.real[name], suite.held_out.get(name), PAIRS
     )
     pairs = torch.stack([generated[found.suspects], suite.images[found.originals]], 1).flatten(0, 1)
-    path = run.path / "memorisation.png"
-    save_png(path, grid_image(shown_bands(pairs), columns=8))
-    return path
+    save_png(run.nearest_pairs, grid_image(shown_bands(pairs), columns=8, group=2))
+    return run.nearest_pairs

@@ -17,6 +17,8 @@ __all__ = ["AS_PNG", "check_bands", "grid_image", "save_png", "shown_bands", "to
 AS_PNG = (1, 3, 4)
 """Numbers of channels that a PNG file holds: grey, colour, and colour with transparency."""
 
+GROUP_GAP = 10  # pixels
+
 
 def check_bands(channels: int, bands: Sequence[int]) -> None:
     """Checks which channels are to be shown.
@@ -54,21 +56,22 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def grid_image(pixels: Tensor, columns: int, least: int = 48) -> Image.Image:
+def grid_image(pixels: Tensor, columns: int, least: int = 48, group: int = 0) -> Image.Image:
     """Images side by side, row by row, with a line between them.
 
-    Small ones are enlarged to ``least`` pixels a side.
+    Small ones are enlarged to ``least`` pixels a side. After each ``group`` of them in a row the
+    line is wider.
     """
     factor = max(1, -(-least // min(pixels.shape[2:])))
     big = pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     count, channels, height, width = big.shape
     columns = min(columns, count)
     rows = -(-count // columns)
-    canvas = torch.full(
-        (channels, rows * (height + 2) - 2, columns * (width + 2) - 2), 255, dtype=torch.uint8
-    )
+    lefts = [k * (width + 2) + (k // group * GROUP_GAP if group else 0) for k in range(columns)]
+    size = channels, rows * (height + 2) - 2, lefts[-1] + width
+    canvas = torch.full(size, 255, dtype=torch.uint8)
     for index, image in enumerate(big):
-        top, left = index // columns * (height + 2), index % columns * (width + 2)
+        top, left = index // columns * (height + 2), lefts[index % columns]
         canvas[:, top : top + height, left : left + width] = image
     return to_image(canvas)
 

@@ -13,7 +13,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.samples import results_of_run
 from multistage_diffusion.files import folder_atomically
 from multistage_diffusion.model import Model, load_model
-from multistage_diffusion.report.page import stages_svg
+from multistage_diffusion.report.section import stages_svg
 from multistage_diffusion.run import Run, claim, find_model, run_of
 
 __all__ = ["export_pipeline", "model_card"]

@@ -31,6 +31,7 @@ from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName, read
 from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.reuse import ReusingDenoiser
+from multistage_diffusion.sampling.solver import Callback, ignore
 from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
 from multistage_diffusion.stages import Stages
 
@@ -193,11 +194,15 @@ def _ends(config: ModelConfig, options: SampleOptions) -> tuple[float, float]:
 
 
 def generate(
-    model: Model, options: SampleOptions, indices: Sequence[int], device: torch.device | str = "cpu"
+    model: Model,
+    options: SampleOptions,
+    indices: Sequence[int],
+    device: torch.device | str = "cpu",
+    callback: Callback = ignore,
 ) -> Tensor:
     """Draws the images with these indices: uint8 ``[len(indices), C, H, W]``, on the CPU.
 
-    Those of a latent model are decoded.
+    Those of a latent model are decoded. The callback is told of each step, as in ``Solver``.
 
     Raises:
         BadInput: if the model does not have the label, or its autoencoder is not there any more.
@@ -216,6 +221,7 @@ def generate(
             start,
             grid,
             noise=lambda draw: drawn(draw=draw),
+            callback=callback,
             restart_at=model.config.boundaries if options.boundary == "restart" else (),
             **options.settings,
         )

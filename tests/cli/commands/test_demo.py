@@ -14,15 +14,23 @@ FILES = (
     "samples/000011.png",
     "samples.png",
     "report.html",
+    "samples/memorisation.png",
     "stats.jsonl",
 )
 
 
-def test_it_trains_samples_and_reports(run: Command, tmp_path: Path) -> None:
-    out = tmp_path / "demo"
-    arguments = ["demo", "--out", out, "--images", 256, "--samples", 12]
+def test_it_trains_samples_and_reports(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.chdir(tmp_path)
+    out = Path("runs") / "demo-quick"
+    arguments = ["demo", "--quick", "--open", "--images", 256, "--samples", 12]
     code, printed, _ = run(*arguments)
     assert code == 0
+    assert printed.splitlines()[-1] == f"wrote {out / 'report.html'}"
+    assert opened == [(tmp_path / out / "report.html").as_uri()]
     for name in FILES:
         assert (out / name).exists(), name
     assert "copies of real digits" in printed

@@ -15,8 +15,8 @@ from multistage_diffusion.cost import stage_costs, unified
 from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.report.figures import loss_figure
-from multistage_diffusion.report.page import _rows
+from multistage_diffusion.report.curves import loss_panels
+from multistage_diffusion.report.section import stages_of
 from multistage_diffusion.run import Run
 from multistage_diffusion.schedule import LogNormal
 from multistage_diffusion.space import to_unit_range
@@ -205,8 +205,8 @@ def test_a_unified_network_is_recorded_by_the_stages_of_its_shares(
     assert other.zero_loss == one.zero_loss
     for losses in (other.loss, other.probe_loss, other.held_out_loss):
         assert len(losses) == 3
-    assert "stage 3" in loss_figure([_of_one_stage(one), other])
-    assert len(_rows(twin, other)) == 3
+    assert "stage 3" in loss_panels([_of_one_stage(one), other], "key").choices["images"][2]
+    assert len(stages_of(twin, other)) == 3
 
 
 def test_the_optimum_is_computed_once_for_a_run(

@@ -1,5 +1,6 @@
 """``multistage demo``: the main job from beginning to end on the embedded digits."""
 
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from multistage_diffusion.run import Run
 __all__ = ["COMMAND", "Demo"]
 
 DATA = "digits"
+METRICS = ("fd-pixels", "memorisation-pixels")
 PRESET = PRESETS["digits"]
+QUICK_IMAGES, QUICK_SAMPLES = 6_000, 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +31,17 @@ class Demo(Settings):
     again continues.
     """
 
-    out: Path = Path("runs/demo")
-    """Folder of the run."""
+    out: Path | None = None
+    """Folder of the run. Default: runs/demo, or runs/demo-quick."""
     images: int = setting(PRESET.training.images, at_least=1)
     """Length of training."""
     samples: int = setting(500, at_least=1, at_most=10_000_000)
     """Images to draw."""
+    quick: bool = False
+    """At most 6,000 training images and 80 samples: less than a minute, to see that everything
+    works. The samples are no digits yet."""
+    open: bool = False
+    """Open the report in a browser at the end."""
     dry_run: bool = False
     """Print the resolved settings and stop."""
 
@@ -41,18 +49,26 @@ class Demo(Settings):
         if self.dry_run:
             print_settings(to_json(self))
             return 0
-        run = Run(self.out)
-        preset = replace_settings(PRESET, images=self.images)
+        run = Run(self.out or Path("runs/demo-quick" if self.quick else "runs/demo"))
+        code = self._train(run) or self._measure(run)
+        if self.open and not code:
+            webbrowser.open(run.report.resolve().as_uri())
+        return code
+
+    def _train(self, run: Run) -> int:
+        images = min(self.images, QUICK_IMAGES) if self.quick else self.images
+        preset = replace_settings(PRESET, images=images)
         print_line("1/5 cluster")
         Cluster(data=DATA, out=run.stages).run()
         print_line("2/5 train")
-        code = Train(data=DATA, out=run.path, stages=run.stages, preset=preset).run()
-        if code:
-            return code
+        return Train(data=DATA, out=run.path, stages=run.stages, preset=preset).run()
+
+    def _measure(self, run: Run) -> int:
+        samples = min(self.samples, QUICK_SAMPLES) if self.quick else self.samples
         print_line("3/5 sample")
-        Sample(run_folder=run.path, images=self.samples, batch_size=250).run()
+        Sample(run_folder=run.path, images=samples, batch_size=250).run()
         print_line("4/5 evaluate")
-        Evaluate(target=run.samples, data=DATA, suite=SuiteOptions(metric=("fd-pixels",))).run()
+        Evaluate(target=run.samples, data=DATA, suite=SuiteOptions(metric=METRICS)).run()
         _print_recognition(recognise(load(DATA), load(run.samples)))
         print_line("5/5 report")
         Report(runs=(run.path,)).run()

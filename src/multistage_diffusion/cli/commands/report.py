@@ -1,4 +1,4 @@
-"""``multistage report``: one or several runs as a page."""
+"""``multistage report``: one or several runs, or a study, as a page."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +19,18 @@ __all__ = ["COMMAND", "Report"]
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write one HTML page about one or several runs, also while they train."""
+    """Write one HTML page about one or several runs, also while they train, or about a study."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    """Folders of runs."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...|STUDY")]
+    """Folders of runs, or that of a study."""
     out: Path | None = None
-    """The page. Default: report.html in the first run. An earlier report there is replaced."""
+    """The page. Default: report.html in the first folder. An earlier report there is replaced."""
     dry_run: bool = False
     """Print the resolved settings and stop."""
 
     def run(self) -> None:
         if not self.runs:
-            raise BadInput("Name at least one run to report on.")
+            raise BadInput("Name at least one run, or a study, to report on.")
         out = self.out or Run(self.runs[0]).report
         if self.dry_run:
             return print_settings({**to_json(self), "out": str(out)})
