@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.package
 	$(BIN)/multistage demo
 
-# Linter, format check, type checker, layers, tests (one thread each, a process for each core).
+# Linter, format check, type checker, layers, spelling, tests (one thread each, a process for each core).
 test: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 # The tests that take minutes.

@@ -6,9 +6,11 @@ import shlex
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
+import multistage_diffusion
 from multistage_diffusion import presets
 from multistage_diffusion.cli import parse
 from multistage_diffusion.config import replace_settings
@@ -17,7 +19,8 @@ from tests.conftest import TINY
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
+API = sorted((ROOT / "docs" / "api").glob("*.md"))
+PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *API, *sorted((ROOT / "benchmarks").glob("*.md"))]
 TEXTS = [README, *(file.read_text() for file in DOCS)]
 COMMANDS = [
     line for text in TEXTS for line in text.splitlines() if re.match(r"multistage (?!-)", line)
@@ -45,6 +48,31 @@ def test_links_lead_to_files(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"^\[\w+\]: (\S+)", text, re.M)
     local = [target for target in targets if not target.startswith("http")]
     assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """What a link to a heading of the page may name, as GitHub and mkdocs make it."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_headings(page: Path) -> None:
+    found = re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text())
+    targets = [(page.parent / name if name else page, anchor) for name, anchor in found]
+    assert [anchor for target, anchor in targets if anchor not in _anchors(target)] == []
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """Pages of the reference name modules, whose public names they show, or single objects."""
+    pages = "".join(page.read_text() for page in API)
+    paths = re.findall(r"^::: (\S+)$", pages, re.M)
+    found = [resolve_name(path) for path in paths if ".interop" not in path]  # needs diffusers
+    shown = {path.split(".")[-1] for path in paths}.union(
+        *(getattr(m, "__all__", ()) for m in found)
+    )
+    assert set(multistage_diffusion.__all__) <= shown
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

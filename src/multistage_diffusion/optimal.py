@@ -52,8 +52,9 @@ class OptimalDenoiser:
         self.block_bytes = block_bytes
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """Denoises ``x`` of shape ``[B, C, H, W]`` at the levels ``sigma``, ``[B]`` or a scalar;
-        the dtype of ``x``. At sigma 0 the result is the nearest image.
+        """Denoises ``x``, ``[B, C, H, W]``, at the levels ``sigma``, ``[B]`` or a scalar.
+
+        The result has the dtype of ``x``. At sigma 0 it is the nearest image.
         """
         flat = x.flatten(1).to(torch.float64)
         level = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).expand(len(x))[:, None]

@@ -102,8 +102,9 @@ def v_preconditioning(schedule: Schedule, scale: float) -> Preconditioning:
 
 
 def flow_preconditioning() -> Preconditioning:
-    """Flow matching: the network predicts the velocity ``n - y`` of the linear path, with the plain
-    loss on it.
+    """Flow matching: the network predicts the velocity ``n - y`` of the linear path.
+
+    The loss is the plain one on the velocity.
 
     At ``t = sigma / (1 + sigma)`` the network sees ``x_t = x / (1 + sigma)``, and
     ``D = x_t - t F``. It receives 1000 t.

@@ -84,17 +84,18 @@ class Schedule(ABC):
         return as_float64(time)
 
     def levels(self, count: int) -> Tensor:
-        """``count`` increasing levels that cover the schedule: the quantiles of the midpoints of
-        equal cells.
+        """``count`` increasing levels that cover the schedule.
+
+        They are the quantiles of the midpoints of equal cells.
         """
         return self.sigma((torch.arange(count, dtype=torch.float64) + 0.5) / count)
 
 
 @dataclass(frozen=True)
 class VP(Schedule):
-    """Variance preserving SDE of Song et al. 2021 (eq. 33), t uniform:
+    """Variance preserving SDE of Song et al. 2021 (eq. 33), t uniform.
 
-    ``1 + sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t)``.
+    ``1 + sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t)`` with ``beta_d = beta_max - beta_min``.
     """
 
     beta_min: float = 0.1

@@ -72,7 +72,8 @@ class SampleFolder:
     @property
     def grid(self) -> Path:
         """The first samples as one picture, beside the folder."""
-        path = Path(os.path.abspath(self.path))  # noqa: PTH100  (without following links)
+        named = self.path.name not in ("", "..")
+        path = self.path if named else Path(os.path.abspath(self.path))  # noqa: PTH100  (keeps links)
         return path.with_name(f"{path.name}.png")
 
     def image(self, index: int) -> Path:
