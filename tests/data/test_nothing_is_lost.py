@@ -175,9 +175,7 @@ SHORTER = {
 
 
 # not shrunk: each attempt would train a network
-@settings(
-    max_examples=3, deadline=None, derandomize=True, database=None, phases=[Phase.generate]
-)
+@settings(max_examples=3, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(sets(), st.sampled_from(("set", "my set", "caf\xe9's")), st.sampled_from(sorted(FORMS)))
 def test_proposed_commands_succeed_as_they_are_printed(put: Put, name: str, form: str) -> None:
     images = {path: content(17 * n, path) for n, path in enumerate(put.labels)}

@@ -62,7 +62,9 @@ def _locked(path: Path, note: Path, in_use: str) -> Iterator[None]:
             f"{in_use}, {_holder(note)}: wait until it has ended, or stop it."
         ) from error
     except NotImplementedError:
-        print_warning(f"{path.parent} is on a file system without locks; run one command at a time.")
+        print_warning(
+            f"{path.parent} is on a file system without locks; run one command at a time."
+        )
         yield
         return
     try:

@@ -38,13 +38,13 @@ def at_first_dot(name: str) -> tuple[str, str]:
     """Key and field of a file by WebDataset's rule."""
     folder, _, last = name.rpartition("/")
     key, _, field = last.partition(".")
-    return (f"{folder}/{key}" if folder else key), field
+    return (f"{folder}/{key}" if folder else key), field.lower()
 
 
 def at_last_dot(name: str) -> tuple[str, str]:
     """Key and field of a file whose key has dots."""
     path = PurePosixPath(name)
-    return path.with_suffix("").as_posix(), path.suffix.removeprefix(".")
+    return path.with_suffix("").as_posix(), path.suffix.removeprefix(".").lower()
 
 
 def is_image(name: str) -> bool:
