@@ -150,8 +150,10 @@ def _(folder: Path) -> None:
 
 @row("hidden files, thumbnails and caches of other programs")
 def _(folder: Path) -> None:
-    foreign = ("@eaDir/a.png/THUMB.jpg", ".thumbnails/a.png", "__MACOSX/._a.png", "._a.png")
-    foreign += ("@Recycle/a.png", "#snapshot/a.png", "a.png~")
+    foreign = (
+        *("@eaDir/a.png/THUMB.jpg", ".thumbnails/a.png", "__MACOSX/._a.png", "._a.png"),
+        *("@Recycle/a.png", "#snapshot/a.png", "a.png~"),
+    )
     put(folder, "a.png", *foreign)
     images = load(folder)
     assert values(images) == [0]
@@ -734,9 +736,7 @@ def _(folder: Path) -> None:
     for shard in "ab":
         write_tar(folder / f"{shard}.tar", {"0.png": image(0), "0.txt": b""})
     (folder / "a.csv").write_text("file,label\n0.png,1\n")
-    with pytest.raises(
-        BadInput, match=r"one label for 0\.png, and there are 2 images of"
-    ):
+    with pytest.raises(BadInput, match=r"one label for 0\.png, and there are 2 images of"):
         load(f"{folder}/*.tar", ReadOptions(labels=folder / "a.csv"))
 
 
