@@ -454,6 +454,12 @@ def _(folder: Path) -> None:
     for number in range(3):
         files |= {f"{number}.PNG": image(number), f"{number}.CLS": b"%d" % number}
     assert labels(load(write_tar(folder / "a.tar", files))) == ["0", "1", "2"]
+    files = {}
+    for number in range(2):
+        files |= {f"{number}.Left.png": image(number), f"{number}.Right.png": image(number + 5)}
+        files[f"{number}.cls"] = b"1"
+    path = write_tar(folder / "b.tar", files)
+    assert values(load(path, ReadOptions(image_key="Right"))) == [5, 6]
 
 
 @row("WebDataset: several images in a sample")

@@ -19,6 +19,7 @@ FOREIGN_NAMES = frozenset(
         "__macosx",
         "@eadir",
         "@recycle",
+        "@recently-snapshot",
         "@tmp",
         "#recycle",
         "#snapshot",

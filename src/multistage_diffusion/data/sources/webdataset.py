@@ -173,6 +173,7 @@ def _image_of(images: dict[str, str], key: str | None, where: str) -> str | None
         BadInput: if there are several and none is wanted.
     """
     if key is not None:
+        key = key.lower()  # as fields are
         chosen = [n for n, field in images.items() if key in (field, field.rpartition(".")[0])]
     else:
         plain = [name for name, field in images.items() if "." not in field]
