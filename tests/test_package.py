@@ -59,6 +59,7 @@ def test_every_module_imports_where_a_system_lacks_some_of_the_standard_library(
         f"found = [m.name for m in pkgutil.walk_packages(md.__path__, 'multistage_diffusion.')]\n"
         f"for name in found:\n"
         f"    if not name.endswith('__main__'): importlib.import_module(name)\n"
+        f"assert md.memory.free_memory() > 0\n"
         f"print(len(found))"
     )
     assert int(run_python(code)) > 100

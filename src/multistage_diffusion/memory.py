@@ -1,10 +1,9 @@
 """How much memory there is, asked before more is allocated."""
 
-import sys
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import torch
 
 from multistage_diffusion.errors import BadInput
@@ -25,16 +24,18 @@ def free_memory(device: torch.device | str = "cpu") -> float:
 
 
 def _limits() -> Iterator[float]:
-    yield float(psutil.virtual_memory().available)
     most, used = (_number(CGROUPS / name) for name in ("memory.max", "memory.current"))
-    if most is not None and used is not None:
-        yield most - used
-    if sys.platform != "win32":
-        import resource
+    yield most - used if most is not None and used is not None else math.inf
+    try:
+        import psutil
 
-        most = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if most != resource.RLIM_INFINITY:
-            yield most - psutil.Process().memory_info().vms
+        yield float(psutil.virtual_memory().available)
+        import resource  # Windows has none
+    except ImportError:
+        return
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY:
+        yield most - psutil.Process().memory_info().vms
 
 
 def _number(file: Path) -> int | None:

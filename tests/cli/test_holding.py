@@ -77,6 +77,29 @@ def test_each_command_of_a_run_is_alone(
             assert contents(trained) == before
 
 
+def test_each_stages_file_has_a_lock_of_its_own(tmp_path: Path, run: Command, folder: Path) -> None:
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    words = ["cluster", "--data", folder, "--method", "snr", "--out"]
+    with holding(one, "cluster", file=True):
+        assert_refused(run(*words, one), f"{one} is in use by another multistage cluster, process")
+        assert run(*words, other)[0] == 0
+    assert run(*words, one)[0] == 0
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_studies_and_autoencoders_are_alone(tmp_path: Path, run: Command, folder: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "studies" / "numbers.toml"
+    commands = {
+        "study": ["study", example, "--tables-only"],
+        "autoencoder": ["autoencoder", "kl-f2", "--data", folder],
+    }
+    for name, words in commands.items():
+        out = tmp_path / name
+        with holding(out, name):
+            assert_refused(run(*words, "--out", out), f"in use by another multistage {name}")
+        assert not out.exists()
+
+
 @pytest.mark.slow
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     code = (

@@ -105,6 +105,29 @@ def _(folder: Path) -> None:
     assert "left out 4 files, no images (.txt 2, no suffix 1, .pdf 1)" in images.notes[0]
 
 
+@row("archives inside a folder or an archive")
+def _(folder: Path) -> None:
+    put(folder / "in", "a.png")
+    zipped(folder / "in" / "more.zip", {"b.png": image(1)})
+    files = {path.name: path.read_bytes() for path in (folder / "in").iterdir()}
+    for source in (folder / "in", zipped(folder / "all.zip", files)):
+        images = load(source)
+        assert list(left_out(images).values()) == [("more.zip",)]
+        assert "archives inside the data; unpack them, or give one as --data" in images.notes[0]
+    (folder / "in" / "a.png").unlink()
+    with pytest.raises(BadInput, match=r"no images that can be read.*1 file, archives inside"):
+        load(folder / "in")
+
+
+@row("folders without files")
+def _(folder: Path) -> None:
+    put(folder, "cat/a.png", "dog/a.png")
+    (folder / "bird").mkdir()
+    images = load(folder)
+    assert images.classes == ("cat", "dog")
+    assert images.notes == ("folders without files: bird",)
+
+
 @row("images of formats that Pillow does not open (HEIC, JPEG XL, SVG, camera raw)")
 def _(folder: Path) -> None:
     put(folder, "a.png")
@@ -127,7 +150,10 @@ def _(folder: Path) -> None:
 
 @row("hidden files, thumbnails and caches of other programs")
 def _(folder: Path) -> None:
-    foreign = ("@eaDir/a.png/THUMB.jpg", ".thumbnails/a.png", "__MACOSX/._a.png", "._a.png")
+    foreign = (
+        *("@eaDir/a.png/THUMB.jpg", ".thumbnails/a.png", "__MACOSX/._a.png", "._a.png"),
+        *("@Recycle/a.png", "#snapshot/a.png", "a.png~"),
+    )
     put(folder, "a.png", *foreign)
     images = load(folder)
     assert values(images) == [0]
@@ -242,6 +268,21 @@ def chunk(kind: bytes, content: bytes) -> bytes:
         + content
         + struct.pack(">I", zlib.crc32(kind + content))
     )
+
+
+@row("TIFF files of 16 bits that count from white")
+def _(folder: Path) -> None:
+    for name, photometric in (("black.tif", 1), ("white.tif", 0)):
+        deep = Image.fromarray(GREY.astype(np.uint16) * 257)
+        deep.save(folder / name, tiffinfo={262: photometric})
+        content = (folder / name).read_bytes()
+        entry = struct.pack("<HHIHH", 262, 3, 1, photometric, 0)
+        plain = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+        (folder / name).write_bytes(content.replace(plain, entry))
+    with pytest.raises(BadInput, match=r"white\.tif: its 16 bits count from white"):
+        load(folder)
+    (images,) = load(folder, ReadOptions(skip_broken=True)).pixels[:]
+    np.testing.assert_array_equal(images[0], GREY)
 
 
 @row("images of 8 and of 16 bits in one set")
@@ -407,6 +448,20 @@ def _(folder: Path) -> None:
     assert labels(images) == ["0", "1", "2"]
 
 
+@row("WebDataset: suffixes in capitals")
+def _(folder: Path) -> None:
+    files: dict[str, bytes] = {}
+    for number in range(3):
+        files |= {f"{number}.PNG": image(number), f"{number}.CLS": b"%d" % number}
+    assert labels(load(write_tar(folder / "a.tar", files))) == ["0", "1", "2"]
+    files = {}
+    for number in range(2):
+        files |= {f"{number}.Left.png": image(number), f"{number}.Right.png": image(number + 5)}
+        files[f"{number}.cls"] = b"1"
+    path = write_tar(folder / "b.tar", files)
+    assert values(load(path, ReadOptions(image_key="Right"))) == [5, 6]
+
+
 @row("WebDataset: several images in a sample")
 def _(folder: Path) -> None:
     files: dict[str, bytes] = {}
@@ -541,6 +596,10 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     put(folder, *(f"{number}/a.png" for number in range(12)))
     assert load(folder).classes == tuple(map(str, range(12)))
+    put(folder, "01/a.png")
+    images = load(folder)
+    assert images.classes[:3] == ("0", "01", "1")
+    assert images.class_numbers == tuple(range(13))
 
 
 @row("labels that do not begin at 0, or are large")
@@ -586,6 +645,9 @@ def _(folder: Path) -> None:
     images = load(folder / "a")
     assert images.labels is None
     assert "no column label, but file_name, text; choose one with --label-column" in images.notes[0]
+    (folder / "b" / "in" / "METADATA.CSV").write_text("file_name,text\ny.png,you\n")
+    with pytest.raises(BadInput, match=r"in/METADATA\.CSV has no column label.*all of .* or none"):
+        load(folder / "b")
 
 
 @row("folders `train`, `val`, `test` around class folders")
@@ -600,6 +662,15 @@ def _(folder: Path) -> None:
     assert values(load(folder, ReadOptions(split="validation"))) == [2, 3]
     with pytest.raises(BadInput, match="has the parts train, val; choose one with --split"):
         load(folder, ReadOptions(split="test"))
+    for name in ("train", "val"):
+        (folder / name).rename(folder / f"{name}_set2017")
+    for split, expected in ((None, [0, 1]), ("val", [2, 3])):
+        assert values(load(folder, ReadOptions(split=split))) == expected
+    put(folder, "more/cat/a.png")
+    assert any(
+        "train_set2017, val_set2017 are read together, though named as parts" in note
+        for note in load(folder).notes
+    )
 
 
 @row("images beside class folders")
@@ -628,9 +699,15 @@ def _(folder: Path) -> None:
         images = load(folder / "in", ReadOptions(labels=folder / f"{name}.csv"))
         assert labels(images) == ["10", "9", "9"], name
         assert images.classes == ("9", "10")
-    (folder / "open.csv").write_text('file,label\n"a.png,1\n')
-    with pytest.raises(BadInput, match=r"open\.csv is not valid CSV"):
-        load(folder / "in", ReadOptions(labels=folder / "open.csv"))
+    wrong = {
+        'file,label\n"a.png,1\n': "is not valid CSV",
+        "file,label\na.png,cat, black\n": r"more cells than the header in the line of a\.png",
+        "file,label,label\na.png,1,2\n": "has several columns label",
+    }
+    for text, message in wrong.items():
+        (folder / "wrong.csv").write_text(text)
+        with pytest.raises(BadInput, match=message):
+            load(folder / "in", ReadOptions(labels=folder / "wrong.csv"))
 
 
 @row("names in composed and decomposed Unicode")
@@ -643,7 +720,10 @@ def _(folder: Path) -> None:
     assert load(folder / "two").classes == (composed, "tea")
 
 
-@row("labels that contradict each other, belong to no image, or exceed 64 bits")
+@row(
+    "labels that contradict each other, belong to no image or to several of one name, or exceed "
+    "64 bits"
+)
 def _(folder: Path) -> None:
     put(folder / "in", "a.png", "b.png")
     cases = {
@@ -659,6 +739,11 @@ def _(folder: Path) -> None:
     (folder / "a.json").write_text('{"a.png": 1, "b.png": 1, "a.png": 2}')
     with pytest.raises(BadInput, match=r"two labels for a\.png: 1 and 2"):
         load(folder / "in", ReadOptions(labels=folder / "a.json"))
+    for shard in "ab":
+        write_tar(folder / f"{shard}.tar", {"0.png": image(0), "0.txt": b""})
+    (folder / "a.csv").write_text("file,label\n0.png,1\n")
+    with pytest.raises(BadInput, match=r"one label for 0\.png, and there are 2 images of"):
+        load(f"{folder}/*.tar", ReadOptions(labels=folder / "a.csv"))
 
 
 @row("images without a label, where others have one")

@@ -1,6 +1,8 @@
 """Random data sets of all sources with random odd files: nothing is lost and labels stay."""
 
+import contextlib
 import io
+import shlex
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +13,13 @@ from zipfile import ZipFile
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from multistage_diffusion.cli import main
 from multistage_diffusion.data import Images, ReadOptions, load
+from tests.cli.conftest import SHORT
 from tests.data.archives import write_tar
 
 LETTERS = string.ascii_lowercase + string.digits + "\xe9 .-"
@@ -146,6 +150,44 @@ def test_tables_shards_and_arrays_give_the_labels_put_in(numbers: list[int], for
     assert images.class_numbers == tuple(sorted(set(numbers)))
     unused = [name for entry in images.left_out for name in entry.names]
     assert unused == (["z.cls"] if form == "shards" else [])
+
+
+SMALLEST = (
+    *("--encoder-widths", "4", "--decoder-widths", "4", "4", "4"),
+    *("--channel-mult", "1", "--blocks", "1"),
+)
+
+
+def printed_by(*words: str) -> list[str]:
+    """The lines that a command prints."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()):
+        code = main(words)
+    assert code == 0, words
+    return output.getvalue().splitlines()
+
+
+SHORTER = {
+    "cluster": ("--pairs", "16", "--levels", "9"),
+    "train": (*SMALLEST, *SHORT, "--images", "8"),
+}
+"""What makes the commands that are proposed quick. The last of equal options counts."""
+
+
+# not shrunk: each attempt would train a network
+@settings(max_examples=3, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@given(sets(), st.sampled_from(("set", "my set", "caf\xe9's")), st.sampled_from(sorted(FORMS)))
+def test_proposed_commands_succeed_as_they_are_printed(put: Put, name: str, form: str) -> None:
+    images = {path: content(17 * n, path) for n, path in enumerate(put.labels)}
+    with TemporaryDirectory() as folder, contextlib.chdir(folder):
+        written = FORMS[form](Path(), {**images, **put.odd})
+        data = written.rename(f"{name}{written.suffix}")
+        lines = printed_by("data", "inspect", str(data), "--skip-broken")
+        for line in lines[lines.index("next:") + 1 :]:
+            program, command, *words = shlex.split(line)
+            assert program == "multistage"
+            printed_by(command, *words, *SHORTER[command])
+        assert len(list(Path("runs").glob("*/model.safetensors"))) == 1
 
 
 def test_files_of_a_lock_are_no_files_of_the_data_set(tmp_path: Path) -> None:

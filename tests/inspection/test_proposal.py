@@ -1,5 +1,7 @@
+import os
 import re
 import shlex
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from multistage_diffusion.inspection.proposal import (
 )
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, choose_stages, configure_run
+from multistage_diffusion.text import printable
 
 READINGS = [
     ReadOptions(),
@@ -107,6 +110,16 @@ def test_commands_can_be_copied(source: str, reading: ReadOptions) -> None:
     assert cluster.out == train.stages
     assert train.preset.network.attention_resolutions == (16,)
     assert re.fullmatch(r"[\w.-]+", name_of(source))
+
+
+@pytest.mark.parametrize("name", [b"gr\xfcn's", b"a\nb c\x1b[31m\\n", "caf\xe9".encode()])
+def test_a_shell_reads_names_that_cannot_be_shown(name: bytes) -> None:
+    reading = ReadOptions(label_column="-x")
+    (command,) = next_commands(os.fsdecode(name), reading, Proposal("small", (), ()), False)
+    assert printable(command) == command
+    script = f"multistage() {{ printf '%s\\0' \"$@\"; }}; {command}"
+    words = subprocess.run(["/bin/bash", "-c", script], check=True, capture_output=True).stdout
+    assert words.split(b"\0")[2:5] == [b"--data", name, b"--label-column=-x"]
 
 
 def test_boundaries_are_those_of_clustering_or_a_reason(few_digits: Images) -> None:

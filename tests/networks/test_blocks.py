@@ -119,6 +119,11 @@ def test_heads_attend_separately(channels: int, head_channels: int, heads: int) 
     torch.testing.assert_close(layer(x), layer.proj(torch.cat(outs, 1).view(2, channels, 3, 3)))
 
 
+def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
+    with pytest.raises(BadInput, match="16 channels cannot be divided into 3 attention heads"):
+        Attention(16, replace(TINY, heads=3))
+
+
 def test_attention_to_a_context_is_torchs() -> None:
     layer = disturb(TokenAttention(8, 6, 2))
     oracle = nn.MultiheadAttention(8, 2, bias=True, kdim=6, vdim=6, batch_first=True)

@@ -1,4 +1,4 @@
-"""One command of a kind at a time in a folder.
+"""One command of a kind at a time in a folder, or at a file.
 
 The lock is the system's own, which ends with the process that holds it, however that ends: a lock
 file that a killed command left behind keeps nobody out.
@@ -24,12 +24,13 @@ MOST_SHOWN = 200  # characters of a note
 
 
 @contextlib.contextmanager
-def holding(folder: Path, command: str) -> Iterator[None]:
+def holding(path: Path, command: str, *, file: bool = False) -> Iterator[None]:
     """Keeps the same command out of a folder until the end of the block. Of ranks, 0 does so.
 
     Args:
-        folder: where the command writes; made if it is not there.
+        path: the folder where the command writes; made if it is not there.
         command: its name.
+        file: whether the path is a file instead: other files of its folder stay free.
 
     Raises:
         BadInput: if the same command is at work there; says which process it is.
@@ -37,10 +38,13 @@ def holding(folder: Path, command: str) -> Iterator[None]:
     if not is_main_process():
         yield
         return
+    folder = path.parent if file else path
+    name = f"{command}.{path.name}" if file else command
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(folder, command):
+        in_use = f"{path} is in use by another multistage {command}"
+        with _locked(lock_file(folder, name), holder_file(folder, name), in_use):
             yield
     finally:
         if made:
@@ -49,18 +53,18 @@ def holding(folder: Path, command: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, command: str) -> Iterator[None]:
-    path, note = lock_file(folder, command), holder_file(folder, command)
+def _locked(path: Path, note: Path, in_use: str) -> Iterator[None]:
     lock = filelock.FileLock(path)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
         raise BadInput(
-            f"{folder} is in use by another multistage {command}, {_holder(note)}: wait until it "
-            "has ended, or stop it."
+            f"{in_use}, {_holder(note)}: wait until it has ended, or stop it."
         ) from error
     except NotImplementedError:
-        print_warning(f"{folder} is on a file system without locks; run one command at a time.")
+        print_warning(
+            f"{path.parent} is on a file system without locks; run one command at a time."
+        )
         yield
         return
     try:

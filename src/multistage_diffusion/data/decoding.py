@@ -25,6 +25,8 @@ CUT = "had 16 bits and transparency and were cut to their upper 8 bits"
 PRINT = "were made for print (CMYK) and were converted to RGB"
 DAMAGED_METADATA = "has damaged metadata, which was ignored"
 NO_ORIENTATION = "has damaged EXIF data and was taken as upright"
+PHOTOMETRIC = 262  # tag of TIFF files
+WHITE_IS_ZERO = 0
 LAYERED = frozenset({"PSD"})  # formats whose pages are parts of one picture
 MODES = {
     "1": "black and white",
@@ -114,6 +116,7 @@ def _decode_somehow(file: IO[bytes], page: int, max_pixels: int, keep_alpha: boo
 def _decode(file: IO[bytes], page: int, max_pixels: int, keep_alpha: bool) -> Decoded:
     image = _opened(file, page, max_pixels)
     mode = _mode(image)
+    _refuse_inverted(image)
     deep = deep_colours(image, lambda: _opened(file, page, max_pixels))
     turn = orientation(image)
     image.load()
@@ -162,6 +165,13 @@ def load_image(file: Path, keep_alpha: bool = False) -> Tensor:
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _refuse_inverted(image: Image.Image) -> None:
+    """Raises ValueError about 16 bits that count from white, which Pillow does not turn round."""
+    tags = getattr(image, "tag_v2", {})
+    if _is_deep_grey(image) and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        raise ValueError("its 16 bits count from white (WhiteIsZero); convert it to BlackIsZero")
 
 
 def _is_deep_grey(image: Image.Image) -> bool:

@@ -18,7 +18,11 @@ FOREIGN_NAMES = frozenset(
     {
         "__macosx",
         "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "@tmp",
         "#recycle",
+        "#snapshot",
         "$recycle.bin",
         "system volume information",
         "lost+found",
@@ -53,10 +57,12 @@ def has_image_suffix(name: str) -> bool:
 def is_foreign(name: str) -> bool:
     """Whether a path inside a data set is hidden or belongs to another program.
 
-    Such are ``._photo.jpg``, ``.thumbnails/``, ``@eaDir/``, ``__MACOSX/`` and ``Thumbs.db``.
+    Such are ``._photo.jpg``, ``.thumbnails/``, ``@eaDir/``, ``__MACOSX/``, ``Thumbs.db`` and the
+    copy ``photo.png~`` of an editor.
     """
     parts = PurePath(name).parts
-    return any(part.startswith(".") or part.lower() in FOREIGN_NAMES for part in parts)
+    names = FOREIGN_NAMES
+    return any(p.startswith(".") or p.endswith("~") or p.lower() in names for p in parts)
 
 
 def is_image_content(file: IO[bytes]) -> bool:

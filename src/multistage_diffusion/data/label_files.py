@@ -108,8 +108,22 @@ def _of_csv(text: str, where: str) -> Rows:
     names = [name.lower() for name in lines[0]] if lines else []
     if file_column(names) is None:
         raise BadInput(f"{where} needs the header file,label in its first line, not {header!r}.")
+    _check_cells(names, lines, where)
     filled = (line + [None] * (len(names) - len(line)) for line in lines[1:] if any(line))
     return [dict(zip(names, line, strict=False)) for line in filled]
+
+
+def _check_cells(names: list[str], lines: list[list[Any]], where: str) -> None:
+    """Raises BadInput about columns of one name, and lines with more cells than the header."""
+    repeated = [name for name in names if name and names.count(name) > 1]
+    if repeated:
+        raise BadInput(f"{where} has several columns {repeated[0]}; remove all except one.")
+    for line in lines:
+        if any(line[len(names) :]):
+            raise BadInput(
+                f"{where} has more cells than the header in the line of {line[0]}: a name with the "
+                f"separator in it needs quotes."
+            )
 
 
 def _of_lines(text: str, where: str) -> Rows:
@@ -186,8 +200,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     found = dict[str, Any]()
     for key, value in pairs:
-        if found.setdefault(key, value) != value:
+        if key in found and found[key] != value:
             raise ValueError(f"two labels for {key}: {found[key]} and {value}")
+        found[key] = value
     return found
 
 

@@ -108,7 +108,9 @@ def _of_texts(labels: list[str]) -> NumberedLabels:
     number = {name: index for index, name in enumerate(classes)}
     indices = torch.tensor([number[label] for label in labels])
     are_numbers = all(name.isdecimal() and len(name) < 19 for name in classes)
-    numbers = tuple(map(int, classes)) if are_numbers else tuple(range(len(classes)))
+    numbers = tuple(map(int, classes)) if are_numbers else ()
+    if len(set(numbers)) < len(classes):  # such as 1 and 01
+        numbers = tuple(range(len(classes)))
     return NumberedLabels(indices, tuple(map(_printable, classes)), numbers)
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.layers import conv, group_norm, linear
 
@@ -15,11 +16,21 @@ __all__ = ["Attention", "SpatialTransformer"]
 def _heads(channels: int, config: NetworkConfig) -> int:
     """The number of heads.
 
-    That is ``config.heads``, or as many of ``config.head_channels`` channels as there is room for;
-    less, if that does not divide ``channels``.
+    That is ``config.heads``, or as many as divide ``channels`` and leave each head at least
+    ``config.head_channels``, but one at least.
+
+    Raises:
+        BadInput: if ``config.heads`` does not divide ``channels``.
     """
-    most = max(1, channels // config.head_channels) if config.head_channels else config.heads
-    return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
+    if config.head_channels:
+        most = max(1, channels // config.head_channels)
+        return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
+    if channels % config.heads:
+        raise BadInput(
+            f"{channels} channels cannot be divided into {config.heads} attention heads; choose "
+            "other --heads, or widths that are multiples of it."
+        )
+    return config.heads
 
 
 class Attention(nn.Module):

@@ -51,9 +51,10 @@ class NetworkConfig(Settings):
     """Which blocks of a decoder's level have attention: the last one, each, or each of the first
     decoder (the paper's LDM)."""
     head_channels: int = setting(0, at_least=0, at_most=WIDEST)
-    """Channels of an attention head; 0 for a fixed number of heads."""
+    """Fewest channels of an attention head, of which there are as many as fit; 0 for a fixed
+    number of heads."""
     heads: int = setting(1, at_least=1, at_most=1024)
-    """Attention heads where their channels are not given."""
+    """Attention heads where their channels are not given; must divide the channels."""
     residual_scale: bool = True
     """Scale residual sums by sqrt(1/2)."""
     adaptive_scale: bool = False

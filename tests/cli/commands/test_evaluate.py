@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Command, assert_refused
+from tests.cli.conftest import Command, assert_refused, contents
 
 METRIC = ("--metric", "fd-pixels")
 
@@ -45,6 +45,12 @@ def test_each_checkpoint_is_measured_once(
     assert json.loads((trained / "evaluations.json").read_text()) == first
     assert run(*arguments, "--seed", 1)[0] == 0
     assert len(json.loads((trained / "evaluations.json").read_text())) == 2 * len(first)
+    # a damaged one is refused before the others are measured
+    last = trained / "checkpoints" / f"{seen[-1]:012}" / "model.safetensors"
+    last.write_bytes(last.read_bytes()[:-8])
+    before = contents(trained)
+    assert_refused(run(*arguments, "--seed", 2), f"Cannot read {last}")
+    assert contents(trained) == before
 
 
 def test_checkpoints_are_those_of_a_run(run: Command, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from multistage_diffusion import distributed
+from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.latents import latents_of
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.reading import read
@@ -78,14 +79,18 @@ class Cluster:
                 "The method gradient needs --checkpoint RUN, and no other method takes one."
             )
         with distributed.process_group(distributed.float64_device()):
-            images = read(self.data, self.reading)
-            if self.autoencoder is not None:
-                images = latents_of(self.autoencoder, images, self.data, self.reading, False)
             file = find_model(self.checkpoint) if self.checkpoint else None
-            if file is not None:
-                latents = load_model(file).config.latents
-                images = as_model_sees(images, latents, self.data, self.reading)
-            self._cluster(images, file)
+            with holding(self.out, "cluster", file=True):
+                self._cluster(self._images(file), file)
+
+    def _images(self, file: Path | None) -> Images:
+        """What stages are found for: images, or latents of them."""
+        images = read(self.data, self.reading)
+        if self.autoencoder is not None:
+            images = latents_of(self.autoencoder, images, self.data, self.reading, False)
+        if file is None:
+            return images
+        return as_model_sees(images, load_model(file).config.latents, self.data, self.reading)
 
     def _cluster(self, images: Images, file: Path | None) -> None:
         shape = "x".join(map(str, images.shape))

@@ -125,10 +125,12 @@ class Evaluate(Settings):
         files = self._checkpoints() if self.checkpoints else []
         if self._has_model and not files:
             files = [find_model(self.target)]
+        # read even where it is not needed: a damaged one is refused before the first is measured
+        images = {file: read_metadata(file).get("images") for file in files}
         if not self.missing_only:
             return files
-        done = {(r.get("request"), r.get("trained_images")) for r in self._results()}
-        return [file for file in files if (request, read_metadata(file)["images"]) not in done]
+        done = [(r.get("request"), r.get("trained_images")) for r in self._results()]
+        return [file for file in files if (request, images[file]) not in done]
 
     def _checkpoints(self) -> list[Path]:
         chosen = self._run.evenly_spaced_checkpoints(self.checkpoints)

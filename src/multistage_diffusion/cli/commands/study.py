@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.main import INTERRUPTED
 from multistage_diffusion.cli.signals import stop_on_signal
 from multistage_diffusion.cli.study.execution import Execution
@@ -60,9 +61,10 @@ class Study(Settings):
             print_settings(to_json(study))
             return 0
         claim(self.out, "is not the folder of a study", _is_study, folder=True)
-        write_json(self.out / "study.json", to_json(study))
-        finished = self.tables_only or self._execute(study)
-        _write(collect(study, self.out), self.out)
+        with holding(self.out, "study"):
+            write_json(self.out / "study.json", to_json(study))
+            finished = self.tables_only or self._execute(study)
+            _write(collect(study, self.out), self.out)
         print_line(f"tables and figures: {self.out / 'README.md'}")
         return 0 if finished else INTERRUPTED
 

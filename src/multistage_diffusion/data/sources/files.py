@@ -5,24 +5,24 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from multistage_diffusion.data.formats import has_image_suffix, is_foreign
-from multistage_diffusion.data.label_files import (
-    DATASET_JSON,
-    Labels,
-    labels_of_rows,
-    parse_json,
-    parse_rows,
-)
 from multistage_diffusion.data.labels import in_order_of_names, normalised
 from multistage_diffusion.data.options import ReadOptions
-from multistage_diffusion.data.sources.left_out import FOREIGN, NO_IMAGE, UNREADABLE, LeftOut, named
+from multistage_diffusion.data.sources.beside import Read, given_labels, is_about_images
+from multistage_diffusion.data.sources.left_out import (
+    FOREIGN,
+    NO_IMAGE,
+    UNREADABLE,
+    LeftOut,
+    left_out_notes,
+    named,
+)
 from multistage_diffusion.data.sources.listing import Label
-from multistage_diffusion.data.sources.splits import are_splits, choose_split
+from multistage_diffusion.data.sources.splits import are_splits, choose_split, parts_among
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.run import is_of_lock
 
-__all__ = ["Arranged", "arrange", "check_matches", "of_subfolders"]
+__all__ = ["Arranged", "arrange", "of_subfolders"]
 
-METADATA = ("metadata.jsonl", "metadata.csv")  # of Hugging Face's image folders
 NOT_OPENED = (
     ".heic",
     ".heif",
@@ -37,12 +37,11 @@ NOT_OPENED = (
     ".raf",
 )
 """Suffixes of images that Pillow does not open."""
-WRITTEN_HERE = frozenset({"samples.json", "evaluations.json"})
-"""What this program writes beside the images that it draws."""
 PICTURES = {"memorisation.png": "evaluations.json", "contact-sheet.png": "inspection.json"}
 """Pictures that this program draws, each with the file that lies beside it then."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+PACKED = "archives inside the data; unpack them, or give one as --data"
 DRAWN = "pictures that evaluate or inspect drew"
-Read = Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,24 @@ def arrange(
     """
     present = set(files)
     foreign, ours = _parted((name for name in present if not _is_of_lock(name)), is_foreign)
-    about, remaining = _parted(ours, _is_about_images)
+    about, remaining = _parted(ours, is_about_images)
     drawn, others = _parted(remaining, lambda name: _is_drawn_here(name, present))
     images, rest = _parted(others, lambda name: has_image_suffix(name) or is_image(name))
-    unreadable, no_images = _parted(rest, lambda name: name.lower().endswith(NOT_OPENED))
-    lists = {FOREIGN: foreign, DRAWN: drawn, UNREADABLE: unreadable, NO_IMAGE: no_images}
+    unreadable, others = _parted(rest, lambda name: name.lower().endswith(NOT_OPENED))
+    archives, no_images = _parted(others, lambda name: name.lower().endswith(ARCHIVES))
+    lists = {
+        FOREIGN: foreign,
+        DRAWN: drawn,
+        UNREADABLE: unreadable,
+        PACKED: archives,
+        NO_IMAGE: no_images,
+    }
     left_out = [LeftOut(reason, tuple(sorted(names))) for reason, names in lists.items()]
     if not images:
         raise BadInput(_no_images(source, left_out))
     ordered = sorted(images, key=lambda name: PurePosixPath(name).parts)
     kept, other_parts = _of_one_split(ordered, source, options.split)
-    given, used, notes = _given_labels(about, ordered, source, options, read)
+    given, used, notes = given_labels(about, ordered, source, options, read)
     if given is None:
         labels, remark = of_subfolders(kept, options.skip_unlabelled)
         notes += remark if options.labels is None else ()
@@ -97,7 +103,7 @@ def arrange(
     return Arranged(
         dict(zip(kept, labels, strict=True)),
         tuple(entry for entry in (*left_out, *other_parts) if entry.names),
-        notes,
+        (*notes, *_about_parts(kept)),
         used,
     )
 
@@ -115,11 +121,6 @@ def _is_of_lock(name: str) -> bool:
     return is_of_lock(PurePosixPath(name))
 
 
-def _is_about_images(name: str) -> bool:
-    last = PurePosixPath(name).name
-    return last == DATASET_JSON or last in METADATA or last in WRITTEN_HERE
-
-
 def _is_drawn_here(name: str, present: Container[str]) -> bool:
     """Whether a file is a picture about images that this program drew beside them."""
     path = PurePosixPath(name)
@@ -127,11 +128,7 @@ def _is_drawn_here(name: str, present: Container[str]) -> bool:
 
 
 def _no_images(source: str, left_out: Iterable[LeftOut]) -> str:
-    found = "; ".join(
-        f"{len(entry.names)} files, {entry.reason}: {named(entry.names)}"
-        for entry in left_out
-        if entry.names
-    )
+    found = "; ".join(left_out_notes(left_out))
     return f"{source} holds no images that can be read{f' ({found})' if found else ''}."
 
 
@@ -158,6 +155,16 @@ def _of_one_split(
         for folder in others
     ]
     return inside[chosen], [*left_out, LeftOut("in no part", tuple(inside[""]))]
+
+
+def _about_parts(names: Sequence[str]) -> tuple[str, ...]:
+    """A remark about folders that are named as parts of the data and yet are read together."""
+    paths = [PurePosixPath(name).parts[:-1] for name in names]
+    for level in range(max(map(len, paths), default=0)):
+        folders = sorted({parts[level] for parts in paths if level < len(parts)})
+        if parts := parts_among(folders):
+            return (f"the folders {named(parts)} are read together, though named as parts",)
+    return ()
 
 
 def _first_folders(names: Sequence[str]) -> tuple[int, list[str]]:
@@ -207,90 +214,3 @@ def _without_strays(
         "(--skip-unlabelled leaves such images out and makes the folders labels)"
     )
     return [None] * len(names), (remark,)
-
-
-def _given_labels(
-    about: Sequence[str], images: Sequence[str], source: str, options: ReadOptions, read: Read
-) -> tuple[Labels | None, tuple[str, ...], tuple[str, ...]]:
-    """The labels that files beside the images give, these files, and notes about them.
-
-    None if there are no such files, or labels come from elsewhere.
-    """
-    found = sorted(name for name in about if PurePosixPath(name).name not in WRITTEN_HERE)
-    edm = [name for name in found if name.endswith(DATASET_JSON) and _is_at_top(name, images)]
-    if options.labels is not None:
-        unread = (f"{named(found)} is not read, as --labels is given",) if found else ()
-        return None, (), unread
-    if edm:
-        return _of_edm(edm[0], found, images, source, read)
-    tables = [name for name in found if PurePosixPath(name).name in METADATA]
-    if not tables:
-        _refuse_column(source, options.label_column)
-        return None, (), ()
-    return _of_metadata(tables, images, source, options.label_column, read)
-
-
-def _refuse_column(source: str, column: str | None) -> None:
-    if column is not None:
-        raise BadInput(
-            f"--label-column is for tables, WebDataset shards and metadata.csv, and {source} is "
-            "none; use --labels FILE."
-        )
-
-
-def _is_at_top(name: str, images: Sequence[str]) -> bool:
-    """Whether a file lies at the top of all images: there, or in a folder around all of them."""
-    folder = PurePosixPath(name).parent
-    return all(PurePosixPath(image).is_relative_to(folder) for image in images)
-
-
-def _of_edm(
-    file: str, found: Sequence[str], images: Sequence[str], source: str, read: Read
-) -> tuple[Labels, tuple[str, ...], tuple[str, ...]]:
-    where = f"{source}/{file}"
-    folder = PurePosixPath(file).parent
-    inside = parse_json(read(file), where)
-    labels = {normalised((folder / name).as_posix()): label for name, label in inside.items()}
-    check_matches(labels, images, where)
-    said = f"labels are those of {where}" if labels else f"{where} says that there are no labels"
-    others = [name for name in found if name != file]
-    unread = (f"{named(others)} is not read, as {file} is there",) if others else ()
-    return labels, (file,), (said, *unread)
-
-
-def _of_metadata(
-    tables: Sequence[str], images: Sequence[str], source: str, column: str | None, read: Read
-) -> tuple[Labels | None, tuple[str, ...], tuple[str, ...]]:
-    labels: Labels = {}
-    for file in tables:
-        where = f"{source}/{file}"
-        suffix = PurePosixPath(file).suffix
-        rows = parse_rows(read(file), suffix, where)
-        columns = sorted({name for row in rows for name in row})
-        wanted = column or "label"
-        if wanted not in columns:
-            if column is not None:
-                raise BadInput(f"{where} has no column {column}; it has {', '.join(columns)}.")
-            listed = ", ".join(columns)
-            note = f"{where} has no column label, but {listed}; choose one with --label-column"
-            return None, (), (note,)
-        folder = PurePosixPath(file).parent
-        for name, label in labels_of_rows(rows, wanted, where).items():
-            path = normalised((folder / name).as_posix())
-            if labels.setdefault(path, label) != label:
-                raise BadInput(f"{where} gives {path} another label than {named(tables)}.")
-    where = f"{source}/{tables[0]}"
-    check_matches(labels, images, where)
-    return labels, tuple(tables), (f"labels are those of {where}",)
-
-
-def check_matches(labels: Labels, images: Iterable[str], where: str) -> None:
-    """Raises BadInput if there are labels for images that do not exist; names them."""
-    names = {normalised(name) for name in images}
-    unused = [name for name in labels if name not in names]
-    if unused:
-        example = next(iter(sorted(names)), "none")
-        raise BadInput(
-            f"{where} has labels for {len(unused)} files that are no images of the data: "
-            f"{named(unused)}; files are named as they lie in the data, like {example}."
-        )

@@ -9,7 +9,7 @@ from typing import IO
 from multistage_diffusion.data.formats import is_foreign, is_image_content
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.files import arrange
-from multistage_diffusion.data.sources.left_out import LeftOut
+from multistage_diffusion.data.sources.left_out import LeftOut, named
 from multistage_diffusion.data.sources.listing import Entry, Listing, stamps
 from multistage_diffusion.data.sources.source import Source
 from multistage_diffusion.errors import BadInput
@@ -45,7 +45,7 @@ def list_folder(root: Path, options: ReadOptions) -> Listing:
         source=str(root),
         count=partial(len, entries),
         identity=partial(stamps, stamped),
-        notes=arranged.notes,
+        notes=(*arranged.notes, *walk.notes()),
         left_out=(*arranged.left_out, *walk.left_out()),
     )
 
@@ -71,6 +71,7 @@ class _Walk:
         self.linked = list[Path]()
         self.seen = list[str]()
         self.dangling = list[str]()
+        self.empty = list[str]()
 
     def files(self) -> dict[str, Path]:
         """The files by their paths inside the folder. What is no link goes before links to it."""
@@ -87,6 +88,10 @@ class _Walk:
         entries = (LeftOut(SEEN, tuple(self.seen)), LeftOut(DANGLING, tuple(self.dangling)))
         return tuple(entry for entry in entries if entry.names)
 
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know: classes may have been expected in empty folders."""
+        return (f"folders without files: {named(self.empty)}",) if self.empty else ()
+
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
@@ -97,6 +102,8 @@ class _Walk:
         for name, inner, names in os.walk(folder, onerror=refuse):
             here = Path(name)
             self.folders.add(_identity(here))
+            if not inner and not names and not is_foreign(self._name(here)):
+                self.empty.append(self._name(here))
             links = sorted(name for name in inner if (here / name).is_symlink())
             self.linked += [here / name for name in links if not is_foreign(name)]
             yield from (here / name for name in sorted(names) if self._is_file(here / name))

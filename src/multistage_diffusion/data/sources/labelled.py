@@ -1,5 +1,6 @@
 """The images of a source with the labels that options ask for."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -8,7 +9,7 @@ from hashlib import sha256
 from multistage_diffusion.data.label_files import Labels, read_labels
 from multistage_diffusion.data.labels import normalised
 from multistage_diffusion.data.options import ReadOptions
-from multistage_diffusion.data.sources.files import check_matches
+from multistage_diffusion.data.sources.beside import check_matches
 from multistage_diffusion.data.sources.left_out import LeftOut
 from multistage_diffusion.data.sources.listing import Entry, Label, Listing
 from multistage_diffusion.errors import BadInput
@@ -39,6 +40,7 @@ def _with_labels(listing: Listing, given: Labels, options: ReadOptions) -> Listi
             f"{len(names)} images; files are named as they lie in the data, not like "
             f"{next(iter(given))}."
         )
+    _check_names(names, given, options)
     not_read = [name for entry in listing.left_out for name in entry.names]
     check_matches(given, [*names, *not_read], str(options.labels))
     entries = listing.entries
@@ -49,6 +51,16 @@ def _with_labels(listing: Listing, given: Labels, options: ReadOptions) -> Listi
         return list(changed) if isinstance(found, Sequence) else changed
 
     return replace(listing, entries=labels_given)
+
+
+def _check_names(names: Sequence[str], given: Labels, options: ReadOptions) -> None:
+    """Raises BadInput if a label stands for several images of one name, as in several shards."""
+    for name, count in Counter(map(normalised, names)).items():
+        if count > 1 and name in given:
+            raise BadInput(
+                f"{options.labels} has one label for {name}, and there are {count} images of that "
+                "name; rename them, or put labels beside the images."
+            )
 
 
 def check_all_labelled(names: Sequence[str], labels: Sequence[Label], options: ReadOptions) -> None:

@@ -87,7 +87,7 @@ def expand_braces(pattern: str) -> list[str]:
     """The texts that braces stand for: ``{000..004}`` for numbers, ``{a,b}`` for alternatives.
 
     Raises:
-        BadInput: if they are more than a data set has files.
+        BadInput: if they are more than a data set has files, or braces are empty.
     """
     texts = list(islice(_expanded(pattern), MOST_TEXTS + 1))
     if len(texts) > MOST_TEXTS:
@@ -102,6 +102,8 @@ def _expanded(pattern: str) -> Iterator[str]:
         return
     before = pattern[: braces.start()]
     after = pattern[braces.end() :]
+    if not braces[1]:
+        raise BadInput(f"{pattern!r} is not a pattern of file names: its braces are empty.")
     for text in _alternatives(braces[1]):
         yield from _expanded(before + text + after)
 

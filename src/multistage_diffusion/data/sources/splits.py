@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["are_splits", "choose_split", "split_of"]
+__all__ = ["are_splits", "choose_split", "parts_among", "split_of"]
 
 SPLITS = {
     "train": {"train", "training"},
@@ -13,17 +13,40 @@ SPLITS = {
     "test": {"test", "testing", "eval", "evaluation"},
 }
 WORDS = frozenset().union(*SPLITS.values())
+COMMON = frozenset({"set", "data", "image", "images", "img", "imgs", ""})
+"""Words that say nothing beside these, as in ``training_set`` and ``val2017``."""
 
 
 def split_of(name: str) -> str:
     """The part a file belongs to, by the words of its path."""
-    words = set(re.split(r"[^a-z]+", name.lower()))
+    words = _words(name)
     return next((split for split, names in SPLITS.items() if words & names), "train")
 
 
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.lower()))
+
+
 def are_splits(folders: Sequence[str]) -> bool:
-    """Whether all of these folders are named as parts, such as ``train`` and ``val``."""
-    return all(folder.lower() in WORDS for folder in folders)
+    """Whether all of these folders are named as parts, such as ``train`` and ``val``.
+
+    With other words, as in ``train2017``, only if each is another part: ``train1`` and ``train2``
+    may be anything.
+    """
+    if all(folder.lower() in WORDS for folder in folders):
+        return True
+    return all(map(_is_split, folders)) and len(set(map(split_of, folders))) == len(folders)
+
+
+def _is_split(folder: str) -> bool:
+    words = _words(folder) - COMMON
+    return bool(words) and words <= WORDS
+
+
+def parts_among(folders: Sequence[str]) -> list[str]:
+    """Those of some folders that are named as parts, if they are of different ones."""
+    parts = [folder for folder in folders if _is_split(folder)]
+    return parts if len(set(map(split_of, parts))) > 1 else []
 
 
 def choose_split(
@@ -39,7 +62,7 @@ def choose_split(
     Raises:
         BadInput: if there is none of the name that is wanted, or no obvious one.
     """
-    training = [split for split in splits if split.lower() in SPLITS["train"]]
+    training = [split for split in splits if _is_split(split) and split_of(split) == "train"]
     usual = training[0] if training else splits[0]
     name = usual if wanted is None else _named(splits, wanted)
     is_obvious = len(training) == 1 or len(splits) == 1
@@ -56,4 +79,4 @@ def _named(splits: Sequence[str], wanted: str) -> str | None:
     if wanted in splits:
         return wanted
     alike = [split for split in splits if split_of(split) == split_of(wanted)]
-    return alike[0] if len(alike) == 1 and wanted.lower() in WORDS else None
+    return alike[0] if len(alike) == 1 and _is_split(wanted) else None

@@ -38,13 +38,13 @@ def at_first_dot(name: str) -> tuple[str, str]:
     """Key and field of a file by WebDataset's rule."""
     folder, _, last = name.rpartition("/")
     key, _, field = last.partition(".")
-    return (f"{folder}/{key}" if folder else key), field
+    return (f"{folder}/{key}" if folder else key), field.lower()
 
 
 def at_last_dot(name: str) -> tuple[str, str]:
     """Key and field of a file whose key has dots."""
     path = PurePosixPath(name)
-    return path.with_suffix("").as_posix(), path.suffix.removeprefix(".")
+    return path.with_suffix("").as_posix(), path.suffix.removeprefix(".").lower()
 
 
 def is_image(name: str) -> bool:
@@ -173,6 +173,7 @@ def _image_of(images: dict[str, str], key: str | None, where: str) -> str | None
         BadInput: if there are several and none is wanted.
     """
     if key is not None:
+        key = key.lower()  # as fields are
         chosen = [n for n, field in images.items() if key in (field, field.rpartition(".")[0])]
     else:
         plain = [name for name, field in images.items() if "." not in field]
