@@ -118,11 +118,16 @@ def run_on(data: Images, **training: object) -> RunConfig:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Twelve colour images of 8x8 in two labelled subfolders."""
+    return write_images(tmp_path / "images")
+
+
+def write_images(folder: Path) -> Path:
+    """The images of ``folder``."""
     rng = np.random.default_rng(0)
     for index in range(12):
-        target = tmp_path / "images" / ("cat" if index % 2 else "dog")
+        target = folder / ("cat" if index % 2 else "dog")
         target.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
             target / f"{index}.png"
         )
-    return tmp_path / "images"
+    return folder

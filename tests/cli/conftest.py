@@ -1,12 +1,14 @@
 """What the tests of the command line share: short runs of a tiny network, and checks of results."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from multistage_diffusion.cli import main
+from tests.conftest import write_images
 
 TINY = (
     *("--encoder-widths", "8", "--decoder-widths", "12", "8", "4"),
@@ -37,18 +39,29 @@ def run(capfd: pytest.CaptureFixture[str]) -> Command:
 @pytest.fixture
 def stages(tmp_path: Path) -> Path:
     """A stages file with three stages."""
-    path = tmp_path / "stages.json"
+    return write_stages(tmp_path / "stages.json")
+
+
+def write_stages(path: Path) -> Path:
+    """A stages file with three stages."""
     path.write_text(json.dumps({"boundaries": [0.3, 2.5]}))
     return path
 
 
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three stages on images as those of ``folder``, which no test may change."""
+    root = tmp_path_factory.mktemp("trained")
+    images, stages = write_images(root / "images"), write_stages(root / "stages.json")
+    words = training(images, root / "run", "--stages", stages)
+    assert main([str(word) for word in words]) == 0
+    return root / "run"
+
+
 @pytest.fixture
-def trained(run: Command, tmp_path: Path, stages: Path, folder: Path) -> Path:
-    """A finished run of three stages on the images of ``folder``."""
-    out = tmp_path / "run"
-    code, _, err = run(*training(folder, out, "--stages", stages))
-    assert code == 0, err
-    return out
+def trained(trained_once: Path, tmp_path: Path, stages: Path, folder: Path) -> Path:
+    """A copy of that run beside its own images, ``folder``."""
+    return shutil.copytree(trained_once, tmp_path / "run")
 
 
 def training(data: Path, out: Path, *more: object) -> list[object]:
