@@ -1,8 +1,10 @@
 """The tutorial's page, script and notebook give the same commands, which work."""
 
+import os
 import re
 import runpy
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,7 +101,9 @@ def test_the_script_stops_at_the_first_error(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of the notebook's own machinery
-def test_the_notebook_runs(tmp_path: Path) -> None:
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = Path(sys.executable).parent  # where the command multistage is
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     values = {"DATA": "dots", "RUN": "run", "SIZE": 8, "IMAGES": 32, "SAMPLES": 4}
     _images(tmp_path / "dots")
     notebook = _notebook({**values, "EXTRACTOR": "pixels", "NETWORK": shlex.join(TINY)})
