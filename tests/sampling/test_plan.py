@@ -26,9 +26,9 @@ from multistage_diffusion.training.config import RunConfig
 def model(
     denoiser: NetworkDenoiser, run_config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> Model:
-    monkeypatch.setattr(plan, "FINE_LEVELS", 16)
-    monkeypatch.setattr(plan, "REUSE_LEVELS", 10)
-    monkeypatch.setattr(plan, "REFERENCE_STEPS", 20)
+    monkeypatch.setattr(plan, "FINE_LEVELS", 10)
+    monkeypatch.setattr(plan, "REUSE_LEVELS", 8)
+    monkeypatch.setattr(plan, "REFERENCE_STEPS", 6)
     return Model(denoiser, run_config.model, 24)
 
 

@@ -107,6 +107,7 @@ def test_an_interrupted_study_goes_on(file: Path, tmp_path: Path) -> None:
     assert not (out / "runs" / "multistage-0").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_with_its_log(run: Command, file: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     (out / "runs" / "unified-0").mkdir(parents=True)
