@@ -92,7 +92,7 @@ RARE = ["--shares", "0.5", "0.4965", "0.0035", "--clip-norm", "0.1", "--accumula
     [
         ([], []),
         (RARE, []),
-        (RARE, ["--shard"]),
+        pytest.param(RARE, ["--shard"], marks=pytest.mark.slow),
         ([*RARE, *FROZEN], ["--shard"]),
         pytest.param([*RARE, *FROZEN], [], marks=pytest.mark.slow),
         pytest.param(["--accumulate", "3"], [], marks=pytest.mark.slow),
@@ -134,7 +134,8 @@ def test_a_run_continues_with_another_world_size(
     assert [record.images for record in read_records(Run(parts))] == [24, 36, 48, 60, 72, 96]
 
 
-@pytest.mark.parametrize("how", [pytest.param([], marks=pytest.mark.slow), ["--shard"]], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [[], ["--shard"]], ids=str)
 def test_two_processes_keep_the_averages_of_one(
     tmp_path: Path, start: list[str], how: list[str]
 ) -> None:
