@@ -121,7 +121,8 @@ def test_two_processes_train_like_one(
     )  # there were records without any sample of the last stage
 
 
-@pytest.mark.parametrize("how", [pytest.param([], marks=pytest.mark.slow), ["--shard"]], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [[], ["--shard"]], ids=str)
 def test_a_run_continues_with_another_world_size(
     tmp_path: Path, start: list[str], how: list[str]
 ) -> None:
