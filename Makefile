@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.package
 	$(BIN)/multistage demo
 
-# Linter, format check, type checker, layers, spelling, tests (one thread each, a process for each core).
+# Linter, format check, type checker, layers, spelling, tests (one thread each, one process a
+# core).
 test: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
