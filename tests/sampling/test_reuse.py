@@ -12,7 +12,8 @@ from multistage_diffusion.cost import reused_macs, stage_costs
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, preset_model
-from multistage_diffusion.sampling.reuse import ReusingDenoiser, stale_errors
+from multistage_diffusion.sampling.path import Path, stale_errors
+from multistage_diffusion.sampling.reuse import ReusingDenoiser
 from multistage_diffusion.stages import Stages
 from tests.conftest import MODEL
 
@@ -53,7 +54,8 @@ def test_at_the_same_state_and_level_reuse_changes_nothing(denoiser: NetworkDeno
 @torch.no_grad()
 def test_what_reuse_loses_is_measured_at_each_pair_of_levels(denoiser: NetworkDenoiser) -> None:
     states = [sigma * torch.randn(2, *MODEL.shape) for sigma in LEVELS]
-    errors = stale_errors(denoiser, states, LEVELS)
+    path = Path((*LEVELS, 0.0), np.eye(2 * len(LEVELS) + 1), np.ones(8), tuple(states))
+    errors = stale_errors(denoiser, path)
     assert np.diag(errors).max() < 1e-6
     stages = denoiser.stages.index(torch.tensor(LEVELS)).tolist()
     for k, i in itertools.product(range(len(LEVELS)), repeat=2):

@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multistage_diffusion.denoiser import Denoiser
+from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
+from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser
 from multistage_diffusion.sampling.dpm import dpmpp_2m
 from multistage_diffusion.sampling.ode import heun
 from multistage_diffusion.sampling.solver import midpoint_ratio
 
-__all__ = ["RULES", "Path", "StepRule", "record_path", "rms", "step_errors"]
+__all__ = ["RULES", "Path", "StepRule", "record_path", "rms", "stale_errors", "step_errors"]
 
 Array = NDArray[np.float64]
 GAINS = 8  # levels at which the growth of errors is measured
@@ -38,6 +39,8 @@ class Path:
     all levels but 0, and of the end of the path: ``[2 N + 1, 2 N + 1]``."""
     gains: Array
     """By which factor an error made at each level is larger at the end of the path: ``[N + 1]``."""
+    states: tuple[Tensor, ...]
+    """``[B, C, H, W]`` at all levels but 0."""
 
     def norm(self, coefficients: Array) -> Array:
         """RMS of linear combinations ``[..., 2 N + 1]``."""
@@ -65,7 +68,7 @@ def record_path(denoiser: Denoiser, x: Tensor, levels: Tensor) -> Path:
     rows = torch.stack([row.double().flatten().cpu() for row in (*states, *denoised, end)])
     products = rows @ rows.T / rows.shape[1]
     gains = _gains(denoiser, states, denoised, levels)
-    return Path(tuple(levels.tolist()), products.numpy(), gains)
+    return Path(tuple(levels.tolist()), products.numpy(), gains, tuple(states))
 
 
 def _gains(
@@ -168,3 +171,32 @@ def _difference(path: Path, rule: StepRule, h: int, i: int, j: int) -> Array:
         row[count + (h if rule.remembers else j)] += other
     row[j if j < count else 2 * count] -= 1
     return row
+
+
+@torch.inference_mode()
+def stale_errors(
+    denoiser: NetworkDenoiser,
+    path: Path,
+    conditions: Conditions = NO_CONDITIONS,
+) -> Array:
+    """What is lost at level i if the encoder was last evaluated at level k: ``[k, i]``, an RMS.
+
+    Infinite before k and in other stages than that of k.
+
+    Args:
+        denoiser: the network.
+        path: of B samples.
+        conditions: of the B samples.
+    """
+    states, levels = path.states, path.levels[:-1]
+    stages = denoiser.stages.index(torch.tensor(levels, dtype=torch.float64)).tolist()
+    errors = np.full((len(levels), len(levels)), np.inf)
+    fresh = [
+        denoiser.with_features(x, level, conditions)
+        for x, level in zip(states, levels, strict=True)
+    ]
+    for k, (_, features) in enumerate(fresh):
+        for i in (i for i in range(k, len(levels)) if stages[i] == stages[k]):
+            stale, _ = denoiser.with_features(states[i], levels[i], conditions, features)
+            errors[k, i] = rms(stale - fresh[i][0])
+    return errors

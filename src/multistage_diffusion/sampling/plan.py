@@ -20,17 +20,12 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_json
 from multistage_diffusion.memory import check_memory
 from multistage_diffusion.model import Model
-from multistage_diffusion.sampling.draw import (
-    SampleOptions,
-    evaluations_per_stage,
-    labels_of,
-    sampling_grid,
-)
+from multistage_diffusion.sampling.draw import evaluations_per_stage, labels_of, sampling_grid
 from multistage_diffusion.sampling.grids import log_snr_grid
 from multistage_diffusion.sampling.noise import noise
-from multistage_diffusion.sampling.ode import heun
-from multistage_diffusion.sampling.path import RULES, record_path, rms
-from multistage_diffusion.sampling.reuse import ReusingDenoiser, stale_errors
+from multistage_diffusion.sampling.options import SampleOptions
+from multistage_diffusion.sampling.path import RULES, record_path, rms, stale_errors
+from multistage_diffusion.sampling.reuse import ReusingDenoiser
 from multistage_diffusion.sampling.search import Levels, Reuse, best_levels
 from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
 
@@ -203,11 +198,8 @@ def _search_reuse(
     """The same on fewer levels, each with or without its encoder."""
     fine, at = _fine_levels(model, REUSE_LEVELS)
     start, denoiser = _start(model, SEARCH_SEED, range(images))
-    x, states = start * float(fine[0]), list[Tensor]()
-    path = record_path(denoiser, x, fine)
-    heun(denoiser, x, fine, callback=lambda _, __, state, ___: states.append(state))
-    labels = denoiser.keywords["conditions"]
-    errors = stale_errors(model.denoiser, states, fine[:-1].tolist(), labels)
+    path = record_path(denoiser, start * float(fine[0]), fine)
+    errors = stale_errors(model.denoiser, path, denoiser.keywords["conditions"])
     saved = _costs(model, budget, reuse=True)
     kept = Reuse(errors, [saved[stage] for stage in at])
     return best_levels(path, RULES[solver], [costs[stage] for stage in at], budget.amount, kept)

@@ -1,11 +1,8 @@
 """Encoder reuse: the features of one call serve the decoder calls that follow in the same stage."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
@@ -13,7 +10,7 @@ from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.networks.encoder import Features
 from multistage_diffusion.schedule import as_float64
 
-__all__ = ["ReusingDenoiser", "stale_errors"]
+__all__ = ["ReusingDenoiser"]
 
 
 @dataclass
@@ -41,33 +38,3 @@ class ReusingDenoiser:
         self.stage = stage
         result, self.features = self.denoiser.with_features(x, level, conditions, known)
         return result
-
-
-@torch.inference_mode()
-def stale_errors(
-    denoiser: NetworkDenoiser,
-    states: Sequence[Tensor],
-    levels: Sequence[float],
-    conditions: Conditions = NO_CONDITIONS,
-) -> NDArray[np.float64]:
-    """What is lost at level i if the encoder was last evaluated at level k: ``[k, i]``, an RMS.
-
-    Infinite before k and in other stages than that of k.
-
-    Args:
-        denoiser: the network.
-        states: on a path, ``[B, C, H, W]`` at each of these levels.
-        levels: decreasing and positive.
-        conditions: of the B samples.
-    """
-    stages = denoiser.stages.index(torch.tensor(levels, dtype=torch.float64)).tolist()
-    errors = np.full((len(levels), len(levels)), np.inf)
-    fresh = [
-        denoiser.with_features(x, level, conditions)
-        for x, level in zip(states, levels, strict=True)
-    ]
-    for k, (_, features) in enumerate(fresh):
-        for i in (i for i in range(k, len(levels)) if stages[i] == stages[k]):
-            stale, _ = denoiser.with_features(states[i], levels[i], conditions, features)
-            errors[k, i] = float((stale - fresh[i][0]).double().square().mean().sqrt())
-    return errors

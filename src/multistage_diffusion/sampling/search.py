@@ -22,7 +22,7 @@ class Reuse:
 
     errors: Array
     """Of the denoised image at level i with the features of level k: ``[k, i]``, RMS, see
-    ``stale_errors``."""
+    ``path.stale_errors``."""
     costs: Sequence[float]
     """Of an evaluation at each level that takes features over."""
 
