@@ -80,7 +80,8 @@ def section_of(run: Run, key: str) -> Section:
         raise BadInput(f"{run.stats} and {run.config} differ in the number of stages.")
     results = results_of_run(run)
     parameters, costs = total_parameters(config.model), stage_costs(config.model)
-    learned = read_curve(run)
+    learned, stages = read_curve(run), _drawn_stages(run)
+    of_gradients = stages is not None and bool(stages.curves.cosines)
     edges = stages_of(config, last).boundaries
     return Section(
         key=key,
@@ -92,8 +93,8 @@ def section_of(run: Run, key: str) -> Section:
         parameters=parameters,
         facts=_facts(parameters, config, last),
         remarks=_remarks(records),
-        stages=_stages_panels(run, key),
-        gradients=_gradients_svg(run),
+        stages=agreement_panels(stages, f"{key}-stages") if stages and not of_gradients else None,
+        gradients=stages_figure(stages) if stages and of_gradients else None,
         losses=loss_panels(records, f"{key}-losses") if records else None,
         learned=learned_panels(learned, edges, last.loss, f"{key}-learned")
         if learned and last
@@ -202,21 +203,16 @@ def _evaluation_row(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _stages_panels(run: Run, key: str) -> Panels | None:
+def _drawn_stages(run: Run) -> StagesFile | None:
+    """The stages of a run, if their curves are known."""
     stages = StagesFile.load(run.stages) if run.stages.exists() else None
-    drawn = stages and stages.curves.sigma and not stages.curves.cosines
-    return agreement_panels(stages, f"{key}-stages") if stages and drawn else None
-
-
-def _gradients_svg(run: Run) -> str | None:
-    stages = StagesFile.load(run.stages) if run.stages.exists() else None
-    return stages_figure(stages) if stages and stages.curves.cosines else None
+    return stages if stages and stages.curves.sigma else None
 
 
 def stages_svg(run: Run) -> str | None:
     """The figure of a run's stages; None if their curves are not known."""
-    stages = StagesFile.load(run.stages) if run.stages.exists() else None
-    return stages_figure(stages) if stages and stages.curves.sigma else None
+    stages = _drawn_stages(run)
+    return stages_figure(stages) if stages else None
 
 
 def _pairs(run: Run) -> str | None:

@@ -1,14 +1,13 @@
 """What a page says about a study."""
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from multistage_diffusion.config import to_json
-from multistage_diffusion.evaluation.estimate import over_seeds
+from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
 from multistage_diffusion.report import headline
 from multistage_diffusion.report.chart import Chart, Line
 from multistage_diffusion.report.colours import run_look
@@ -26,6 +25,7 @@ from multistage_diffusion.report.pictures import file_url
 from multistage_diffusion.study.curve import Cost, Point
 from multistage_diffusion.study.results import ArmResults, Results
 from multistage_diffusion.study.stored import StoredStudy, load_study
+from multistage_diffusion.study.tables import reached_text
 
 __all__ = ["StudySection", "study_section"]
 
@@ -116,7 +116,7 @@ def _chart(results: Results, metric: str, cost: Cost) -> Chart:
     unit, label = unit_of(cost, max(spent))
     lines = [_line(curve, cost, unit, f"{run_look(k)} faint thin") for k, curve in curves]
     for k, arm in enumerate(results.arms.values()):
-        if mean := _mean(arm, metric):
+        if mean := arm.mean(metric):
             lines.append(_line(mean, cost, unit, run_look(k), points=True))
     log = "denoising" not in metric
     return Chart(
@@ -135,27 +135,8 @@ def _line(
     return Line(x=x, y=[point.value for point in curve], look=look, points=points)
 
 
-def _mean(arm: ArmResults, metric: str) -> list[Point]:
-    """The mean over seeds, as far as all of them have come."""
-    curves = [found[metric] for found in arm.seeds.values() if found.get(metric)]
-    return [_mean_point(points) for points in zip(*curves, strict=False)]
-
-
-def _mean_point(points: Sequence[Point]) -> Point:
-    def mean(values: Iterable[float]) -> float:
-        return float(np.mean(list(values)))
-
-    return Point(
-        images=round(mean(point.images for point in points)),
-        macs=mean(point.macs for point in points),
-        seconds=mean(point.seconds for point in points),
-        processor_seconds=mean(point.processor_seconds for point in points),
-        value=mean(point.value for point in points),
-    )
-
-
 def _ends(results: Results, metric: str) -> str:
-    found = ((name, _mean(arm, metric)) for name, arm in results.arms.items())
+    found = ((name, arm.mean(metric)) for name, arm in results.arms.items())
     ends = ", ".join(f"{name} {curve[-1].value:.4g}" for name, curve in found if curve)
     return f"Means over seeds at the end: {ends}."
 
@@ -167,7 +148,7 @@ def _points_table(results: Results) -> Table:
 
 
 def _point_rows(arm: ArmResults, metrics: Sequence[str]) -> list[list[str]]:
-    curves = {metric: {p.images: p for p in _mean(arm, metric)} for metric in metrics}
+    curves = {metric: {p.images: p for p in arm.mean(metric)} for metric in metrics}
     points = {images: point for curve in curves.values() for images, point in curve.items()}
     return [
         [arm.name, f"{images:,}", short(points[images].macs), duration(points[images].seconds)]
@@ -181,7 +162,10 @@ def _reached(results: Results) -> Table:
     names = [name for name in _measured(results) if name != results.study.reference]
     rows = [
         [metric, COST_NAMES[cost]]
-        + [_part(list(results.reach(name, metric, cost).values())) for name in names]
+        + [
+            reached_text(results.reach(name, metric, cost), partial(_with_interval, form=".2f"))
+            for name in names
+        ]
         for cost in results.costs()
         if cost != "images"
         for metric in results.metrics()
@@ -196,27 +180,20 @@ def _measured(results: Results) -> list[str]:
     return [name for name, arm in results.arms.items() if any(arm.seeds.values())]
 
 
-def _part(parts: Sequence[float | None]) -> str:
-    """The mean if every seed reached the score; else how many did."""
-    known = [part for part in parts if part is not None]
-    if not known or len(known) < len(parts):
-        return f"{len(known)} of {len(parts)} seeds" if known else "not reached" * bool(parts)
-    return _estimate(known, ".2f")
-
-
 def _scores(results: Results) -> Table:
     names = _measured(results)
     rows = [
-        [metric, *(_estimate(list(results.arms[name].final(metric).values())) for name in names)]
+        [metric, *(_text(list(results.arms[name].final(metric).values())) for name in names)]
         for metric in results.metrics()
     ]
     return Table(["metric", *names], rows, "Scores at the end, with 95 % intervals over seeds")
 
 
-def _estimate(values: Sequence[float], form: str = ".4g") -> str:
-    if not values:
-        return "-"
-    found = over_seeds(values)
+def _text(values: Sequence[float]) -> str:
+    return _with_interval(over_seeds(values)) if values else "-"
+
+
+def _with_interval(found: Estimate, form: str = ".4g") -> str:
     spread = f" ({interval(found.interval, form)})" if found.interval else ""
     return f"{found.value:{form}}{spread}"
 
@@ -231,11 +208,5 @@ def _costs(stored: StoredStudy) -> Table:
 
 def _finals(results: Results) -> Table | None:
     """Measurements of finished models beside their curves, means over seeds."""
-    values: dict[tuple[str, str, str], list[float]] = {}
-    for arm in results.arms.values():
-        for found in arm.finals.values():
-            for one in found:
-                key = arm.name, str(one["tag"]), str(one["metric"])
-                values.setdefault(key, []).append(float(one["value"]))
-    rows = [[*key, _estimate(numbers)] for key, numbers in values.items()]
+    rows = [[*key, _text(numbers)] for key, numbers in results.finished().items()]
     return Table(["arm", "", "metric", "score"], rows, "Finished models") if rows else None

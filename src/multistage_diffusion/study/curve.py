@@ -10,7 +10,7 @@ from multistage_diffusion.run import Run
 from multistage_diffusion.training import read_records
 from multistage_diffusion.training.monitoring.records import Record
 
-__all__ = ["COSTS", "Cost", "Point", "curves", "stage_name"]
+__all__ = ["COSTS", "Cost", "Point", "curves", "mean_point", "stage_name"]
 
 Cost = Literal["images", "macs", "seconds", "processor_seconds"]
 COSTS: tuple[Cost, ...] = ("macs", "images", "seconds", "processor_seconds")
@@ -34,6 +34,21 @@ class Point:
         """The point of a run that went on from another run's point."""
         sums = {name: getattr(self, name) + getattr(earlier, name) for name in COSTS}
         return replace(self, **sums)
+
+
+def mean_point(points: Sequence[Point]) -> Point:
+    """The mean of several runs' points, without an interval."""
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(point, name) for point in points]))
+
+    return Point(
+        images=round(mean("images")),
+        macs=mean("macs"),
+        seconds=mean("seconds"),
+        processor_seconds=mean("processor_seconds"),
+        value=mean("value"),
+    )
 
 
 def stage_name(stage: int) -> str:

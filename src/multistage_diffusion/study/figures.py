@@ -47,19 +47,11 @@ def _panel(axes: Axes, results: Results, metric: str, cost: Cost) -> None:
             if len(curves) == 1:
                 axes.fill_between(x, *_bounds(curve), color=colour, alpha=0.12, lw=0)
         if curves:
-            _mean(axes, curves, cost, colour, name)
+            x, y = _coordinates(arm.mean(metric), cost)
+            axes.plot(x, y, color=colour, lw=2, marker="o", ms=3, label=name)
     axes.set(title=metric, xlabel=LABELS[cost], xscale="log")
     if "denoising" not in metric:
         axes.set_yscale("log")
-
-
-def _mean(
-    axes: Axes, curves: Sequence[Sequence[Point]], cost: Cost, colour: str, name: str
-) -> None:
-    """The mean over seeds, as far as all of them have come."""
-    length = min(map(len, curves))
-    points = np.array([_coordinates(curve[:length], cost) for curve in curves]).mean(0)
-    axes.plot(*points, color=colour, lw=2, marker="o", ms=3, label=name)
 
 
 def _coordinates(curve: Sequence[Point], cost: Cost) -> tuple[list[float], list[float]]:

@@ -10,7 +10,7 @@ from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
 from multistage_diffusion.evaluation.samples import read_results
 from multistage_diffusion.run import Run
 from multistage_diffusion.study.config import Arm, StudyConfig
-from multistage_diffusion.study.curve import COSTS, Cost, Point, curves
+from multistage_diffusion.study.curve import COSTS, Cost, Point, curves, mean_point
 from multistage_diffusion.study.reach import cost_to_reach, final_score
 from multistage_diffusion.training.batches.levels import stage_shares
 from multistage_diffusion.training.config import RunConfig, load_run_config
@@ -59,6 +59,11 @@ class ArmResults:
             if curves.get(metric)
         }
 
+    def mean(self, metric: str) -> list[Point]:
+        """The mean of the curves over seeds, as far as all of them have come."""
+        found = [curves[metric] for curves in self.seeds.values() if curves.get(metric)]
+        return [mean_point(points) for points in zip(*found, strict=False)]
+
 
 @dataclass
 class Results:
@@ -89,6 +94,15 @@ class Results:
             for point in curve
         ]
         return [cost for cost in COSTS if any(getattr(point, cost) > 0 for point in points)]
+
+    def finished(self) -> dict[tuple[str, str, str], list[float]]:
+        """The scores of finished models beside their curves, by arm, tag and metric."""
+        values: dict[tuple[str, str, str], list[float]] = {}
+        for arm in self.arms.values():
+            for one in (one for found in arm.finals.values() for one in found):
+                key = arm.name, str(one["tag"]), str(one["metric"])
+                values.setdefault(key, []).append(float(one["value"]))
+        return values
 
     def relative(self, arm: str, metric: str) -> Estimate | None:
         """Final score divided by the reference's of the same seed: mean and interval over seeds."""

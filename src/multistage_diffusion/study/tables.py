@@ -1,6 +1,6 @@
 """The results of a study as Markdown and JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -101,36 +101,34 @@ def _reach_parts(results: Results) -> list[str]:
     return parts
 
 
-def reached_text(by_seed: Mapping[int, float | None]) -> str:
-    """Mean and interval if every seed reached the score; else how many did."""
+def reached_text(
+    by_seed: Mapping[int, float | None], text: Callable[[Estimate], str] | None = None
+) -> str:
+    """Mean and interval if every seed reached the score; else how many did.
+
+    Args:
+        by_seed: the part that each seed needs; None if it does not reach the score.
+        text: the form of the mean and its interval. Default: that of the tables.
+    """
     values = [value for value in by_seed.values() if value is not None]
     if not by_seed or not values:
         return "not reached" if by_seed else "-"
     if len(values) < len(by_seed):
         return f"{len(values)} of {len(by_seed)} seeds"
-    return _text(over_seeds(values))
+    return (text or _text)(over_seeds(values))
 
 
 def _final_parts(results: Results) -> list[str]:
     """A table for each tag of measurements of finished models."""
-    tags: dict[str, None] = {}
-    for arm in results.arms.values():
-        for found in arm.finals.values():
-            tags |= dict.fromkeys(result["tag"] for result in found)
-    parts = []
-    for tag in tags:
-        rows = [row for arm in results.arms.values() for row in _final_rows(arm, tag)]
+    parts, finished = list[str](), results.finished()
+    for tag in dict.fromkeys(tag for _, tag, _ in finished):
+        rows = [
+            [arm, metric, _text(over_seeds(values))]
+            for (arm, tagged, metric), values in finished.items()
+            if tagged == tag
+        ]
         parts += [f"## Finished models, {tag}", _table(["arm", "metric", "score"], rows)]
     return parts
-
-
-def _final_rows(arm: ArmResults, tag: str) -> list[list[str]]:
-    values: dict[str, list[float]] = {}
-    for found in arm.finals.values():
-        for result in found:
-            if result["tag"] == tag:
-                values.setdefault(result["metric"], []).append(result["value"])
-    return [[arm.name, name, _text(over_seeds(numbers))] for name, numbers in values.items()]
 
 
 def _text(estimate: Estimate) -> str:
