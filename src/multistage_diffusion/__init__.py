@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from multistage_diffusion.presets import PRESETS, configure_run
     from multistage_diffusion.sampling.ancestral import ddim
     from multistage_diffusion.sampling.dpm import dpmpp_2m
-    from multistage_diffusion.sampling.draw import SampleOptions, generate
+    from multistage_diffusion.sampling.draw import generate
     from multistage_diffusion.sampling.grids import karras_grid
     from multistage_diffusion.sampling.noise import noise
     from multistage_diffusion.sampling.ode import heun
+    from multistage_diffusion.sampling.options import SampleOptions
     from multistage_diffusion.schedule import DDPM, VE, VP, Karras, LogNormal
     from multistage_diffusion.stages import Stages
     from multistage_diffusion.training import train

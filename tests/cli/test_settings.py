@@ -3,7 +3,7 @@
 import pytest
 
 from multistage_diffusion.cli.discovery import command_names, command_type
-from multistage_diffusion.sampling.draw import SETTINGS as SOLVER_SETTINGS
+from multistage_diffusion.sampling.options import SETTINGS as SOLVER_SETTINGS
 from tests.cli.conftest import Command, assert_refused
 from tests.fuzz.settings import numbers
 from tests.fuzz.test_fuzz import command_class

@@ -8,15 +8,11 @@ from multistage_diffusion.sampling.dpm import (
     dpmpp_2m,
     singlestep_orders,
 )
-from multistage_diffusion.sampling.draw import (
-    SampleOptions,
-    evaluations_per_stage,
-    generate,
-    generate_batches,
-)
+from multistage_diffusion.sampling.draw import evaluations_per_stage, generate, generate_batches
 from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.ode import euler, heun
+from multistage_diffusion.sampling.options import SampleOptions
 from multistage_diffusion.sampling.solver import Solver
 from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
 from multistage_diffusion.sampling.unipc import unipc

@@ -2,18 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any, Literal
 
 import torch
-import tyro
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.cost import check_sampling_memory
 from multistage_diffusion.data.context import read_context
 from multistage_diffusion.data.labels import normalised
@@ -23,20 +17,19 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig, named_classes
 from multistage_diffusion.sampling.boundaries import (
     BlendedDenoiser,
-    BoundaryRule,
     blend_weight,
     snapped,
 )
-from multistage_diffusion.sampling.grids import GRID_HELP, GRIDS, GridName, read_levels
+from multistage_diffusion.sampling.grids import GRIDS
 from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
 from multistage_diffusion.sampling.noise import noise
+from multistage_diffusion.sampling.options import SampleOptions
 from multistage_diffusion.sampling.reuse import ReusingDenoiser
 from multistage_diffusion.sampling.solver import Callback, ignore
-from multistage_diffusion.sampling.solvers import SOLVER_HELP, SOLVERS, SolverName
+from multistage_diffusion.sampling.solvers import SOLVERS
 from multistage_diffusion.stages import Stages
 
 __all__ = [
-    "SampleOptions",
     "check_label",
     "context_of",
     "drawn_classes",
@@ -48,129 +41,7 @@ __all__ = [
 ]
 
 CLASSES_NAMED = 10
-SETTINGS = {
-    "eta": (0.0, 1.0),
-    "churn": (0.0, math.inf),
-    "churn_range": (0.0, math.inf),
-    "churn_noise": (0.0, math.inf),
-    "tolerance": (1e-6, 1.0),
-}
-"""Settings of some solvers, and their ranges."""
-MOST_STEPS = 10_000
-
-WITH_ENDS = ("karras", "log-snr", "time")  # the grids between --sigma-min and --sigma-max
-
-
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions(Settings):
-    """How images are drawn."""
-
-    solver: Annotated[SolverName, tyro.conf.arg(help=SOLVER_HELP)] = "heun"
-    steps: int = setting(18, at_least=1, at_most=MOST_STEPS)
-    """Steps from pure noise to the image."""
-    grid: Annotated[GridName | Path, tyro.conf.arg(help=GRID_HELP)] = "karras"
-    sigma_min: float | None = setting(None, above=0, at_most=1e9)
-    """Last noise level before 0; by default the smallest one of the model's schedule."""
-    sigma_max: float | None = setting(None, above=0, at_most=1e9)
-    """First noise level; by default the largest one of the model's schedule."""
-    levels: tuple[float, ...] = setting((), at_least=1e-9, at_most=1e9)
-    """Noise levels to visit, largest first, instead of --steps and --grid."""
-    reuse: tuple[float, ...] = setting((), at_least=1e-9, at_most=1e9)
-    """Levels at which the encoder is not evaluated: the features that it made of the level before
-    serve again, if that is in the same stage."""
-    boundary: BoundaryRule = "keep"
-    """Where the denoiser jumps from stage to stage: keep the history of a multistep solver, restart
-    it at first order, snap the nearest noise level onto the boundary, or blend both decoders."""
-    guidance: tuple[float, ...] = setting((), at_least=-1e6, at_most=1e6)
-    """Weight of classifier-free guidance, one for all stages or one for each, smallest noise first;
-    1 for none. For models trained with --label-dropout."""
-    guidance_range: tuple[float, float] = (0.0, math.inf)
-    """Noise levels between which it acts."""
-    eta: float | None = None
-    """Share of the noise that is new in each step of ddim, dpmpp-sde and dpmpp-2m-sde, 0 to 1."""
-    churn: float | None = None
-    """EDM's S_churn for heun and euler: noise that is added before steps."""
-    churn_range: tuple[float, float] | None = None
-    """Noise levels between which it is added (S_tmin, S_tmax)."""
-    churn_noise: float | None = None
-    """Its standard deviation (S_noise)."""
-    tolerance: float | None = None
-    """Of the adaptive solvers: error of a step relative to the image."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of products and convolutions; bf16 changes the images a little."""
-    seed: int = setting(0, at_least=0)
-    """Image i is a function of the seed and i only."""
-    label: str | int | None = None
-    """The class to draw, by name or number, for a class-conditional model. By default the classes
-    take turns."""
-    turns: Annotated[tuple[str | int, ...], tyro.conf.Suppress] = ()
-    """Several classes that take turns."""
-    context: Path | None = None
-    """File .npy [N, tokens, channels] of what the network attends to: image i takes row i, or i
-    modulo N."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.levels) > MOST_STEPS:
-            raise BadInput(f"--levels has {len(self.levels)} levels, the most is {MOST_STEPS}.")
-        low, high = self.guidance_range
-        if not 0 <= low <= high:
-            raise BadInput(
-                f"--guidance-range needs two levels, the smaller first, not {low} {high}."
-            )
-        if self.levels and not _falling(self.levels):
-            raise BadInput(f"--levels must fall and stay above 0, not {list(self.levels)}.")
-        ends_given = self.sigma_min is not None or self.sigma_max is not None
-        if ends_given and (self.levels or self.grid not in WITH_ENDS):
-            raise BadInput(
-                f"--sigma-min and --sigma-max are for the grids {', '.join(WITH_ENDS)}; other "
-                "levels have their own ends."
-            )
-        if self.reuse and (self.guidance or self.boundary == "blend"):
-            raise BadInput("--reuse cannot go with --guidance or --boundary blend.")
-        if self.label is not None and self.turns:
-            raise BadInput("Give --label for one class or --labels for several, not both.")
-        self._check_settings()
-
-    def with_levels_of_file(self) -> "SampleOptions":
-        """The options with the levels of a grid's file in place of its name.
-
-        Raises:
-            BadInput: if it holds no falling levels.
-        """
-        if self.levels or not isinstance(self.grid, Path):
-            return self
-        levels = read_levels(self.grid)
-        if not levels or not _falling(levels):
-            raise BadInput(f"The noise levels in {self.grid} must fall and stay above 0.")
-        return replace(self, levels=levels, grid=SampleOptions().grid)
-
-    def _check_settings(self) -> None:
-        """Raises BadInput for a setting that the solver does not take or that is out of range."""
-        for name, (low, high) in SETTINGS.items():
-            value = getattr(self, name)
-            option = f"--{name.replace('_', '-')}"
-            if value is None:
-                continue
-            if name not in SOLVERS[self.solver].takes:
-                takers = ", ".join(k for k, entry in SOLVERS.items() if name in entry.takes)
-                raise BadInput(f"{option} is for {takers}, not for {self.solver}.")
-            values = value if isinstance(value, tuple) else (value,)
-            if not all(low <= number <= high for number in values):
-                raise BadInput(f"{option} must be from {low:g} to {high:g}, not {value}.")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The solver's own settings that were given."""
-        given = {name: getattr(self, name) for name in SOLVERS[self.solver].takes}
-        return {name: value for name, value in given.items() if value is not None}
-
-
-def _falling(levels: Sequence[float]) -> bool:
-    return levels[-1] > 0 and all(a > b for a, b in pairwise(levels))
 
 
 def sampling_grid(config: ModelConfig, options: SampleOptions) -> Tensor:
