@@ -27,7 +27,8 @@ from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import find_model
 from multistage_diffusion.sampling import SOLVERS, SampleOptions, noise
 from multistage_diffusion.sampling.boundaries import BlendedDenoiser, BoundaryRule
-from multistage_diffusion.sampling.draw import labels_of, sampling_grid
+from multistage_diffusion.sampling.calls import sampling_grid
+from multistage_diffusion.sampling.draw import labels_of
 from multistage_diffusion.sampling.path import rms
 
 SOLVER_NAMES = ("dpmpp-2m", "unipc", "heun", "euler")

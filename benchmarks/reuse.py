@@ -25,7 +25,8 @@ from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.cost import reused_macs, stage_costs
 from multistage_diffusion.model import Model
 from multistage_diffusion.sampling import SampleOptions, noise
-from multistage_diffusion.sampling.draw import labels_of, sampling_grid
+from multistage_diffusion.sampling.calls import sampling_grid
+from multistage_diffusion.sampling.draw import labels_of
 from multistage_diffusion.sampling.path import rms
 from multistage_diffusion.sampling.reuse import ReusingDenoiser
 

@@ -11,7 +11,8 @@ from multistage_diffusion.data.png import grid_image, save_png, to_image
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, build_denoiser
-from multistage_diffusion.sampling.draw import evaluations_per_stage, generate, sampling_grid
+from multistage_diffusion.sampling.calls import evaluations_per_stage, sampling_grid
+from multistage_diffusion.sampling.draw import generate
 from multistage_diffusion.sampling.options import SampleOptions
 from multistage_diffusion.schedule import VP
 from multistage_diffusion.training.config import RunConfig

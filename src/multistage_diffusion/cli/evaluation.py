@@ -46,6 +46,8 @@ def print_cost(about: dict[str, Any]) -> None:
         print_line(
             f"stage {number}: {stage['parameters']:,} parameters, {macs}, {calls} evaluations"
         )
+    if "macs" in cost:
+        print_line(f"a sample: {cost['macs'] / 1e6:,.1f} M MACs")
 
 
 def print_denoising(found: Denoising, stages: Stages) -> None:

@@ -25,6 +25,7 @@ from multistage_diffusion.sampling import (
     SampleOptions,
     evaluations_per_stage,
     generate_batches,
+    sampling_macs,
 )
 
 __all__ = [
@@ -156,6 +157,7 @@ def describe_samples(model: Model, options: SampleOptions) -> dict[str, Any]:
         "parameters": total_parameters(config),
         "stages": [to_json(stage) for stage in stage_costs(config)],
         "evaluations_per_stage": evaluations_per_stage(config, options),
+        "macs": sampling_macs(config, options),
     }
     return {"options": to_json(options), "trained_images": model.images, "cost": cost}
 

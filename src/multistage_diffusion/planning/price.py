@@ -16,7 +16,7 @@ from multistage_diffusion.cost import (
 )
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.planning.speed import Speed, measure_speed
-from multistage_diffusion.sampling.draw import evaluations_per_stage
+from multistage_diffusion.sampling.calls import evaluations_per_stage
 from multistage_diffusion.sampling.options import SampleOptions
 from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
 from multistage_diffusion.training.batches.levels import stage_shares

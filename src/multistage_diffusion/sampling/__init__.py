@@ -2,13 +2,14 @@
 
 from multistage_diffusion.sampling.adaptive import dpmpp_adaptive
 from multistage_diffusion.sampling.ancestral import ddim, dpmpp_2m_sde, dpmpp_sde
+from multistage_diffusion.sampling.calls import evaluations_per_stage, sampling_macs
 from multistage_diffusion.sampling.dpm import (
     dpm_multistep,
     dpm_singlestep,
     dpmpp_2m,
     singlestep_orders,
 )
-from multistage_diffusion.sampling.draw import evaluations_per_stage, generate, generate_batches
+from multistage_diffusion.sampling.draw import generate, generate_batches
 from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.ode import euler, heun
@@ -37,6 +38,7 @@ __all__ = [
     "karras_grid",
     "log_snr_grid",
     "noise",
+    "sampling_macs",
     "singlestep_orders",
     "unipc",
 ]

@@ -15,7 +15,7 @@ from multistage_diffusion.preconditioning import column
 from multistage_diffusion.schedule import as_float64
 from multistage_diffusion.stages import Stages
 
-__all__ = ["BlendedDenoiser", "BoundaryRule", "blend_weight", "snapped"]
+__all__ = ["BLEND", "BlendedDenoiser", "BoundaryRule", "blend_weight", "shifted", "snapped"]
 
 BoundaryRule = Literal["keep", "restart", "snap", "blend"]
 BLEND = 1.25
@@ -52,6 +52,16 @@ def blend_weight(sigma: Tensor, stages: Stages, width: float = BLEND) -> Tensor:
     return weight
 
 
+def shifted(stages: Stages, factor: float = BLEND) -> Stages:
+    """Stages with all boundaries moved by a factor: those below serve their band, or those above.
+
+    Args:
+        stages: the stages.
+        factor: the width of the bands for the stages below, its inverse for those above.
+    """
+    return Stages(tuple(boundary * factor for boundary in stages.boundaries))
+
+
 @dataclass(frozen=True)
 class BlendedDenoiser:
     """A network whose decoders take over from each other gradually.
@@ -85,6 +95,6 @@ class BlendedDenoiser:
 
     def _view(self, factor: float) -> NetworkDenoiser:
         """The same network with all boundaries moved by a factor."""
-        moved = Stages(tuple(boundary * factor for boundary in self.denoiser.stages.boundaries))
         original = self.denoiser
+        moved = shifted(original.stages, factor)
         return NetworkDenoiser(original.network, original.preconditioning, moved, original.dtype)

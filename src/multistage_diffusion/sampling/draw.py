@@ -1,8 +1,8 @@
 """Images from a trained model."""
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,56 +12,34 @@ from multistage_diffusion.cost import check_sampling_memory
 from multistage_diffusion.data.context import read_context
 from multistage_diffusion.data.labels import normalised
 from multistage_diffusion.data.sources.left_out import named
-from multistage_diffusion.denoiser import Denoiser, set_compute_dtype
+from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser, set_compute_dtype
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.model import Model, ModelConfig, named_classes
-from multistage_diffusion.sampling.boundaries import (
-    BlendedDenoiser,
-    blend_weight,
-    snapped,
+from multistage_diffusion.model import Model, ModelConfig, load_model, named_classes
+from multistage_diffusion.run import find_model
+from multistage_diffusion.sampling.boundaries import BlendedDenoiser
+from multistage_diffusion.sampling.calls import guidance_of, sampling_grid
+from multistage_diffusion.sampling.guidance import (
+    AutoguidedDenoiser,
+    GuidedDenoiser,
+    weakened,
 )
-from multistage_diffusion.sampling.grids import GRIDS
-from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.options import SampleOptions
 from multistage_diffusion.sampling.reuse import ReusingDenoiser
 from multistage_diffusion.sampling.solver import Callback, ignore
 from multistage_diffusion.sampling.solvers import SOLVERS
-from multistage_diffusion.stages import Stages
 
 __all__ = [
     "check_label",
     "context_of",
     "drawn_classes",
-    "evaluations_per_stage",
     "generate",
     "generate_batches",
     "labels_of",
-    "sampling_grid",
 ]
 
 CLASSES_NAMED = 10
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-
-
-def sampling_grid(config: ModelConfig, options: SampleOptions) -> Tensor:
-    """The noise levels that a solver visits, decreasing to 0: float64 ``[steps + 1]``."""
-    options = options.with_levels_of_file()
-    if options.levels:
-        return torch.tensor([*options.levels, 0.0], dtype=torch.float64)
-    ends = _ends(config, options)
-    grid = GRIDS[str(options.grid)].levels(options.steps, config.density, ends)
-    return snapped(grid, Stages(config.boundaries)) if options.boundary == "snap" else grid
-
-
-def _ends(config: ModelConfig, options: SampleOptions) -> tuple[float, float]:
-    """The smallest and the largest noise level of a grid."""
-    low, high = config.density.sampling_range
-    low = low if options.sigma_min is None else options.sigma_min
-    high = high if options.sigma_max is None else options.sigma_max
-    if not 0 < low < high < math.inf:
-        raise BadInput(f"--sigma-min must be above 0 and below --sigma-max, not {low} and {high}.")
-    return low, high
 
 
 def generate(
@@ -119,6 +97,10 @@ def _conditioned(model: Model, options: SampleOptions, conditions: Conditions) -
     """The denoiser of samples with these conditions."""
     if options.reuse:
         return partial(ReusingDenoiser(model.denoiser, options.reuse), conditions=conditions)
+    if options.weaker:
+        weak = _weaker(model.denoiser, options.weaker)
+        guidance = guidance_of(model.config, options)
+        return AutoguidedDenoiser(model.denoiser, weak, guidance, conditions)
     blended = BlendedDenoiser(model.denoiser) if options.boundary == "blend" else model.denoiser
     guidance = guidance_of(model.config, options)
     if not conditions.tensors() or not guidance.weights:
@@ -126,20 +108,11 @@ def _conditioned(model: Model, options: SampleOptions, conditions: Conditions) -
     return GuidedDenoiser(blended, conditions, guidance, model.denoiser.stages)
 
 
-def guidance_of(config: ModelConfig, options: SampleOptions) -> Guidance:
-    """The guidance that options ask for.
-
-    Raises:
-        BadInput: if the model cannot be guided, or there is not a weight for each stage.
-    """
-    weights = options.guidance
-    stages = len(config.boundaries) + 1
-    conditional = config.classes or config.network.context_channels
-    if weights and not (conditional and config.network.label_dropout):
-        raise BadInput("Guidance needs a conditional model that was trained with --label-dropout.")
-    if weights and len(weights) not in (1, stages):
-        raise BadInput(f"--guidance takes 1 weight or {stages}, one for each stage.")
-    return Guidance(weights, options.guidance_range)
+def _weaker(denoiser: NetworkDenoiser, path: Path) -> NetworkDenoiser:
+    """The decoders of a weaker model behind a network's encoder, where and as that computes."""
+    device = next(denoiser.parameters()).device
+    weak = load_model(find_model(path)).denoiser.to(device)
+    return weakened(denoiser, set_compute_dtype(weak, denoiser.dtype))
 
 
 def check_label(model: Model, options: SampleOptions) -> None:
@@ -205,28 +178,3 @@ def context_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> 
         )
     return context[[index % len(context) for index in indices]].float()
 
-
-def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[int]:
-    """How often a solver evaluates the network for one image, by the stage of the noise level.
-
-    Guidance and blending evaluate twice where they act.
-
-    Of an adaptive solver: for data from a Gaussian of the same standard deviation.
-    """
-    levels: list[float] = []
-
-    def gaussian(x: Tensor, sigma: Tensor | float) -> Tensor:
-        levels.append(float(sigma))
-        return x / (1 + (levels[-1] / config.sigma_data) ** 2)
-
-    grid = sampling_grid(config, options)
-    start = torch.full((1, 1, 1, 1), float(grid[0]))
-    SOLVERS[options.solver](gaussian, start, grid, noise=lambda _: start * 0, **options.settings)
-    stages = Stages(config.boundaries)
-    sigma = torch.tensor(levels, dtype=torch.float64)
-    number = 1 + (guidance_of(config, options).at(sigma, stages) != 1).long()
-    if options.boundary == "blend":
-        number = number * (1 + (blend_weight(sigma, stages) > 0).long())
-    counts = torch.zeros(len(stages), dtype=torch.long).index_add(0, stages.index(sigma), number)
-    total: list[int] = counts.tolist()
-    return total

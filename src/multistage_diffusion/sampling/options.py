@@ -52,9 +52,12 @@ class SampleOptions(Settings):
     it at first order, snap the nearest noise level onto the boundary, or blend both decoders."""
     guidance: tuple[float, ...] = setting((), at_least=-1e6, at_most=1e6)
     """Weight of classifier-free guidance, one for all stages or one for each, smallest noise first;
-    1 for none. For models trained with --label-dropout."""
+    1 for none. For models trained with --label-dropout, or any with --weaker."""
     guidance_range: tuple[float, float] = (0.0, math.inf)
     """Noise levels between which it acts."""
+    weaker: Path | None = None
+    """An earlier checkpoint of the same run, or a model of the same encoder with narrower decoders,
+    to be guided away from (autoguidance); the encoder is evaluated once for both."""
     eta: float | None = None
     """Share of the noise that is new in each step of ddim, dpmpp-sde and dpmpp-2m-sde, 0 to 1."""
     churn: float | None = None
@@ -97,6 +100,8 @@ class SampleOptions(Settings):
             )
         if self.reuse and (self.guidance or self.boundary == "blend"):
             raise BadInput("--reuse cannot go with --guidance or --boundary blend.")
+        if self.weaker and (not self.guidance or self.boundary == "blend"):
+            raise BadInput("--weaker needs a weight, --guidance 1.5, and no --boundary blend.")
         if self.label is not None and self.turns:
             raise BadInput("Give --label for one class or --labels for several, not both.")
         self._check_settings()

@@ -20,7 +20,8 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_json
 from multistage_diffusion.memory import check_memory
 from multistage_diffusion.model import Model
-from multistage_diffusion.sampling.draw import evaluations_per_stage, labels_of, sampling_grid
+from multistage_diffusion.sampling.calls import evaluations_per_stage, sampling_grid
+from multistage_diffusion.sampling.draw import labels_of
 from multistage_diffusion.sampling.grids import log_snr_grid
 from multistage_diffusion.sampling.noise import noise
 from multistage_diffusion.sampling.options import SampleOptions

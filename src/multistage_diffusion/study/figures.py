@@ -98,6 +98,9 @@ def _by_solver(arm: ArmResults, metric: str) -> Mapping[str, list[tuple[float, f
 
 
 def _macs(result: Mapping[str, Any]) -> float:
+    """Of a sample; results of version 0.1.0 did not hold it."""
     cost = result["cost"]
+    if "macs" in cost:
+        return float(cost["macs"])
     calls = zip(cost["evaluations_per_stage"], cost["stages"], strict=True)
     return float(sum(number * stage["macs"] for number, stage in calls))

@@ -9,7 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from multistage_diffusion.model import ModelConfig
-from multistage_diffusion.sampling.draw import sampling_grid
+from multistage_diffusion.sampling.calls import sampling_grid
 from multistage_diffusion.sampling.options import SampleOptions
 from multistage_diffusion.sampling.solver import SolverEntry
 from multistage_diffusion.sampling.solvers import SOLVERS
