@@ -49,9 +49,7 @@ def counted(model: Model, options: SampleOptions) -> int:
     ],
     ids=["heun", "levels", "reuse", "guidance", "blend"],
 )
-def test_the_cost_of_an_image_is_what_is_counted(
-    model: Model, settings: dict[str, object]
-) -> None:
+def test_the_cost_of_an_image_is_what_is_counted(model: Model, settings: dict[str, object]) -> None:
     options = SampleOptions(**settings)  # type: ignore[arg-type]
     assert sampling_macs(model.config, options) == counted(model, options)
 

@@ -177,4 +177,3 @@ def context_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> 
             f"{takes}."
         )
     return context[[index % len(context) for index in indices]].float()
-
