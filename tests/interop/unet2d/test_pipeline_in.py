@@ -18,7 +18,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.unet2d import read_scheduler, read_unet
 from multistage_diffusion.model import load_model
 from multistage_diffusion.sampling import SOLVERS
-from multistage_diffusion.schedule import DDPM, make_schedule
+from multistage_diffusion.schedule import make_schedule
 from tests.interop.unet2d.models import UNCONDITIONAL, save_pipeline, unet
 
 diffusers = pytest.importorskip("diffusers")
@@ -88,13 +88,13 @@ def test_a_pipeline_with_copied_decoders_draws_the_same_images(
         expected, start, noise = _drawn_by(pipe, settings)
         found = _drawn_by_us(denoiser, name.lower(), pipe.scheduler, start, noise)
         assert float(((expected > 0) & (expected < 1)).float().mean()) > 0.05
-        torch.testing.assert_close((found / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close((found / 2 + 0.5).clamp(0, 1), expected, rtol=0, atol=1e-5)
 
 
 def _drawn_by(pipe: Any, settings: dict[str, Any]) -> tuple[Tensor, Tensor, Any]:
     """The images of a pipeline, and the noise that it began with and drew in its steps."""
     pipe.set_progress_bar_config(disable=True)
-    first, second = (torch.Generator().manual_seed(3) for _ in range(2))
+    first, second = (torch.Generator().manual_seed(5) for _ in range(2))
     options = {"num_inference_steps": STEPS, "output_type": "np", "return_dict": False}
     images = pipe(batch_size=2, generator=first, **options, **settings)[0]
     shape = (2, 1, 8, 8)
@@ -107,7 +107,8 @@ def _drawn_by_us(
     denoiser: NetworkDenoiser, solver: str, scheduler: Any, noise: Tensor, more: Any
 ) -> Tensor:
     """The same at the scheduler's levels; it clips the denoised images."""
-    levels = DDPM(1e-4, 0.02, betas="linear").from_clock(scheduler.timesteps.double())
+    abar = scheduler.alphas_cumprod.double()[scheduler.timesteps]  # rounded to float32
+    levels = ((1 - abar) / abar).sqrt()
     grid = torch.cat([levels, levels.new_zeros(1)])
     start = noise * (1 + levels[0] ** 2).sqrt().float()
     with torch.no_grad():
