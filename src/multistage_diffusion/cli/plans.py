@@ -1,6 +1,8 @@
 """Plans on the command line: their files, and what is printed of them."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from multistage_diffusion.cli.terminal import print_line, print_table, print_warning
 from multistage_diffusion.errors import BadInput
@@ -15,7 +17,12 @@ from multistage_diffusion.sampling.plan import (
     save_plan,
 )
 
-__all__ = ["plan_file", "print_plan", "with_plan"]
+__all__ = ["Quality", "plan_file", "print_plan", "with_plan", "with_quality"]
+
+Quality = Literal["fast", "good", "best"]
+BUDGETS = {"fast": "6nfe", "good": "12nfe"}
+"""What is searched for; more steps of the usual grid are closer than what a search finds."""
+BEST = SampleOptions(solver="unipc-3", steps=32)
 
 
 def plan_file(target: Path, solver: str, budget: str, reuse: bool = False) -> Path:
@@ -70,6 +77,29 @@ def with_plan(
             f"{model.images:,}"
         )
     return plan.apply(options)
+
+
+def with_quality(
+    options: SampleOptions, model: Model, target: Path, quality: Quality
+) -> SampleOptions:
+    """The options with the solver and levels of a quality, see benchmarks/quality.md.
+
+    Args:
+        options: with the usual solver and levels.
+        model: the model.
+        target: its run or file, for the plan of a budget, which is searched if it is not there.
+        quality: what is wanted.
+
+    Raises:
+        BadInput: if options say which solver or levels to use.
+    """
+    usual = SampleOptions()
+    chosen = ("solver", "steps", "grid", "levels", "sigma_min", "sigma_max")
+    if any(getattr(options, name) != getattr(usual, name) for name in chosen):
+        raise BadInput("--quality chooses solver and noise levels; give no others.")
+    if quality in BUDGETS:
+        return with_plan(options, model, target, None, BUDGETS[quality])
+    return replace(options, solver=BEST.solver, steps=BEST.steps)
 
 
 def _planned(options: SampleOptions, model: Model, target: Path, budget: str) -> Plan:

@@ -122,6 +122,8 @@ def _facts(parameters: int, config: RunConfig, last: Record | None) -> list[tupl
     ]
     if last.macs:
         facts.append(("training MACs", short(last.macs)))
+    if last.utilisation:
+        facts.append(("FLOPs utilisation", f"{last.utilisation:.0%}"))
     if last.processor_seconds:
         facts.append(("processor time", duration(last.processor_seconds)))
     if last.joules:

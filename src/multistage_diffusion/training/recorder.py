@@ -13,6 +13,8 @@ from multistage_diffusion.training.monitoring.optimum import find_optimum
 from multistage_diffusion.training.monitoring.probe import Probe
 from multistage_diffusion.training.monitoring.records import Record, append_record
 from multistage_diffusion.training.monitoring.trackers import track
+from multistage_diffusion.training.monitoring.utilisation import product_rate
+from multistage_diffusion.training.precision import dtype_of
 from multistage_diffusion.training.rates import Rates
 from multistage_diffusion.training.state import State
 from multistage_diffusion.training.timer import Timer
@@ -51,6 +53,8 @@ class Recorder:
         self.held_out = None if held_out is None else _probe(config, state, held_out)
         self.optimum = find_optimum(run, config, self.probe, images, state.denoiser)
         self.zero_loss = self.probe.zero_loss(state.denoiser)
+        rate = product_rate(self.device, dtype_of(config.training.precision))
+        self.most_macs_per_second = rate * distributed.world_size()
 
     def record(self, timer: Timer) -> Record:
         """The record of the steps since the last one.
@@ -89,6 +93,7 @@ class Recorder:
             held_out_loss=self._held_out_loss(),
             macs=state.ledger.macs,
             forward_macs=state.ledger.forward_macs,
+            utilisation=round(timer.macs_per_second / self.most_macs_per_second, 4),
             processor_seconds=round(state.ledger.processor_seconds, 3),
             joules=round(state.ledger.joules, 1),
             memory=peak_memory(self.device),

@@ -22,19 +22,24 @@ class Timer:
         self.meter = EnergyMeter()
         self.last = time.monotonic()
         self.last_processor = time.process_time()
-        self.images = state.images
+        self.images, self.macs = state.images, state.ledger.macs
         self.training = 0.0
         """Seconds of training steps since ``restart``."""
 
     def restart(self) -> None:
         """Begins a new measurement of speed."""
         self.training = 0.0
-        self.images = self.state.images
+        self.images, self.macs = self.state.images, self.state.ledger.macs
 
     @property
     def images_per_second(self) -> float:
         """Speed of training since ``restart``."""
         return (self.state.images - self.images) / self.training
+
+    @property
+    def macs_per_second(self) -> float:
+        """Multiply-accumulates a second of training since ``restart``."""
+        return (self.state.ledger.macs - self.macs) / self.training
 
     @contextmanager
     def not_training(self) -> Iterator[None]:

@@ -83,6 +83,38 @@ def test_a_plan_says_solver_and_levels(run: Command, trained: Path, tmp_path: Pa
     assert_refused(refused, "Give one of --plan, --budget and --levels")
 
 
+def drawn(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+
+def test_a_quality_is_a_word_for_solver_and_levels(
+    run: Command, trained: Path, tmp_path: Path
+) -> None:
+    best, same = tmp_path / "best", tmp_path / "same"
+    assert run("sample", trained, "--quality", "best", "--images", 2, "--out", best)[0] == 0
+    asked = ["--solver", "unipc-3", "--steps", 32, "--images", 2, "--out", same]
+    assert run("sample", trained, *asked)[0] == 0
+    assert drawn(best) == drawn(same)
+    refused = run("sample", trained, "--quality", "fast", "--steps", 9)
+    assert_refused(refused, "--quality chooses solver and noise levels")
+    refused = run("sample", trained, "--quality", "fast", "--budget", "9nfe")
+    assert_refused(refused, "Give one of --quality, --plan and --budget")
+
+
+@pytest.mark.slow
+def test_qualities_below_the_best_are_searched_once(
+    run: Command, trained: Path, tmp_path: Path
+) -> None:
+    fast = ["--quality", "fast", "--images", 2]
+    code, printed, _ = run("sample", trained, *fast, "--out", tmp_path / "first")
+    assert code == 0
+    assert "distance to the solution" in printed
+    assert (trained / "plans" / "dpmpp-2m-6nfe.json").exists()
+    printed = run("sample", trained, *fast, "--out", tmp_path / "second")[1]
+    assert "distance to the solution" not in printed
+    assert drawn(tmp_path / "first") == drawn(tmp_path / "second")
+
+
 def test_settings_are_for_solvers_that_take_them(run: Command, trained: Path) -> None:
     refused = run("sample", trained, "--eta", 0.5)
     assert_refused(refused, "--eta is for ddim, dpmpp-sde, dpmpp-2m-sde, not for heun")

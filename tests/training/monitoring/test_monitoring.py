@@ -26,6 +26,7 @@ from multistage_diffusion.training.monitoring import optimum
 from multistage_diffusion.training.monitoring.optimum import find_optimum
 from multistage_diffusion.training.monitoring.overfitting import overfitting
 from multistage_diffusion.training.monitoring.probe import Probe
+from multistage_diffusion.training.monitoring.utilisation import product_rate
 from tests.conftest import run_on
 from tests.training.test_loop import assert_same_weights
 
@@ -134,6 +135,10 @@ def test_multiply_accumulates_are_counted_across_sessions(
     spent = sum(sum(s * c for s, c in zip(r.share, costs, strict=True)) * 8 for r in whole)
     assert whole[-1].forward_macs == parts[-1].forward_macs == pytest.approx(spent)
     assert 0 < parts[0].processor_seconds < parts[-1].processor_seconds
+    device, step_macs = torch.device("cpu"), (whole[-1].macs - whole[-2].macs) / 8
+    reached = step_macs * whole[-1].images_per_second
+    expected = reached / product_rate(device, torch.float32)
+    assert whole[-1].utilisation == pytest.approx(expected, rel=1e-3, abs=1e-4)
     assert whole[-1].seconds_left == 0 < whole[0].seconds_left
     assert whole[-1].memory > 1 << 20
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multistage_diffusion import distributed
 from multistage_diffusion.cli.holding import holding
-from multistage_diffusion.cli.plans import with_plan
+from multistage_diffusion.cli.plans import Quality, with_plan, with_quality
 from multistage_diffusion.cli.progress import show_progress
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_table
 from multistage_diffusion.config import Settings, setting, to_json
@@ -59,6 +59,9 @@ class Sample(Settings):
     budget: str | None = None
     """Search them for what a sample may cost, such as 20nfe, 2GMAC or 0.5s, and keep the plan in
     RUN/plans. The solver is dpmpp-2m unless another one than heun is given."""
+    quality: Quality | None = None
+    """Solver and noise levels by one word instead: fast, 6 evaluations with levels searched for the
+    model; good, 12; best, 32 steps of unipc-3."""
     pack: PackName | None = None
     """Also write all images as one file beside the folder: npz (arr_0 and labels arr_1, as ADM's
     and EDM's evaluations read it), npy, or parquet (Hugging Face's image feature)."""
@@ -78,7 +81,7 @@ class Sample(Settings):
         if self.dry_run:
             about = {"out": str(out), "model": str(file), "trained_images": model.images}
             return print_settings({**to_json(self), **about})
-        options = with_plan(sampling, model, self.run_folder, self.plan, self.budget)
+        options = self._with_levels(sampling, model)
         self._check_pack(model, out)
         if self.compile:
             compile_parts(model.denoiser.network)
@@ -92,6 +95,14 @@ class Sample(Settings):
             f"{count} images in {out}, a grid of them in {folder.grid}; evaluations per "
             f"image by stage: {calls}"
         )
+
+    def _with_levels(self, options: SampleOptions, model: Model) -> SampleOptions:
+        """The options with the levels of a quality, a plan or a budget."""
+        if self.quality is None:
+            return with_plan(options, model, self.run_folder, self.plan, self.budget)
+        if self.plan or self.budget:
+            raise BadInput("Give one of --quality, --plan and --budget.")
+        return with_quality(options, model, self.run_folder, self.quality)
 
     def _packed(self, out: Path) -> Path:
         return out.with_name(f"{out.name}.{self.pack}")

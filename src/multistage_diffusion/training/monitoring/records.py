@@ -59,6 +59,9 @@ class Record(Settings):
     were drawn."""
     forward_macs: float = 0.0
     """The part of ``macs`` in forward passes."""
+    utilisation: float = 0.0
+    """Model FLOPs utilisation: multiply-accumulates a second of the steps since the last record,
+    forward and backward, as a part of what products of large matrices reach on all ranks."""
     processor_seconds: float = 0.0
     """Time of all threads of all ranks on processors so far."""
     joules: float = 0.0
