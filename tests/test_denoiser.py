@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.denoiser import NetworkDenoiser
+from multistage_diffusion.denoiser import NetworkDenoiser, set_compute_dtype
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import ModelConfig, build_denoiser
+from multistage_diffusion.networks.layers import GroupNorm
 from multistage_diffusion.preconditioning import (
     PRECONDITIONINGS,
     expected_deviation,
@@ -19,7 +20,7 @@ from multistage_diffusion.sampling import SOLVERS
 from multistage_diffusion.sampling.grids import GRIDS
 from multistage_diffusion.schedule import DDPM, VP, Flow, LogNormal
 from multistage_diffusion.stages import Stages
-from tests.conftest import disturb
+from tests.conftest import MODEL, disturb
 
 SIGMA = torch.logspace(-2.5, 1.9, 23, dtype=torch.float64)
 
@@ -240,3 +241,24 @@ def test_an_empty_batch_has_an_empty_result(denoiser: NetworkDenoiser) -> None:
     sigma = torch.zeros(0, dtype=torch.float64)
     assert denoiser(x, sigma).shape == denoiser(x, 1.0).shape == (0, 1, 8, 8)
     assert denoiser.loss(x, sigma, x).shape == (0,)
+
+
+def test_rounded_weights_of_norms_change_the_loss_less_than_bf16_itself(
+    denoiser: NetworkDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What GPUs do in bf16, see ``GroupNorm``."""
+    sigma = torch.logspace(-1, 1, 64, dtype=torch.float64)
+    y, noise = torch.randn(2, 64, *MODEL.shape)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(denoiser.loss(y, sigma, noise).mean())
+
+    exact = loss()
+    set_compute_dtype(denoiser, torch.bfloat16)
+    usual = loss()
+    monkeypatch.setattr(GroupNorm, "forward", GroupNorm.rounded)
+    rounded = loss()
+    assert rounded != usual
+    assert abs(rounded - exact) < 2e-3 * exact
+    assert abs(usual - exact) < 2e-3 * exact

@@ -239,6 +239,21 @@ def test_a_norm_learns_from_constant_images_in_any_memory_format() -> None:
     torch.testing.assert_close(*gradients)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_a_norm_with_rounded_weights_keeps_its_statistics_in_float32(mean: float) -> None:
+    """Statistics in bf16 would be wrong by far for images with a large mean."""
+    norm = GroupNorm(4, 16)
+    nn.init.uniform_(norm.weight, 0.5, 2.0)
+    x = (mean + torch.randn(4, 16, 8, 8)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = norm.rounded(x)
+    assert found.dtype == torch.bfloat16
+    weights = norm.weight.double(), norm.bias.double()
+    exact = F.group_norm(x.double(), 4, *weights, norm.eps)
+    assert float((found - exact).abs().max()) < 2**-6 * float(exact.abs().max())
+
+
 def test_dropout_of_a_sample_is_its_own() -> None:
     """The same in any batch, and the source of a sample gives each layer other numbers."""
     layer = Dropout(0.5)

@@ -18,18 +18,31 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Torch's group normalisation, with the gradient of its input always computed on the CPU.
+    """Torch's group normalisation, in the dtype of its input with statistics in float32.
 
-    The gradient is not needed below a frozen encoder, but if it is left out there, that of the
-    weights ends the process for channels-last images (torch 2.13).
+    The gradient of the input is always computed on the CPU. It is not needed below a frozen
+    encoder, but if it is left out there, that of the weights ends the process for channels-last
+    images (torch 2.13).
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
         """``[B, C, H, W]``, normalised."""
+        if input.device.type != "cpu" and input.dtype != self.weight.dtype:
+            return self.rounded(input)
         constant = torch.is_grad_enabled() and not input.requires_grad
         if constant and input.device.type == "cpu" and not torch.compiler.is_compiling():
             return super().forward(input.detach().requires_grad_())
         return super().forward(input)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]``, normalised with weights in the dtype of ``x``.
+
+        Torch's kernels for the CPU take bf16 images and float32 weights. Those for CUDA do not,
+        and its autocast makes the images float32, which doubles what is kept for the backward pass.
+        """
+        weights = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return nn.functional.group_norm(x, self.num_groups, *weights, self.eps)
 
 
 def group_norm(channels: int, config: NetworkConfig) -> nn.GroupNorm:
