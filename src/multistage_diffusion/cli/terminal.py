@@ -11,7 +11,7 @@ from rich.text import Text
 from multistage_diffusion.distributed import is_main_process
 from multistage_diffusion.text import one_line, printable
 
-__all__ = ["print_line", "print_settings", "print_table", "print_warning"]
+__all__ = ["print_line", "print_note", "print_settings", "print_table", "print_warning"]
 
 WIDTH_WITHOUT_TERMINAL = 200
 
@@ -20,6 +20,12 @@ def print_line(text: str) -> None:
     """Prints a line of results, at once even into a pipe. Control characters are written out."""
     if is_main_process():
         print(printable(text), flush=True)
+
+
+def print_note(text: str) -> None:
+    """Prints a line that is no result, on standard error."""
+    if is_main_process():
+        print(one_line(text), file=sys.stderr, flush=True)
 
 
 def print_warning(text: str) -> None:

@@ -202,7 +202,7 @@ def _check(cut: tuple[float, ...], options: ClusterOptions) -> None:
         raise BadInput(
             "The first and last stage overlap or fill everything (quantiles "
             f"{', '.join(f'{c:.3f}' for c in cut)}): "
-            f"raise alpha (now {options.alpha}), lower eta (now {options.eta:g}), use the "
-            "schedule vp, or train with the "
+            f"raise --alpha (now {options.alpha}), lower --eta (now {options.eta:g}), use the "
+            "schedule vp if it is another one, look for two stages (--stages 2), or train with the "
             "boundaries of a preset, without --stages."
         )

@@ -24,6 +24,16 @@ def test_it_writes_a_stages_file_and_prints_a_table(run: Command, tmp_path: Path
     assert "share" in printed
 
 
+def test_where_there_are_no_stages_other_settings_may_follow(run: Command, tmp_path: Path) -> None:
+    """The sums of the settings that failed are not in the way."""
+    arguments = ["cluster", "--data", "digits", "--levels", 17, "--pairs", 16]
+    out = tmp_path / "s.json"
+    code, _, error = run(*arguments, "--eta", 1.0, "--out", out)
+    assert code == 2
+    assert "two stages (--stages 2)" in error
+    assert run(*arguments, "--out", out)[0] == 0
+
+
 def test_it_continues_from_partial_sums(
     run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def test_it_trains_samples_and_reports(
     for name in FILES:
         assert (out / name).exists(), name
     assert "copies of real digits" in printed
+    assert "without --quick" in printed
     before = samples(out)
     assert run(*arguments)[0] == 0
     after = samples(out)

@@ -121,7 +121,12 @@ class Cluster:
             saved = unfinished.saved(steps, sums)
             return show_progress(saved, "pairs", target, int, start=sums.count)
 
-        return cluster(images, SCHEDULES[self.schedule], self.rule, model, sums, progress)
+        try:
+            return cluster(images, SCHEDULES[self.schedule], self.rule, model, sums, progress)
+        except BadInput:  # other settings are needed, which have other sums
+            if distributed.is_main_process():
+                unfinished.remove()
+            raise
 
     def _write(self, contents: dict[str, Any], figure: Path) -> None:
         if contents["curves"]:

@@ -22,7 +22,8 @@ __all__ = ["COMMAND", "Demo"]
 DATA = "digits"
 METRICS = ("fd-pixels", "memorisation-pixels")
 PRESET = PRESETS["digits"]
-QUICK_IMAGES, QUICK_SAMPLES = 6_000, 80
+QUICK_IMAGES, QUICK_SAMPLES, QUICK_RECORDS = 6_000, 80, 1_000
+SHORT = "so short a run draws noise; multistage demo without --quick draws digits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,10 @@ class Demo(Settings):
         return code
 
     def _train(self, run: Run) -> int:
-        images = min(self.images, QUICK_IMAGES) if self.quick else self.images
-        preset = replace_settings(PRESET, images=images)
+        preset = replace_settings(PRESET, images=self.images)
+        if self.quick:
+            images = min(self.images, QUICK_IMAGES)
+            preset = replace_settings(preset, images=images, record_images=QUICK_RECORDS)
         print_line("1/5 cluster")
         Cluster(data=DATA, out=run.stages).run()
         print_line("2/5 train")
@@ -70,6 +73,8 @@ class Demo(Settings):
         print_line("4/5 evaluate")
         Evaluate(target=run.samples, data=DATA, suite=SuiteOptions(metric=METRICS)).run()
         _print_recognition(recognise(load(DATA), load(run.samples)))
+        if self.quick:
+            print_line(SHORT)
         print_line("5/5 report")
         Report(runs=(run.path,)).run()
         return 0

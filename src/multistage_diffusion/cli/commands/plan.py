@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from multistage_diffusion.cli.discovery import subcommands
-from multistage_diffusion.cli.terminal import print_line, print_table
+from multistage_diffusion.cli.terminal import print_line, print_table, print_warning
 from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import MOST_CLASSES
@@ -25,6 +25,7 @@ from multistage_diffusion.sampling import SOLVERS
 from multistage_diffusion.stages import StagesFile
 from multistage_diffusion.training.batches.sharing import expected_balance
 from multistage_diffusion.training.config import DataInfo, RunConfig
+from multistage_diffusion.training.precision import EMULATED, is_emulated
 
 __all__ = ["COMMAND", "Plan"]
 
@@ -78,6 +79,8 @@ class Plan(Settings):
                 f"Times are measured in {config.training.precision} on {_device_name(device)}, in "
                 "short runs of one stage at a time."
             )
+            if is_emulated(config.training.precision):
+                print_warning(EMULATED)
 
     def _config(self) -> RunConfig:
         conditional = self.preset.diffusion.conditional
@@ -127,7 +130,8 @@ def _shape_of(stages: Path | None) -> tuple[int, int, int] | None:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} threads of this CPU"
+    threads = torch.get_num_threads()
+    return f"{threads} {'thread' if threads == 1 else 'threads'} of this CPU"
 
 
 def _print_comparison(found: Comparison) -> None:

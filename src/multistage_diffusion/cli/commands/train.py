@@ -16,6 +16,7 @@ from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.signals import stop_on_signal
 from multistage_diffusion.cli.terminal import (
     print_line,
+    print_note,
     print_settings,
     print_table,
     print_warning,
@@ -47,6 +48,7 @@ from multistage_diffusion.training.batches.levels import stage_shares
 from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.footprint import check_training_memory
 from multistage_diffusion.training.monitoring.overfitting import overfitting
+from multistage_diffusion.training.precision import EMULATED, is_emulated
 from multistage_diffusion.training.resume import check_run
 
 __all__ = ["COMMAND", "Train"]
@@ -183,6 +185,7 @@ def _train(config: RunConfig, images: Images, run: Run, init: Model | None = Non
     before = run.images_seen()
     if before:
         print_line(f"continuing from the checkpoint at {before} images")
+    print_note(f"losses follow every {config.training.monitoring.record_images:,} images")
     seen = before
     messages = _Messages(run)
     with stop_on_signal() as should_stop:
@@ -228,6 +231,8 @@ class _Messages:
 
 def _warn(config: RunConfig, file: Path | None) -> None:
     """Warns about what is valid but probably unintended."""
+    if is_emulated(config.training.precision):
+        print_warning(EMULATED)
     for stage, share in enumerate(stage_shares(config), 1):
         if share < SMALL_SHARE:
             rare = f"less than one in {1 / SMALL_SHARE:,.0f} images"
