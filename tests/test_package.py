@@ -1,12 +1,19 @@
 """The package itself: its public names, and what importing it costs."""
 
+import re
 import subprocess
 import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
 
 import pytest
 
 import multistage_diffusion as md
 
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src"
 HEAVY = ("torch", "matplotlib", "accelerate", "scipy", "sklearn", "datasets", "pandas", "PIL")
 NOT_EVERYWHERE = ("resource", "fcntl", "termios", "pwd", "grp")
 
@@ -63,3 +70,46 @@ def test_every_module_imports_where_a_system_lacks_some_of_the_standard_library(
         f"print(len(found))"
     )
     assert int(run_python(code)) > 100
+
+
+def test_all_files_name_the_same_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    changes = re.search(r"^## \[(\d.*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert citation is not None
+    assert changes is not None
+    assert project["version"] == md.__version__ == citation[1] == changes[1]
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
+    """The names of the files in the wheel and in the source distribution."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(out)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    with zipfile.ZipFile(*out.glob("*.whl")) as wheel, tarfile.open(*out.glob("*.gz")) as source:
+        return set(wheel.namelist()), {name.partition("/")[2] for name in source.getnames()}
+
+
+def test_the_wheel_has_all_files_of_the_package_and_its_notices(
+    archives: tuple[set[str], set[str]],
+) -> None:
+    expected = {
+        path.relative_to(SOURCE).as_posix()
+        for path in (SOURCE / "multistage_diffusion").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    about = f"multistage_diffusion-{md.__version__}.dist-info"
+    files = ("METADATA", "WHEEL", "RECORD", "entry_points.txt")
+    notices = ("licenses/LICENSE", "licenses/NOTICE")
+    assert archives[0] == expected | {f"{about}/{name}" for name in (*files, *notices)}
+
+
+def test_the_source_distribution_has_what_building_and_testing_need(
+    archives: tuple[set[str], set[str]],
+) -> None:
+    needed = {"pyproject.toml", "constraints.txt", "Makefile", "README.md", "LICENSE", "NOTICE"}
+    folders = {"src", "tests", "docs", "examples", "benchmarks"}
+    assert needed | {Path(__file__).relative_to(ROOT).as_posix()} <= archives[1]
+    assert folders <= {name.partition("/")[0] for name in archives[1]}
+    assert not {name for name in archives[1] if name.startswith((".venv", "runs", "dist"))}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from multistage_diffusion.stages import Stages
     from multistage_diffusion.training import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # A mixed batch has other numbers of samples in its stages at every step; oneDNN forgets what it
 # prepared for them after 1024.
