@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow gpu docs format clean
+.PHONY: demo test test-slow release-check gpu docs format clean
 
 # The main job on the embedded digits; leaves its results in runs/demo.
 demo: $(VENV)/.package
@@ -22,6 +22,10 @@ test: $(VENV)/.dev
 # The tests that take minutes.
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
+
+# Wheel and source distribution in dist/; the wheel works in an empty environment elsewhere.
+release-check: $(VENV)/.dev
+	PYTHON=$(PYTHON) .ci/release-check
 
 # What a GPU does with this package, in less than nine minutes, as gpu.md.
 gpu: $(VENV)/.package
@@ -52,4 +56,4 @@ $(VENV)/.docs: $(VENV)/bin/python requirements-docs.txt constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache
