@@ -185,6 +185,8 @@ def _train(config: RunConfig, images: Images, run: Run, init: Model | None = Non
     before = run.images_seen()
     if before:
         print_line(f"continuing from the checkpoint at {before} images")
+    if is_emulated(config.training.precision):
+        print_warning(EMULATED)
     print_note(f"losses follow every {config.training.monitoring.record_images:,} images")
     seen = before
     messages = _Messages(run)
@@ -231,8 +233,6 @@ class _Messages:
 
 def _warn(config: RunConfig, file: Path | None) -> None:
     """Warns about what is valid but probably unintended."""
-    if is_emulated(config.training.precision):
-        print_warning(EMULATED)
     for stage, share in enumerate(stage_shares(config), 1):
         if share < SMALL_SHARE:
             rare = f"less than one in {1 / SMALL_SHARE:,.0f} images"
