@@ -18,7 +18,7 @@ from multistage_diffusion.clustering.result import Clustering
 from multistage_diffusion.clustering.sums import Sums
 from multistage_diffusion.clustering.two_thresholds import thresholds
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.errors import BadInput
+from multistage_diffusion.errors import BadInput, NoStages
 from multistage_diffusion.model import Model
 from multistage_diffusion.schedule import Schedule
 from multistage_diffusion.stages import Stages
@@ -193,13 +193,13 @@ def _intervals(
 def _check(cut: tuple[float, ...], options: ClusterOptions) -> None:
     for value, name in zip(cut, ("smallest", "largest"), strict=False):
         if np.isnan(value):
-            raise BadInput(
+            raise NoStages(
                 f"Even at the {name} noise the agreement is below alpha = {options.alpha}: lower "
                 "alpha or raise eta."
             )
     edges = (0.0, *cut, 1.0)
     if not all(low < high for low, high in pairwise(edges)):
-        raise BadInput(
+        raise NoStages(
             "The first and last stage overlap or fill everything (quantiles "
             f"{', '.join(f'{c:.3f}' for c in cut)}): "
             f"raise --alpha (now {options.alpha}), lower --eta (now {options.eta:g}), use the "

@@ -30,7 +30,7 @@ from multistage_diffusion.clustering import (
 from multistage_diffusion.clustering.options import FEWEST_PAIRS
 from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.data import Images, ReadOptions
-from multistage_diffusion.errors import BadInput
+from multistage_diffusion.errors import BadInput, NoStages
 from multistage_diffusion.files import fingerprint, read_json, write_atomically, write_json
 from multistage_diffusion.latents.prepared import as_model_sees
 from multistage_diffusion.model import Model, load_model
@@ -123,7 +123,7 @@ class Cluster:
 
         try:
             return cluster(images, SCHEDULES[self.schedule], self.rule, model, sums, progress)
-        except BadInput:  # other settings are needed, which have other sums
+        except NoStages:  # other settings are needed, which have other sums
             if distributed.is_main_process():
                 unfinished.remove()
             raise
