@@ -22,7 +22,7 @@ __all__ = ["Quality", "plan_file", "print_plan", "with_plan", "with_quality"]
 Quality = Literal["fast", "good", "best"]
 BUDGETS = {"fast": "6nfe", "good": "12nfe"}
 """What is searched for; more steps of the usual grid are closer than what a search finds."""
-BEST = SampleOptions(solver="unipc-3", steps=32)
+BEST = SampleOptions(solver="dpmpp-2m", steps=48)
 
 
 def plan_file(target: Path, solver: str, budget: str, reuse: bool = False) -> Path:
@@ -82,7 +82,7 @@ def with_plan(
 def with_quality(
     options: SampleOptions, model: Model, target: Path, quality: Quality
 ) -> SampleOptions:
-    """The options with the solver and levels of a quality, see benchmarks/quality.md.
+    """The options with the solver and levels of a quality, see benchmarks/plans.md.
 
     Args:
         options: with the usual solver and levels.

@@ -92,7 +92,7 @@ def test_a_quality_is_a_word_for_solver_and_levels(
 ) -> None:
     best, same = tmp_path / "best", tmp_path / "same"
     assert run("sample", trained, "--quality", "best", "--images", 2, "--out", best)[0] == 0
-    asked = ["--solver", "unipc-3", "--steps", 32, "--images", 2, "--out", same]
+    asked = ["--solver", "dpmpp-2m", "--steps", 48, "--images", 2, "--out", same]
     assert run("sample", trained, *asked)[0] == 0
     assert drawn(best) == drawn(same)
     refused = run("sample", trained, "--quality", "fast", "--steps", 9)

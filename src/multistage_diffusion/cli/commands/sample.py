@@ -61,7 +61,7 @@ class Sample(Settings):
     RUN/plans. The solver is dpmpp-2m unless another one than heun is given."""
     quality: Quality | None = None
     """Solver and noise levels by one word instead: fast, 6 evaluations with levels searched for the
-    model; good, 12; best, 32 steps of unipc-3."""
+    model; good, 12; best, 48 steps of dpmpp-2m."""
     pack: PackName | None = None
     """Also write all images as one file beside the folder: npz (arr_0 and labels arr_1, as ADM's
     and EDM's evaluations read it), npy, or parquet (Hugging Face's image feature)."""
