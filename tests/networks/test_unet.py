@@ -166,6 +166,14 @@ def test_sizes_that_cannot_be_halved_are_refused() -> None:
         StagedUNet((1, 8, 7), 0, TINY)
 
 
+def test_channels_of_a_single_pixel_are_not_normalised_alone() -> None:
+    alone = replace(TINY, group_channels=1, groups=64)
+    with pytest.raises(BadInput, match="2 levels images are a single pixel, and each of its 16"):
+        StagedUNet((1, 2, 2), 0, alone)
+    x = torch.randn(1, 1, 4, 4)  # training at 2x2, the lowest level
+    assert StagedUNet((1, 4, 4), 0, alone).train()(x, torch.zeros(1), [1, 0, 0]).shape == x.shape
+
+
 def test_a_shared_decoder_learns_from_every_stage_and_each_encoder_from_its_own() -> None:
     net = network(DECODER_SHARED)
     x, c_noise = inputs(2)

@@ -20,7 +20,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.decoder import Decoder, decoder_attention
 from multistage_diffusion.networks.encoder import Encoder, Features
-from multistage_diffusion.networks.layers import dropout_from, generators
+from multistage_diffusion.networks.layers import dropout_from, generators, group_norm
 
 __all__ = ["StagedUNet"]
 
@@ -145,3 +145,17 @@ def _check(shape: Sequence[int], config: NetworkConfig) -> None:
             f"Images of {height}x{width} pixels do not fit {levels} levels: "
             f"height and width must be divisible by {factor}."
         )
+    if (height, width) == (factor, factor):
+        _check_single_pixels(config, levels)
+
+
+def _check_single_pixels(config: NetworkConfig, levels: int) -> None:
+    """Raises BadInput if a normalisation sees single values, of which it would leave nothing."""
+    for width in (*config.encoder_widths, *config.decoder_widths):
+        channels = width * config.channel_mult[-1]
+        if group_norm(channels, config).num_groups == channels:
+            raise BadInput(
+                f"At the lowest of {levels} levels images are a single pixel, and each of its "
+                f"{channels} channels would be normalised alone: give larger images, fewer "
+                "--channel-mult or a larger --group-channels."
+            )
