@@ -119,13 +119,19 @@ def _(folder: Path) -> None:
         load(folder / "in")
 
 
-@row("folders without files")
+@row("folders without files, also in archives")
 def _(folder: Path) -> None:
     put(folder, "cat/a.png", "dog/a.png")
     (folder / "bird").mkdir()
-    images = load(folder)
-    assert images.classes == ("cat", "dog")
-    assert images.notes == ("folders without files: bird",)
+    assert load(folder).classes == ("cat", "dog")
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.png")}
+    with ZipFile(folder.parent / "a.zip", "w") as archive:
+        for name in ("cat/", "bird/", "__MACOSX/", "dog/", *files):
+            archive.writestr(name, files[name].read_bytes() if name in files else b"")
+    with tarfile.open(folder.parent / "a.tar", "w") as tar:
+        tar.add(folder, ".")
+    for source in (folder, folder.parent / "a.zip", folder.parent / "a.tar"):
+        assert load(source).notes == ("folders without files: bird",)
 
 
 @row("images of formats that Pillow does not open (HEIC, JPEG XL, SVG, camera raw)")
@@ -592,6 +598,23 @@ def _(folder: Path) -> None:
     assert len(load(folder / "c.parquet", ReadOptions(image_key="data"))) == 2
 
 
+@row("tables without a column of class labels")
+def _(folder: Path) -> None:
+    cells = pa.array([{"bytes": image(n), "path": None} for n in range(3)])
+    columns = {"image": cells, "mask": cells, "label": [1.0, 0.0, 1.0], "text": ["a", "b", "c"]}
+    pq.write_table(pa.table(columns), folder / "a.parquet")
+    images = load(folder / "a.parquet")
+    assert images.labels is None
+    assert images.notes == (
+        "images are read from the column image, not mask (--image-key)",
+        "no labels: no column has the type of class labels; --label-column chooses one of label, "
+        "text",
+    )
+    chosen = ReadOptions(label_column="label", image_key="mask")
+    assert labels(load(folder / "a.parquet", chosen)) == ["1", "0", "1"]
+    assert load(folder / "a.parquet", chosen).notes == ()
+
+
 @row("class folders named by numbers")
 def _(folder: Path) -> None:
     put(folder, *(f"{number}/a.png" for number in range(12)))
@@ -685,6 +708,21 @@ def _(folder: Path) -> None:
     assert dropped == (str(folder / "cover.png"),)
 
 
+@row("classes in the names of files (`cat_01.png`)")
+def _(folder: Path) -> None:
+    forms = [("cat_{}.png", "dog_{}.png"), ("cat.{}.png", "old.dog.{}.png")]
+    forms += [("cat ({}).png", "dog-{}.png"), ("cat_x{}f.png", "dog_y{}f.png")]
+    for number, (first, second) in enumerate(forms):
+        root = folder / str(number)
+        put(root, *(form.format(index) for form in (first, second) for index in range(3)))
+        images = load(root)
+        assert images.labels is None
+        assert "names begin with cat (3), " in images.notes[0]
+        assert "give --labels FILE" in images.notes[0]
+    for names in (("a.png", "b.png"), ("1.png", "2.png", "3.png"), ("x_1.png", "x_2.png")):
+        assert load(put(folder / names[0], *names)).notes == ()
+
+
 @row("CSV files of labels with spaces, quotes, semicolons, or from a spreadsheet")
 def _(folder: Path) -> None:
     put(folder / "in", "a.png", "b.png", "c, d.png")
@@ -708,6 +746,29 @@ def _(folder: Path) -> None:
         (folder / "wrong.csv").write_text(text)
         with pytest.raises(BadInput, match=message):
             load(folder / "in", ReadOptions(labels=folder / "wrong.csv"))
+
+
+@row("numbers as `1` and `1.0`")
+def _(folder: Path) -> None:
+    put(folder / "in", "a.png", "b.png", "c.png")
+    texts = {
+        "a.csv": "file,label\na.png,1\nb.png,1.0\nc.png,10\n",
+        "a.json": '{"a.png": 1, "b.png": 1.0, "c.png": 10}',
+        "a.jsonl": "".join(
+            f'{{"file": "{name}.png", "label": {label}}}\n'
+            for name, label in (("a", 1), ("b", 1.0), ("c", 10.0))
+        ),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        assert labels(load(folder / "in", ReadOptions(labels=folder / name))) == ["1", "1", "10"]
+    shard = {f"{name}.png": image(0) for name in "abc"}
+    classes = {"a.cls": b"1", "b.cls": b"1.0", "c.json": b'{"label": 10.0}'}
+    ordered = dict(sorted({**shard, **classes}.items()))
+    assert labels(load(write_tar(folder / "a.tar", ordered))) == ["1", "1", "10"]
+    (folder / "a.csv").write_text("file,label\na.png,cat\nb.png,1.50\nc.png,1.5\n")
+    with pytest.raises(BadInput, match=r"the labels 1\.5 and 1\.50, which are the same number"):
+        load(folder / "in", ReadOptions(labels=folder / "a.csv"))
 
 
 @row("names in composed and decomposed Unicode")

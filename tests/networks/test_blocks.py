@@ -124,6 +124,13 @@ def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
         Attention(16, replace(TINY, heads=3))
 
 
+def test_heads_of_more_channels_than_any_level_has_are_refused() -> None:
+    widest = max(*TINY.encoder_widths, *TINY.decoder_widths) * max(TINY.channel_mult)
+    replace(TINY, head_channels=widest)
+    with pytest.raises(BadInput, match=f"head_channels is {widest + 1}.*give at most {widest}"):
+        replace(TINY, head_channels=widest + 1)
+
+
 def test_attention_to_a_context_is_torchs() -> None:
     layer = disturb(TokenAttention(8, 6, 2))
     oracle = nn.MultiheadAttention(8, 2, bias=True, kdim=6, vdim=6, batch_first=True)

@@ -7,6 +7,7 @@ the numbers they have in the data, or of their names, in which digits count as n
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,10 @@ from multistage_diffusion.errors import BadInput
 __all__ = [
     "LARGEST_LABEL",
     "NumberedLabels",
+    "as_whole",
     "in_order_of_names",
-    "is_number",
     "normalised",
+    "number_of",
     "numbered",
 ]
 
@@ -42,9 +44,16 @@ class NumberedLabels:
     """What the user should know about them."""
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is a whole number, of as many digits as a label may have."""
-    return text.removeprefix("-").isdecimal() and len(text) <= MOST_DIGITS
+def number_of(text: str) -> int | None:
+    """The whole number that a text is, such as 3 or 3.0, which tables make of it; else None."""
+    whole, _, zeros = text.partition(".")
+    is_whole = whole.removeprefix("-").isdecimal() and not zeros.strip("0")
+    return int(whole) if is_whole and len(text) <= MOST_DIGITS else None
+
+
+def as_whole(value: Any) -> Any:
+    """A number such as 3.0 as a whole one: tables with gaps store them so. Others as they are."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def normalised(name: str) -> str:

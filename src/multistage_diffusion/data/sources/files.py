@@ -17,6 +17,7 @@ from multistage_diffusion.data.sources.left_out import (
     named,
 )
 from multistage_diffusion.data.sources.listing import Label
+from multistage_diffusion.data.sources.prefixes import about_prefixes
 from multistage_diffusion.data.sources.splits import are_splits, choose_split, parts_among
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.run import is_of_lock
@@ -97,7 +98,8 @@ def arrange(
     given, used, notes = given_labels(about, ordered, source, options, read)
     if given is None:
         labels, remark = of_subfolders(kept, options.skip_unlabelled)
-        notes += remark if options.labels is None else ()
+        no_labels = remark or about_prefixes(kept) if not any(labels) else ()
+        notes += no_labels if options.labels is None else ()
     else:
         labels = [given.get(normalised(name)) for name in kept]
     return Arranged(
