@@ -691,9 +691,40 @@ def _(folder: Path) -> None:
         assert values(load(folder, ReadOptions(split=split))) == expected
     put(folder, "more/cat/a.png")
     assert any(
-        "train_set2017, val_set2017 are read together, though named as parts" in note
+        "named as parts of the data, but read with all: train_set2017, val_set2017" in note
         for note in load(folder).notes
     )
+
+
+@row("folders named as parts that are no parts (`trainA`, or `train` beside classes)")
+def _(folder: Path) -> None:
+    said = "named as parts of the data, but read with all: {}"
+    images = load(put(folder / "a", "trainA/a.png", "trainB/b.png", "testA/c.png"))
+    assert images.classes == ("testA", "trainA", "trainB")
+    assert said.format("testA, trainA, trainB") in images.notes
+    images = load(put(folder / "b", "cat/a.png", "dog/b.png", "train/c.png"))
+    assert images.classes == ("cat", "dog", "train")
+    assert said.format("train") in images.notes
+
+
+@row("folders inside of class folders")
+def _(folder: Path) -> None:
+    put(folder, "a/airfield/a.png", "a/alley/b.png", "b/barn/c.png")
+    images = load(folder)
+    assert images.classes == ("a", "b")
+    assert images.notes == (
+        "labels are the folders a, b; those inside of them, airfield, alley, barn, are not",
+    )
+    assert load(put(folder / "one", "cat/images/a.png", "dog/images/b.png")).notes == ()
+
+
+@row("class names that differ in capitals, spaces, or as `1` and `01` do")
+def _(folder: Path) -> None:
+    put(folder, "Cat/a.png", "cat /a.png", "cat/a.png", "dog/a.png", "1/a.png", "01/a.png")
+    images = load(folder)
+    assert images.classes == ("01", "1", "Cat", "cat", "cat ", "dog")
+    (note,) = images.notes
+    assert note == "classes of nearly the same name: '01' and '1', 'Cat' and 'cat' and 'cat '"
 
 
 @row("images beside class folders")
@@ -712,12 +743,13 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     forms = [("cat_{}.png", "dog_{}.png"), ("cat.{}.png", "old.dog.{}.png")]
     forms += [("cat ({}).png", "dog-{}.png"), ("cat_x{}f.png", "dog_y{}f.png")]
+    forms += [("00{}_cat.png", "{}-old.dog.png")]
     for number, (first, second) in enumerate(forms):
         root = folder / str(number)
         put(root, *(form.format(index) for form in (first, second) for index in range(3)))
         images = load(root)
         assert images.labels is None
-        assert "names begin with cat (3), " in images.notes[0]
+        assert re.search(r"names (begin|end) with cat \(3\), ", images.notes[0])
         assert "give --labels FILE" in images.notes[0]
     for names in (("a.png", "b.png"), ("1.png", "2.png", "3.png"), ("x_1.png", "x_2.png")):
         assert load(put(folder / names[0], *names)).notes == ()
@@ -810,12 +842,18 @@ def _(folder: Path) -> None:
 @row("images without a label, where others have one")
 def _(folder: Path) -> None:
     put(folder / "in", "a.png", "b.png", "c.png")
-    (folder / "a.csv").write_text("file,label\na.png,cat\nb.png,dog\n")
-    with pytest.raises(BadInput, match=r"no label for c\.png.*--skip-unlabelled"):
-        load(folder / "in", ReadOptions(labels=folder / "a.csv"))
-    images = load(folder / "in", ReadOptions(labels=folder / "a.csv", skip_unlabelled=True))
-    assert labels(images) == ["cat", "dog"]
-    assert [len(names) for names in left_out(images).values()] == [1]
+    texts = {
+        "a.csv": "file,label\na.png,cat\nb.png,dog\n",
+        "b.csv": "file,label\na.png,cat\nb.png,dog\nc.png,\n",
+        "c.json": '{"a.png": "cat", "b.png": "dog", "c.png": null}',
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        with pytest.raises(BadInput, match=r"no label for c\.png.*--skip-unlabelled"):
+            load(folder / "in", ReadOptions(labels=folder / name))
+        images = load(folder / "in", ReadOptions(labels=folder / name, skip_unlabelled=True))
+        assert labels(images) == ["cat", "dog"]
+        assert [len(names) for names in left_out(images).values()] == [1]
 
 
 @row("transparent images")

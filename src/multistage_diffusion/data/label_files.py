@@ -160,9 +160,9 @@ def labels_of_rows(rows: Rows, column: str, where: str) -> Labels:
     """
     pairs = [(row[file_column(row) or ""], row.get(column)) for row in rows]
     texts = [label for _, label in pairs if isinstance(label, str)]
-    numbers = {text: number_of(text) for text in texts}
-    if len(texts) == len(pairs) and None not in numbers.values():
-        return _checked([(name, numbers[label]) for name, label in pairs], where)
+    numbers = {text: number_of(text) for text in texts if text}
+    if None not in numbers.values():
+        pairs = [(name, numbers.get(label, label)) for name, label in pairs]
     return _checked(pairs, where)
 
 
@@ -223,8 +223,9 @@ def _is_pair(value: object) -> bool:
 
 def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> Labels:
     labels = Labels()
-    for given, label in ((given, as_whole(label)) for given, label in pairs):
-        known = isinstance(label, int | str) and not isinstance(label, bool) and label != ""
+    filled = ((given, as_whole(label)) for given, label in pairs if label not in (None, ""))
+    for given, label in filled:
+        known = isinstance(label, int | str) and not isinstance(label, bool)
         if not known or (isinstance(label, int) and abs(label) > LARGEST_LABEL):
             raise BadInput(
                 f"{where} has the label {str(label)[:MOST_SHOWN]} for {given}; "

@@ -120,7 +120,25 @@ def _of_texts(labels: list[str]) -> NumberedLabels:
     numbers = tuple(map(int, classes)) if are_numbers else ()
     if len(set(numbers)) < len(classes):  # such as 1 and 01
         numbers = tuple(range(len(classes)))
-    return NumberedLabels(indices, tuple(map(_printable, classes)), numbers)
+    return NumberedLabels(indices, tuple(map(_printable, classes)), numbers, _about_alike(classes))
+
+
+def _about_alike(classes: Sequence[str]) -> tuple[str, ...]:
+    """A note about names that differ in capitals, spaces or the way a number is written."""
+    groups: dict[object, list[str]] = {}
+    for name in classes:
+        groups.setdefault(_rough(name), []).append(name)
+    alike = [" and ".join(map(repr, names)) for names in groups.values() if len(names) > 1]
+    return (f"classes of nearly the same name: {named(alike)}",) if alike else ()
+
+
+def _rough(name: str) -> object:
+    text = unicodedata.normalize("NFKC", name).casefold().strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if abs(number) < 2**53 else text
 
 
 def _printable(name: str) -> str:

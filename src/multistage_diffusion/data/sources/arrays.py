@@ -243,9 +243,10 @@ def _labels_of(
         shape = list(labels.shape)
         note = f"{where} {shape} is not one class for each image and is not used"
         return NumberedLabels(), (note,)
+    if labels.dtype.kind == "f" and np.all(labels == np.floor(labels)):
+        labels = labels.astype(np.int64)
     are_texts = labels.dtype.kind in "US"
-    fits = labels.shape == (count,) and (labels.dtype.kind in "iu" or are_texts)
-    if not fits or (not are_texts and labels.min() < 0):
+    if labels.shape != (count,) or not (labels.dtype.kind in "iu" or are_texts):
         raise BadInput(
             f"{where} needs 'labels' as {count} integers from 0, or names, "
             f"not {labels.dtype}{list(labels.shape)}."
