@@ -40,6 +40,7 @@ def model(
         ("1.5 MMACs", Budget(1.5e6, "MAC")),
         ("0.5s", Budget(0.5, "s")),
         ("1e3nfe", Budget(1000, "nfe")),
+        ("7.5e+08MAC", Budget(7.5e8, "MAC")),
     ],
 )
 def test_budgets_are_read(text: str, budget: Budget) -> None:

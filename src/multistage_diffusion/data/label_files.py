@@ -162,7 +162,7 @@ def labels_of_rows(rows: Rows, column: str, where: str) -> Labels:
     texts = [label for _, label in pairs if isinstance(label, str)]
     numbers = {text: number_of(text) for text in texts if text}
     if None not in numbers.values():
-        pairs = [(name, numbers.get(label, label)) for name, label in pairs]
+        pairs = [(name, numbers.get(str(label), label)) for name, label in pairs]
     return _checked(pairs, where)
 
 

@@ -92,7 +92,7 @@ def parse_budget(text: str) -> Budget:
     Raises:
         BadInput: if it is none.
     """
-    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *(?:(nfe)|([kMGT]?)MACs?|(s))", text.strip())
+    match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(?:(nfe)|([kMGT]?)MACs?|(s))", text.strip())
     try:
         amount = float(match[1]) if match else 0.0
     except ValueError:
