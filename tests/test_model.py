@@ -91,6 +91,9 @@ def test_the_final_model_is_preferred_to_checkpoints(file: Path, tmp_path: Path)
     (run / "model.safetensors").write_bytes(file.read_bytes())
     assert find_model(run) == run / "model.safetensors"
     assert find_model(file) == file
+    (run / "samples.zip").write_bytes(b"PK")
+    with pytest.raises(BadInput, match=r"samples\.zip is no model file, .*evaluate reads images"):
+        find_model(run / "samples.zip")
 
 
 def test_configurations_survive_json(run_config: RunConfig) -> None:

@@ -16,6 +16,8 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = ["Columns", "Table", "find_columns"]
 
+MOST_SHOWN = 80  # characters of a cell in a message
+
 
 class Columns(NamedTuple):
     """The columns of a table that are read."""
@@ -185,7 +187,7 @@ def _label(row: Mapping[str, Any], column: str | None, where: str, has_classes: 
         return None
     if value is not None and not isinstance(value, int | str):
         raise BadInput(
-            f"{where} has {value!r} in the column {column}; "
+            f"{where} has {repr(value)[:MOST_SHOWN]} in the column {column}; "
             "labels are whole numbers from 0 or names."
         )
     return value
