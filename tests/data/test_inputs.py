@@ -391,7 +391,8 @@ def _(folder: Path) -> None:
         (path / "a.png").write_bytes(image(number))
     images = load(folder / "in")
     assert images.classes == ("blau", "gr\\udcfcn")
-    assert to_json(replace(MODEL, class_names=images.classes))["class_names"][1] == "gr\\udcfcn"
+    named = replace(MODEL, classes=2, class_names=images.classes)
+    assert to_json(named)["class_names"][1] == "gr\\udcfcn"
     path = zipped(folder / "a.zip", {"caf\xe9.png": image(0)})
     path.write_bytes(path.read_bytes().replace("caf\xe9".encode(), b"caf\xe9\xff"))
     with pytest.raises(BadInput, match=r"a name in it, .* is not UTF-8"):

@@ -33,7 +33,8 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically, write_json
 from multistage_diffusion.model import Model, ModelConfig
 from multistage_diffusion.run import claim
-from multistage_diffusion.sampling.draw import check_label, evaluations_per_stage, generate_batches
+from multistage_diffusion.sampling.calls import evaluations_per_stage
+from multistage_diffusion.sampling.draw import check_label, generate_batches
 from multistage_diffusion.sampling.options import SampleOptions
 
 __all__ = ["SampleFolder", "SampleNote", "draw_samples"]
