@@ -101,6 +101,18 @@ def test_a_header_of_another_length_is_refused(file: Path, length: int) -> None:
         read_tensors(file)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(
+    file: Path, model_config: ModelConfig, value: float
+) -> None:
+    weights = build_denoiser(model_config).network.state_dict()
+    name = sorted(weights)[0]
+    weights[name].view(-1)[-1] = value
+    save_model(file, weights, model_config, 7, {})
+    with pytest.raises(BadInput, match=rf"holds NaN or infinity in {name}: its training diverged"):
+        load_model(file)
+
+
 def test_complex_weights_are_refused(file: Path, model_config: ModelConfig) -> None:
     tensors, metadata = read_tensors(file)
     changed = {name: tensor.to(torch.complex64) for name, tensor in tensors.items()}

@@ -13,7 +13,13 @@ from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.data import Images
 from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.model import build_denoiser, load_model, save_model, with_classes_of
+from multistage_diffusion.model import (
+    ModelConfig,
+    build_denoiser,
+    load_model,
+    save_model,
+    with_classes_of,
+)
 from multistage_diffusion.run import find_model
 from multistage_diffusion.schedule import DDPM
 from multistage_diffusion.training.config import RunConfig, provenance
@@ -85,6 +91,9 @@ def test_the_final_model_is_preferred_to_checkpoints(file: Path, tmp_path: Path)
     (run / "model.safetensors").write_bytes(file.read_bytes())
     assert find_model(run) == run / "model.safetensors"
     assert find_model(file) == file
+    (run / "samples.zip").write_bytes(b"PK")
+    with pytest.raises(BadInput, match=r"samples\.zip is no model file, .*evaluate reads images"):
+        find_model(run / "samples.zip")
 
 
 def test_configurations_survive_json(run_config: RunConfig) -> None:
@@ -119,6 +128,14 @@ def test_the_settings_of_a_schedule_are_part_of_a_model(file: Path, run_config: 
         replace(config, schedule_settings=(("beta", 1.0),))
 
 
+def test_classes_have_as_many_names_and_numbers_as_there_are() -> None:
+    replace(MODEL, classes=2, class_names=("cat", "dog"), class_numbers=(3, 4))
+    for name, values in (("class_names", ("cat",)), ("class_numbers", (1, 2, 3))):
+        message = f"{name} has {len(values)} entries, and there are 2 classes"
+        with pytest.raises(BadInput, match=message):
+            ModelConfig(**{**vars(MODEL), "classes": 2, name: values})
+
+
 def test_labels_are_brought_to_the_classes_of_a_model() -> None:
     pixels = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     images = Images(pixels, torch.tensor([0, 1, 0]), ("dog", "owl"), "some", class_numbers=(5, 9))
@@ -131,5 +148,7 @@ def test_labels_are_brought_to_the_classes_of_a_model() -> None:
     assert labels is not None
     assert labels.tolist() == [5, 9, 5]
     with pytest.raises(BadInput, match="some has the class owl, which the model does not know"):
-        with_classes_of(replace(named, classes=2, class_names=("cat", "dog")), images)
+        with_classes_of(
+            replace(named, classes=2, class_names=("cat", "dog"), class_numbers=()), images
+        )
     assert with_classes_of(MODEL, images) is images

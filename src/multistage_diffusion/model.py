@@ -87,6 +87,12 @@ class ModelConfig(Settings):
                 "do the images differ at all?"
             )
         make_schedule(self.schedule, self.schedule_settings)  # raises an error for unknown ones
+        for name in ("class_names", "class_numbers"):
+            count = len(getattr(self, name))
+            if count not in (0, self.classes):
+                raise BadInput(
+                    f"The setting {name} has {count} entries, and there are {self.classes} classes."
+                )
 
     @property
     def stages(self) -> Stages:
@@ -205,7 +211,7 @@ def load_model(path: Path) -> Model:
 
     Raises:
         BadInput: if the file is missing, damaged, of another format, or its weights do not fit
-            its configuration.
+            its configuration or are no numbers.
     """
     tensors, metadata = read_tensors(path)
     found = from_json(_Metadata, metadata, str(path))
@@ -215,6 +221,11 @@ def load_model(path: Path) -> Model:
     real = all(tensor.is_floating_point() for tensor in tensors.values())
     if shapes != _shapes(config) or not real:
         raise BadInput(f"The weights in {path} do not fit its configuration.")
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise BadInput(
+            f"{path} holds NaN or infinity in {broken[0]}: its training diverged, or the file is "
+            "damaged; take an earlier checkpoint."
+        )
     denoiser = build_denoiser(config)
     denoiser.network.load_state_dict(tensors)
     return Model(denoiser.eval(), config, found.images, run)

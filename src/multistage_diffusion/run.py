@@ -149,9 +149,14 @@ def find_model(path: Path) -> Path:
         path: the folder of a run, or a model file, which is returned as it is.
 
     Raises:
-        BadInput: if there is none.
+        BadInput: if there is none, or the file is of another kind.
     """
     if path.is_file():
+        if path.suffix.lower() != ".safetensors":
+            raise BadInput(
+                f"{path} is no model file, whose name ends with .safetensors: give one, or the "
+                "folder of a run; evaluate reads images from a folder, too."
+            )
         return path
     run = Run(path)
     files = map(checkpoint_model, run.checkpoints())

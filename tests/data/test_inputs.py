@@ -119,13 +119,19 @@ def _(folder: Path) -> None:
         load(folder / "in")
 
 
-@row("folders without files")
+@row("folders without files, also in archives")
 def _(folder: Path) -> None:
     put(folder, "cat/a.png", "dog/a.png")
     (folder / "bird").mkdir()
-    images = load(folder)
-    assert images.classes == ("cat", "dog")
-    assert images.notes == ("folders without files: bird",)
+    assert load(folder).classes == ("cat", "dog")
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.png")}
+    with ZipFile(folder.parent / "a.zip", "w") as archive:
+        for name in ("cat/", "bird/", "__MACOSX/", "dog/", *files):
+            archive.writestr(name, files[name].read_bytes() if name in files else b"")
+    with tarfile.open(folder.parent / "a.tar", "w") as tar:
+        tar.add(folder, ".")
+    for source in (folder, folder.parent / "a.zip", folder.parent / "a.tar"):
+        assert load(source).notes == ("folders without files: bird",)
 
 
 @row("images of formats that Pillow does not open (HEIC, JPEG XL, SVG, camera raw)")
@@ -385,7 +391,8 @@ def _(folder: Path) -> None:
         (path / "a.png").write_bytes(image(number))
     images = load(folder / "in")
     assert images.classes == ("blau", "gr\\udcfcn")
-    assert to_json(replace(MODEL, class_names=images.classes))["class_names"][1] == "gr\\udcfcn"
+    named = replace(MODEL, classes=2, class_names=images.classes)
+    assert to_json(named)["class_names"][1] == "gr\\udcfcn"
     path = zipped(folder / "a.zip", {"caf\xe9.png": image(0)})
     path.write_bytes(path.read_bytes().replace("caf\xe9".encode(), b"caf\xe9\xff"))
     with pytest.raises(BadInput, match=r"a name in it, .* is not UTF-8"):
@@ -592,6 +599,23 @@ def _(folder: Path) -> None:
     assert len(load(folder / "c.parquet", ReadOptions(image_key="data"))) == 2
 
 
+@row("tables without a column of class labels")
+def _(folder: Path) -> None:
+    cells = pa.array([{"bytes": image(n), "path": None} for n in range(3)])
+    columns = {"image": cells, "mask": cells, "label": [1.0, 0.0, 1.0], "text": ["a", "b", "c"]}
+    pq.write_table(pa.table(columns), folder / "a.parquet")
+    images = load(folder / "a.parquet")
+    assert images.labels is None
+    assert images.notes == (
+        "images are read from the column image, not mask (--image-key)",
+        "no labels: no column has the type of class labels; --label-column chooses one of label, "
+        "text",
+    )
+    chosen = ReadOptions(label_column="label", image_key="mask")
+    assert labels(load(folder / "a.parquet", chosen)) == ["1", "0", "1"]
+    assert load(folder / "a.parquet", chosen).notes == ()
+
+
 @row("class folders named by numbers")
 def _(folder: Path) -> None:
     put(folder, *(f"{number}/a.png" for number in range(12)))
@@ -668,9 +692,40 @@ def _(folder: Path) -> None:
         assert values(load(folder, ReadOptions(split=split))) == expected
     put(folder, "more/cat/a.png")
     assert any(
-        "train_set2017, val_set2017 are read together, though named as parts" in note
+        "named as parts of the data, but read with all: train_set2017, val_set2017" in note
         for note in load(folder).notes
     )
+
+
+@row("folders named as parts that are no parts (`trainA`, or `train` beside classes)")
+def _(folder: Path) -> None:
+    said = "named as parts of the data, but read with all: {}"
+    images = load(put(folder / "a", "trainA/a.png", "trainB/b.png", "testA/c.png"))
+    assert images.classes == ("testA", "trainA", "trainB")
+    assert said.format("testA, trainA, trainB") in images.notes
+    images = load(put(folder / "b", "cat/a.png", "dog/b.png", "train/c.png"))
+    assert images.classes == ("cat", "dog", "train")
+    assert said.format("train") in images.notes
+
+
+@row("folders inside of class folders")
+def _(folder: Path) -> None:
+    put(folder, "a/airfield/a.png", "a/alley/b.png", "b/barn/c.png")
+    images = load(folder)
+    assert images.classes == ("a", "b")
+    assert images.notes == (
+        "labels are the folders a, b; those inside of them, airfield, alley, barn, are not",
+    )
+    assert load(put(folder / "one", "cat/images/a.png", "dog/images/b.png")).notes == ()
+
+
+@row("class names that differ in capitals, spaces, or as `1` and `01` do")
+def _(folder: Path) -> None:
+    put(folder, "Cat/a.png", "cat /a.png", "cat/a.png", "dog/a.png", "1/a.png", "01/a.png")
+    images = load(folder)
+    assert images.classes == ("01", "1", "Cat", "cat", "cat ", "dog")
+    (note,) = images.notes
+    assert note == "classes of nearly the same name: '01' and '1', 'Cat' and 'cat' and 'cat '"
 
 
 @row("images beside class folders")
@@ -683,6 +738,22 @@ def _(folder: Path) -> None:
     assert labels(labelled) == ["cat", "dog"]
     (dropped,) = left_out(labelled).values()
     assert dropped == (str(folder / "cover.png"),)
+
+
+@row("classes in the names of files (`cat_01.png`)")
+def _(folder: Path) -> None:
+    forms = [("cat_{}.png", "dog_{}.png"), ("cat.{}.png", "old.dog.{}.png")]
+    forms += [("cat ({}).png", "dog-{}.png"), ("cat_x{}f.png", "dog_y{}f.png")]
+    forms += [("00{}_cat.png", "{}-old.dog.png")]
+    for number, (first, second) in enumerate(forms):
+        root = folder / str(number)
+        put(root, *(form.format(index) for form in (first, second) for index in range(3)))
+        images = load(root)
+        assert images.labels is None
+        assert re.search(r"names (begin|end) with cat \(3\), ", images.notes[0])
+        assert "give --labels FILE" in images.notes[0]
+    for names in (("a.png", "b.png"), ("1.png", "2.png", "3.png"), ("x_1.png", "x_2.png")):
+        assert load(put(folder / names[0], *names)).notes == ()
 
 
 @row("CSV files of labels with spaces, quotes, semicolons, or from a spreadsheet")
@@ -708,6 +779,29 @@ def _(folder: Path) -> None:
         (folder / "wrong.csv").write_text(text)
         with pytest.raises(BadInput, match=message):
             load(folder / "in", ReadOptions(labels=folder / "wrong.csv"))
+
+
+@row("numbers as `1` and `1.0`")
+def _(folder: Path) -> None:
+    put(folder / "in", "a.png", "b.png", "c.png")
+    texts = {
+        "a.csv": "file,label\na.png,1\nb.png,1.0\nc.png,10\n",
+        "a.json": '{"a.png": 1, "b.png": 1.0, "c.png": 10}',
+        "a.jsonl": "".join(
+            f'{{"file": "{name}.png", "label": {label}}}\n'
+            for name, label in (("a", 1), ("b", 1.0), ("c", 10.0))
+        ),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        assert labels(load(folder / "in", ReadOptions(labels=folder / name))) == ["1", "1", "10"]
+    shard = {f"{name}.png": image(0) for name in "abc"}
+    classes = {"a.cls": b"1", "b.cls": b"1.0", "c.json": b'{"label": 10.0}'}
+    ordered = dict(sorted({**shard, **classes}.items()))
+    assert labels(load(write_tar(folder / "a.tar", ordered))) == ["1", "1", "10"]
+    (folder / "a.csv").write_text("file,label\na.png,cat\nb.png,1.50\nc.png,1.5\n")
+    with pytest.raises(BadInput, match=r"the labels 1\.5 and 1\.50, which are the same number"):
+        load(folder / "in", ReadOptions(labels=folder / "a.csv"))
 
 
 @row("names in composed and decomposed Unicode")
@@ -749,12 +843,18 @@ def _(folder: Path) -> None:
 @row("images without a label, where others have one")
 def _(folder: Path) -> None:
     put(folder / "in", "a.png", "b.png", "c.png")
-    (folder / "a.csv").write_text("file,label\na.png,cat\nb.png,dog\n")
-    with pytest.raises(BadInput, match=r"no label for c\.png.*--skip-unlabelled"):
-        load(folder / "in", ReadOptions(labels=folder / "a.csv"))
-    images = load(folder / "in", ReadOptions(labels=folder / "a.csv", skip_unlabelled=True))
-    assert labels(images) == ["cat", "dog"]
-    assert [len(names) for names in left_out(images).values()] == [1]
+    texts = {
+        "a.csv": "file,label\na.png,cat\nb.png,dog\n",
+        "b.csv": "file,label\na.png,cat\nb.png,dog\nc.png,\n",
+        "c.json": '{"a.png": "cat", "b.png": "dog", "c.png": null}',
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        with pytest.raises(BadInput, match=r"no label for c\.png.*--skip-unlabelled"):
+            load(folder / "in", ReadOptions(labels=folder / name))
+        images = load(folder / "in", ReadOptions(labels=folder / name, skip_unlabelled=True))
+        assert labels(images) == ["cat", "dog"]
+        assert [len(names) for names in left_out(images).values()] == [1]
 
 
 @row("transparent images")

@@ -32,12 +32,11 @@ def styles() -> dict[str, ModelConfig]:
             decoder_widths=(8,),
             blocks=1,
             channel_mult=(1, 2),
+            head_channels=0,
         )
         found[name] = replace(
             UNIFIED,
-            network=replace(
-                network, attention_resolutions=(8, 4), head_channels=0, augment_channels=0
-            ),
+            network=replace(network, attention_resolutions=(8, 4), augment_channels=0),
         )
     adm = replace(
         TINY, decoder_widths=(8,), adaptive_scale=True, residual_scale=False, output_pyramid="skip"

@@ -102,7 +102,7 @@ def test_adaptive_scale_is_its_formula() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "head_channels", "heads"), [(16, 4, 4), (16, 0, 1), (12, 5, 2), (8, 32, 1)]
+    ("channels", "head_channels", "heads"), [(16, 4, 4), (16, 0, 1), (12, 5, 2), (8, 16, 1)]
 )
 def test_heads_attend_separately(channels: int, head_channels: int, heads: int) -> None:
     layer = disturb(Attention(channels, replace(TINY, head_channels=head_channels)))
@@ -122,6 +122,13 @@ def test_heads_attend_separately(channels: int, head_channels: int, heads: int) 
 def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
     with pytest.raises(BadInput, match="16 channels cannot be divided into 3 attention heads"):
         Attention(16, replace(TINY, heads=3))
+
+
+def test_heads_of_more_channels_than_any_level_has_are_refused() -> None:
+    widest = max(*TINY.encoder_widths, *TINY.decoder_widths) * max(TINY.channel_mult)
+    replace(TINY, head_channels=widest)
+    with pytest.raises(BadInput, match=f"head_channels is {widest + 1}.*give at most {widest}"):
+        replace(TINY, head_channels=widest + 1)
 
 
 def test_attention_to_a_context_is_torchs() -> None:

@@ -48,6 +48,13 @@ def test_bands_are_chosen_for_the_preview(tmp_path: Path) -> None:
             draw_samples(model, FEW, 1, 1, tmp_path / "other", bands=bands)
 
 
+def test_what_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    options = replace(FEW, sigma_min=80.0, sigma_max=1.0)
+    with pytest.raises(BadInput, match="--sigma-min must be above 0 and below --sigma-max"):
+        draw_samples(untrained(MODEL), options, 1, 1, tmp_path / "drawn")
+    assert not (tmp_path / "drawn").exists()
+
+
 def test_classes_are_drawn_by_name_or_number() -> None:
     config = replace(MODEL, classes=3, class_names=("cat", "7", "dog"), class_numbers=(2, 5, 9))
     model = untrained(config)

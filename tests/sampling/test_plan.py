@@ -40,6 +40,7 @@ def model(
         ("1.5 MMACs", Budget(1.5e6, "MAC")),
         ("0.5s", Budget(0.5, "s")),
         ("1e3nfe", Budget(1000, "nfe")),
+        ("7.5e+08MAC", Budget(7.5e8, "MAC")),
     ],
 )
 def test_budgets_are_read(text: str, budget: Budget) -> None:
@@ -114,6 +115,8 @@ def test_plans_are_files(model: Model, tmp_path: Path) -> None:
 def test_what_cannot_be_planned_is_refused(model: Model) -> None:
     with pytest.raises(BadInput, match="pays for no step"):
         find_plan(model, Budget(1, "MAC"), images=2)
+    with pytest.raises(BadInput, match=r"pays for far more than 10 steps.*give at most 10nfe"):
+        find_plan(model, Budget(1e15, "nfe"), images=2)
     with pytest.raises(BadInput, match="not for unipc"):
         find_plan(model, Budget(5, "nfe"), "unipc", images=2)
     for budget, solver in ((Budget(5, "nfe"), "euler"), (Budget(1e9, "MAC"), "heun")):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from multistage_diffusion.data.labels import LARGEST_LABEL, is_number, normalised
+from multistage_diffusion.data.labels import LARGEST_LABEL, as_whole, normalised, number_of
 from multistage_diffusion.errors import BadInput
 
 __all__ = [
@@ -160,8 +160,9 @@ def labels_of_rows(rows: Rows, column: str, where: str) -> Labels:
     """
     pairs = [(row[file_column(row) or ""], row.get(column)) for row in rows]
     texts = [label for _, label in pairs if isinstance(label, str)]
-    if len(texts) == len(pairs) and all(map(is_number, texts)):
-        return _checked([(name, int(label)) for name, label in pairs if label], where)
+    numbers = {text: number_of(text) for text in texts if text}
+    if None not in numbers.values():
+        pairs = [(name, numbers.get(str(label), label)) for name, label in pairs]
     return _checked(pairs, where)
 
 
@@ -222,8 +223,9 @@ def _is_pair(value: object) -> bool:
 
 def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> Labels:
     labels = Labels()
-    for given, label in pairs:
-        known = isinstance(label, int | str) and not isinstance(label, bool) and label != ""
+    filled = ((given, as_whole(label)) for given, label in pairs if label not in (None, ""))
+    for given, label in filled:
+        known = isinstance(label, int | str) and not isinstance(label, bool)
         if not known or (isinstance(label, int) and abs(label) > LARGEST_LABEL):
             raise BadInput(
                 f"{where} has the label {str(label)[:MOST_SHOWN]} for {given}; "
@@ -232,7 +234,22 @@ def _checked(pairs: Sequence[tuple[Any, Any]], where: str) -> Labels:
         name = _posix(given)
         if labels.setdefault(name, label) != label:
             raise BadInput(f"{where} has two labels for {given}: {labels[name]} and {label}.")
+    _check_spellings({label for label in labels.values() if isinstance(label, str)}, where)
     return labels
+
+
+def _check_spellings(texts: set[str], where: str) -> None:
+    """Raises BadInput about a number that is written in two ways, beside names."""
+    seen = dict[str, str]()
+    for text in sorted(texts):
+        whole, point, fraction = text.partition(".")
+        is_number = whole.removeprefix("-").isdecimal() and (fraction or "0").isdecimal()
+        plain = text.rstrip("0").rstrip(".") if is_number and point else text
+        if seen.setdefault(plain, text) != text:
+            raise BadInput(
+                f"{where} has the labels {seen[plain]} and {text}, which are the same number; "
+                "write it in one way."
+            )
 
 
 def _posix(name: object) -> str:

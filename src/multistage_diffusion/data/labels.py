@@ -7,6 +7,7 @@ the numbers they have in the data, or of their names, in which digits count as n
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,10 @@ from multistage_diffusion.errors import BadInput
 __all__ = [
     "LARGEST_LABEL",
     "NumberedLabels",
+    "as_whole",
     "in_order_of_names",
-    "is_number",
     "normalised",
+    "number_of",
     "numbered",
 ]
 
@@ -42,9 +44,16 @@ class NumberedLabels:
     """What the user should know about them."""
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is a whole number, of as many digits as a label may have."""
-    return text.removeprefix("-").isdecimal() and len(text) <= MOST_DIGITS
+def number_of(text: str) -> int | None:
+    """The whole number that a text is, such as 3 or 3.0, which tables make of it; else None."""
+    whole, _, zeros = text.partition(".")
+    is_whole = whole.removeprefix("-").isdecimal() and not zeros.strip("0")
+    return int(whole) if is_whole and len(text) <= MOST_DIGITS else None
+
+
+def as_whole(value: Any) -> Any:
+    """A number such as 3.0 as a whole one: tables with gaps store them so. Others as they are."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def normalised(name: str) -> str:
@@ -111,7 +120,25 @@ def _of_texts(labels: list[str]) -> NumberedLabels:
     numbers = tuple(map(int, classes)) if are_numbers else ()
     if len(set(numbers)) < len(classes):  # such as 1 and 01
         numbers = tuple(range(len(classes)))
-    return NumberedLabels(indices, tuple(map(_printable, classes)), numbers)
+    return NumberedLabels(indices, tuple(map(_printable, classes)), numbers, _about_alike(classes))
+
+
+def _about_alike(classes: Sequence[str]) -> tuple[str, ...]:
+    """A note about names that differ in capitals, spaces or the way a number is written."""
+    groups: dict[object, list[str]] = {}
+    for name in classes:
+        groups.setdefault(_rough(name), []).append(name)
+    alike = [" and ".join(map(repr, names)) for names in groups.values() if len(names) > 1]
+    return (f"classes of nearly the same name: {named(alike)}",) if alike else ()
+
+
+def _rough(name: str) -> object:
+    text = unicodedata.normalize("NFKC", name).casefold().strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if abs(number) < 2**53 else text
 
 
 def _printable(name: str) -> str:

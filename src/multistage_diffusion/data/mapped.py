@@ -89,6 +89,8 @@ class MappedFile:
         is_pixels = (stored == np.uint8 or self.to_bytes is not None) and len(shape) in (3, 4)
         is_float = stored == np.uint16 if self.bfloat16 else stored.kind == "f"
         is_latents = is_float and len(shape) == 4
+        if shape and not shape[0]:
+            raise BadInput(f"{self.path} holds no images: its shape is {list(shape)}.")
         if is_fortran or not (is_pixels or is_latents) or min(shape) < 1:
             raise BadInput(
                 f"{self.path} holds {stored}{list(shape)}; give uint8 [N, H, W] or [N, H, W, C] "

@@ -17,7 +17,7 @@ def _heads(channels: int, config: NetworkConfig) -> int:
     """The number of heads.
 
     That is ``config.heads``, or as many as divide ``channels`` and leave each head at least
-    ``config.head_channels``, but one at least.
+    ``config.head_channels``; one where there are fewer channels, as in narrow decoders.
 
     Raises:
         BadInput: if ``config.heads`` does not divide ``channels``.

@@ -51,8 +51,8 @@ class NetworkConfig(Settings):
     """Which blocks of a decoder's level have attention: the last one, each, or each of the first
     decoder (the paper's LDM)."""
     head_channels: int = setting(0, at_least=0, at_most=WIDEST)
-    """Fewest channels of an attention head, of which there are as many as fit; 0 for a fixed
-    number of heads."""
+    """Fewest channels of an attention head: there are as many heads as divide the channels evenly
+    and have so many or more, and a single one where there are fewer channels. 0: see heads."""
     heads: int = setting(1, at_least=1, at_most=1024)
     """Attention heads where their channels are not given; must divide the channels."""
     residual_scale: bool = True
@@ -104,6 +104,12 @@ class NetworkConfig(Settings):
             raise BadInput(
                 f"The setting resample_filter needs an even number of taps, at most {MOST_TAPS}, "
                 f"whose sum is not 0; not {list(taps[:MOST_TAPS])}."
+            )
+        most = max(self.encoder_widths + self.decoder_widths) * max(self.channel_mult)
+        if self.head_channels > most:
+            raise BadInput(
+                f"The setting head_channels is {self.head_channels}, more than any level has: give "
+                f"at most {most}, or 0 for a fixed number of heads."
             )
         parts = len(self.encoder_widths) + len(self.decoder_widths)
         blocks = parts * len(self.channel_mult) * (self.blocks + 1)

@@ -33,6 +33,7 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically, write_json
 from multistage_diffusion.model import Model, ModelConfig
 from multistage_diffusion.run import claim
+from multistage_diffusion.sampling.calls import evaluations_per_stage
 from multistage_diffusion.sampling.draw import check_label, generate_batches
 from multistage_diffusion.sampling.options import SampleOptions
 
@@ -193,6 +194,7 @@ def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -
             f"Give at least 1 image and a batch size of at least 1, not {images} and {batch_size}."
         )
     check_label(model, options)
+    evaluations_per_stage(model.config, options)  # refuses what cannot be solved
 
 
 def _completed(note: SampleNote) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def parse_budget(text: str) -> Budget:
     Raises:
         BadInput: if it is none.
     """
-    match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *(?:(nfe)|([kMGT]?)MACs?|(s))", text.strip())
+    match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(?:(nfe)|([kMGT]?)MACs?|(s))", text.strip())
     try:
         amount = float(match[1]) if match else 0.0
     except ValueError:
@@ -141,7 +141,8 @@ def find_plan(
         reuse: to search also levels at which the encoder is not evaluated.
 
     Raises:
-        BadInput: if the levels of this solver cannot be searched, or the budget pays for no step.
+        BadInput: if the levels of this solver cannot be searched, or the budget pays for no step or
+            for far more than are searched.
     """
     if solver not in RULES:
         raise BadInput(f"Levels are searched for {', '.join(RULES)}, not for {solver}.")
@@ -153,6 +154,7 @@ def find_plan(
     numbers = (2 * FINE_LEVELS + 1) * images * math.prod(model.config.shape)
     check_memory(8 * numbers, f"The search on {images:,} images", "give fewer --images")
     costs = _costs(model, budget)
+    _check_budget(model, solver, costs, budget)
     searched = [("searched", _search(model, budget, solver, images, costs))]
     if reuse:
         searched.append(("with reuse", _search_reuse(model, budget, solver, images, costs)))
@@ -171,6 +173,18 @@ def find_plan(
         trained_images=model.images,
         reuse=candidates[0].reuse,
     )
+
+
+def _check_budget(model: Model, solver: SolverName, costs: Sequence[float], budget: Budget) -> None:
+    """Raises BadInput if a budget is twice what the most steps that are searched cost, or more."""
+    longest = (SampleOptions(solver=solver, grid=grid, steps=FINE_LEVELS) for grid in GRIDS)
+    most = max(_cost(model, options, costs) for options in longest)
+    if budget.amount >= 2 * most:
+        raise BadInput(
+            f"The budget of {budget.amount:g} {budget.unit} pays for far more than {FINE_LEVELS} "
+            f"steps, the most that are searched: give at most {most:.3g}{budget.unit}, or choose a "
+            "grid with sample --grid and --steps."
+        )
 
 
 Entry = tuple[str, SampleOptions, float]

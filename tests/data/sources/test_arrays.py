@@ -74,3 +74,28 @@ def test_each_channel_is_resized_separately(tmp_path: Path) -> None:
     every = load(tmp_path / "all.npz", options).pixels[:]
     alone = load(tmp_path / "one.npz", options).pixels[:]
     torch.testing.assert_close(every[:, 3:4], alone)
+
+
+def test_labels_of_arrays_are_whole_numbers(tmp_path: Path) -> None:
+    arrays = np.zeros((3, 8, 8), np.uint8)
+    np.savez(tmp_path / "whole.npz", images=arrays, labels=[0.0, 2.0, 1.0])
+    assert load(tmp_path / "whole.npz").class_numbers == (0, 1, 2)
+    wrong = {"not float64": [0.0, 1.0, np.nan], "labels 2 has the label -1": [0, 1, -1]}
+    for message, labels in wrong.items():
+        np.savez(tmp_path / "wrong.npz", images=arrays, labels=np.array(labels))
+        with pytest.raises(BadInput, match=message):
+            load(tmp_path / "wrong.npz")
+
+
+def test_an_array_without_images_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((0, 8, 8), np.uint8))
+    with pytest.raises(BadInput, match=r"a\.npy holds no images: its shape is \[0, 8, 8\]"):
+        load(tmp_path / "a.npy")
+
+
+def test_a_size_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2000, 8, 8), np.uint8))
+    with pytest.raises(
+        BadInput, match=r"Resizing .*a\.npy needs about 8,000\.0 GiB of memory, and"
+    ):
+        load(tmp_path / "a.npy", ReadOptions(size=(65536, 65536)))

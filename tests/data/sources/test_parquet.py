@@ -41,3 +41,10 @@ def test_a_table_without_images_is_refused_with_its_columns(tmp_path: Path) -> N
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "set.parquet")
     with pytest.raises(BadInput, match="text"):
         load(tmp_path / "set.parquet")
+
+
+def test_a_file_that_is_damaged_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1" + bytes(20) + b"PAR1")
+    with pytest.raises(BadInput, match=r"^Cannot read .*a\.parquet: .*[^.]\.$") as caught:
+        load(tmp_path / "a.parquet")
+    assert "\n" not in str(caught.value)

@@ -39,3 +39,9 @@ def test_a_row_without_an_image_is_broken(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="row 1: the row holds no image"):
         load(tmp_path / "set.parquet")
     assert len(load(tmp_path / "set.parquet", ReadOptions(skip_broken=True))) == 1
+
+
+def test_a_cell_that_is_no_label_is_shown_in_part(table: datasets.Dataset, tmp_path: Path) -> None:
+    table.to_parquet(tmp_path / "set.parquet")
+    with pytest.raises(BadInput, match=r"row 0 has \{'bytes': .{60,75} in the column picture"):
+        load(tmp_path / "set.parquet", ReadOptions(label_column="picture"))

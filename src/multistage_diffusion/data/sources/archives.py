@@ -2,18 +2,18 @@
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import IO
 from zipfile import ZipFile, ZipInfo
 
-from multistage_diffusion.data.formats import is_image_content
+from multistage_diffusion.data.formats import is_foreign, is_image_content
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.pillow import DAMAGE
 from multistage_diffusion.data.sources.files import arrange
-from multistage_diffusion.data.sources.left_out import REPEATED, LeftOut
+from multistage_diffusion.data.sources.left_out import REPEATED, LeftOut, about_empty
 from multistage_diffusion.data.sources.listing import Entry, Label, Listing, stamps
 from multistage_diffusion.data.sources.source import Source
 from multistage_diffusion.data.sources.tars import TAR_SUFFIXES, TarIndex, tar_files, tar_index
@@ -33,7 +33,7 @@ def list_zip(path: Path, options: ReadOptions) -> Listing:
     Raises:
         BadInput: if it cannot be read or holds no images.
     """
-    members, repeated = _members(path)
+    members, folders, repeated = _members(path)
     with ZipFile(path) as archive:
         arranged = arrange(
             members,
@@ -49,16 +49,16 @@ def list_zip(path: Path, options: ReadOptions) -> Listing:
         source=str(path),
         count=partial(len, arranged.labels),
         identity=partial(stamps, [path]),
-        notes=arranged.notes,
+        notes=(*arranged.notes, *about_empty(without_files(folders, members))),
         left_out=(*arranged.left_out, *repeated),
     )
 
 
-def _members(path: Path) -> tuple[dict[str, ZipInfo], tuple[LeftOut, ...]]:
-    """The files of an archive by their names, and names that occur several times."""
+def _members(path: Path) -> tuple[dict[str, ZipInfo], list[str], tuple[LeftOut, ...]]:
+    """The files of an archive by their names, its folders, and names that occur several times."""
     try:
         with ZipFile(path) as archive:
-            files = [info for info in archive.infolist() if not _is_folder(info)]
+            infos = archive.infolist()
     except UnicodeDecodeError as error:
         raise BadInput(
             f"Cannot read {path}: a name in it, {error.object!r}, is not UTF-8 but marked as "
@@ -68,12 +68,20 @@ def _members(path: Path) -> tuple[dict[str, ZipInfo], tuple[LeftOut, ...]]:
         raise BadInput(f"Cannot read {path}: {_one_line(error)}.") from error
     members: dict[str, ZipInfo] = {}
     repeated = list[str]()
-    for info in files:
+    for info in (info for info in infos if not _is_folder(info)):
         name = _name(info)
         if name in members:
             repeated.append(name)
         members[name] = info
-    return members, (LeftOut(REPEATED, tuple(repeated)),) if repeated else ()
+    folders = [_name(info) for info in infos if _is_folder(info)]
+    return members, folders, (LeftOut(REPEATED, tuple(repeated)),) if repeated else ()
+
+
+def without_files(folders: Iterable[str], files: Iterable[str]) -> list[str]:
+    """The folders of an archive in which nothing lies, without those of other programs."""
+    named = {PurePosixPath(folder) for folder in folders}
+    parents = {parent for path in (*named, *map(PurePosixPath, files)) for parent in path.parents}
+    return sorted(str(path) for path in named - parents if not is_foreign(str(path)))
 
 
 def _is_folder(info: ZipInfo) -> bool:
@@ -168,7 +176,7 @@ def list_tar(path: Path, options: ReadOptions) -> Listing:
         count=partial(len, arranged.labels),
         identity=partial(stamps, [path]),
         by_name=True,
-        notes=arranged.notes,
+        notes=(*arranged.notes, *about_empty(without_files(index.folders, index.files))),
         left_out=(*arranged.left_out, *index.left_out),
     )
 

@@ -27,6 +27,7 @@ from multistage_diffusion.data.sources.array_names import choose_arrays
 from multistage_diffusion.data.sources.source import Option, Source
 from multistage_diffusion.data.value_range import ToBytes, find_range, measure
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.memory import check_memory
 
 __all__ = ["DIGITS", "NPY", "NPZ", "layout_of", "resized"]
 
@@ -240,12 +241,12 @@ def _labels_of(
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and len(labels) == count:
-        shape = list(labels.shape)
-        note = f"{where} {shape} is not one class for each image and is not used"
+        note = f"{where} {list(labels.shape)} is not one class for each image and is not used"
         return NumberedLabels(), (note,)
+    if labels.dtype.kind == "f" and np.all(labels == np.floor(labels)):
+        labels = labels.astype(np.int64)
     are_texts = labels.dtype.kind in "US"
-    fits = labels.shape == (count,) and (labels.dtype.kind in "iu" or are_texts)
-    if not fits or (not are_texts and labels.min() < 0):
+    if labels.shape != (count,) or not (labels.dtype.kind in "iu" or are_texts):
         raise BadInput(
             f"{where} needs 'labels' as {count} integers from 0, or names, "
             f"not {labels.dtype}{list(labels.shape)}."
@@ -269,7 +270,9 @@ def resized(images: Images, options: ReadOptions) -> Images:
             f"{images.source} holds {images.space.contents}, which cannot be resized; "
             "leave out --size."
         )
-    pixels = torch.empty(len(images), images.shape[0], *size, dtype=torch.uint8)
+    shape = (len(images), images.shape[0], *size)
+    check_memory(math.prod(shape), f"Resizing {images.source}", "give a smaller --size")
+    pixels = torch.empty(shape, dtype=torch.uint8)
 
     def fit(row: int) -> None:
         array = images.pixels[row].permute(1, 2, 0).numpy()

@@ -17,6 +17,7 @@ from multistage_diffusion.data.sources.left_out import (
     named,
 )
 from multistage_diffusion.data.sources.listing import Label
+from multistage_diffusion.data.sources.prefixes import about_prefixes
 from multistage_diffusion.data.sources.splits import are_splits, choose_split, parts_among
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.run import is_of_lock
@@ -97,6 +98,7 @@ def arrange(
     given, used, notes = given_labels(about, ordered, source, options, read)
     if given is None:
         labels, remark = of_subfolders(kept, options.skip_unlabelled)
+        remark = remark or (() if any(labels) else about_prefixes(kept))
         notes += remark if options.labels is None else ()
     else:
         labels = [given.get(normalised(name)) for name in kept]
@@ -163,7 +165,7 @@ def _about_parts(names: Sequence[str]) -> tuple[str, ...]:
     for level in range(max(map(len, paths), default=0)):
         folders = sorted({parts[level] for parts in paths if level < len(parts)})
         if parts := parts_among(folders):
-            return (f"the folders {named(parts)} are read together, though named as parts",)
+            return (f"named as parts of the data, but read with all: {named(parts)}",)
     return ()
 
 
@@ -190,14 +192,16 @@ def of_subfolders(
         skip_unlabelled: whether images without a label are to be left out.
 
     Returns:
-        The labels, and a remark if subfolders are not labels because of other images.
+        The labels, and a remark if subfolders are not labels, because of other images or because
+        they lie deeper.
     """
     paths = [PurePosixPath(name).parts[:-1] for name in names]
     for level in range(max(map(len, paths), default=0)):
         folders = {normalised(parts[level]) for parts in paths if level < len(parts)}
         if len(folders) > 1:
             labels = [normalised(p[level]) if level < len(p) else None for p in paths]
-            return _without_strays(names, labels, skip_unlabelled)
+            kept, remark = _without_strays(names, labels, skip_unlabelled)
+            return kept, remark or _about_deeper(paths, level)
     return [None] * len(names), ()
 
 
@@ -214,3 +218,14 @@ def _without_strays(
         "(--skip-unlabelled leaves such images out and makes the folders labels)"
     )
     return [None] * len(names), (remark,)
+
+
+def _about_deeper(paths: Sequence[tuple[str, ...]], level: int) -> tuple[str, ...]:
+    """A remark about several folders inside of those that are labels."""
+    inside = in_order_of_names({normalised(p[level + 1]) for p in paths if len(p) > level + 1})
+    if len(inside) < 2:
+        return ()
+    folders = in_order_of_names({normalised(p[level]) for p in paths if len(p) > level})
+    return (
+        f"labels are the folders {named(folders)}; those inside of them, {named(inside)}, are not",
+    )

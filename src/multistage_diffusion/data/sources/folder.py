@@ -9,7 +9,7 @@ from typing import IO
 from multistage_diffusion.data.formats import is_foreign, is_image_content
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.files import arrange
-from multistage_diffusion.data.sources.left_out import LeftOut, named
+from multistage_diffusion.data.sources.left_out import LeftOut, about_empty
 from multistage_diffusion.data.sources.listing import Entry, Listing, stamps
 from multistage_diffusion.data.sources.source import Source
 from multistage_diffusion.errors import BadInput
@@ -89,8 +89,8 @@ class _Walk:
         return tuple(entry for entry in entries if entry.names)
 
     def notes(self) -> tuple[str, ...]:
-        """What else there is to know: classes may have been expected in empty folders."""
-        return (f"folders without files: {named(self.empty)}",) if self.empty else ()
+        """What else there is to know."""
+        return about_empty(self.empty)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

@@ -5,7 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-__all__ = ["FOREIGN", "NO_IMAGE", "REPEATED", "UNREADABLE", "LeftOut", "left_out_notes", "named"]
+__all__ = [
+    "FOREIGN",
+    "NO_IMAGE",
+    "REPEATED",
+    "UNREADABLE",
+    "LeftOut",
+    "about_empty",
+    "left_out_notes",
+    "named",
+]
 
 NO_IMAGE = "no images"
 UNREADABLE = "images of formats that Pillow does not open; convert them"
@@ -27,6 +36,11 @@ class LeftOut:
 def left_out_notes(left_out: Iterable[LeftOut]) -> tuple[str, ...]:
     """A sentence for each reason, without a full stop."""
     return tuple(_note(entry) for entry in left_out if entry.names)
+
+
+def about_empty(folders: Sequence[str]) -> tuple[str, ...]:
+    """A note about folders without files, in which classes may have been expected."""
+    return (f"folders without files: {named(folders)}",) if folders else ()
 
 
 def _note(entry: LeftOut) -> str:

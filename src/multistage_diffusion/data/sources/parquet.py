@@ -12,6 +12,7 @@ from multistage_diffusion.data.sources.location import Location
 from multistage_diffusion.data.sources.source import Source
 from multistage_diffusion.data.sources.tables import Table, content_and_path, find_columns
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.text import one_line
 
 __all__ = ["PARQUET", "list_parquet"]
 
@@ -36,7 +37,7 @@ def list_parquet(paths: Sequence[Path], source: str, options: ReadOptions) -> Li
         files = [pq.ParquetFile(path) for path in paths]
         features = _features(files[0].schema_arrow)
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"Cannot read {source}: {error}.") from error
+        raise BadInput(f"Cannot read {source}: {one_line(str(error)).rstrip('.')}.") from error
     columns = find_columns(features, source, options, partial(_first, source, files[0]))
     _check_columns(paths, files, columns.names)
     table = Table(
@@ -103,7 +104,7 @@ def _rows(source: str, files: Sequence[Any], columns: list[str]) -> Iterator[Map
             for batch in file.iter_batches(ROWS_AT_A_TIME, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"Cannot read {source}: {error}.") from error
+        raise BadInput(f"Cannot read {source}: {one_line(str(error)).rstrip('.')}.") from error
 
 
 def _image_paths(source: str, files: Sequence[Any], image: str) -> Iterator[str | None]:

@@ -24,7 +24,8 @@ def split_of(name: str) -> str:
 
 
 def _words(name: str) -> set[str]:
-    return set(re.split(r"[^a-z]+", name.lower()))
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # trainA
+    return set(re.split(r"[^a-z]+", apart.lower()))
 
 
 def are_splits(folders: Sequence[str]) -> bool:
@@ -39,14 +40,16 @@ def are_splits(folders: Sequence[str]) -> bool:
 
 
 def _is_split(folder: str) -> bool:
-    words = _words(folder) - COMMON
+    words = {word for word in _words(folder) - COMMON if len(word) > 1}
     return bool(words) and words <= WORDS
 
 
 def parts_among(folders: Sequence[str]) -> list[str]:
-    """Those of some folders that are named as parts, if they are of different ones."""
+    """Those of some folders that are named as parts, if they are of different ones or if other
+    folders lie beside them.
+    """
     parts = [folder for folder in folders if _is_split(folder)]
-    return parts if len(set(map(split_of, parts))) > 1 else []
+    return parts if len(set(map(split_of, parts))) > 1 or len(parts) < len(folders) else []
 
 
 def choose_split(

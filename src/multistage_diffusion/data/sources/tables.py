@@ -1,18 +1,22 @@
 """Images in a column of a table, whatever the table is stored in."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from multistage_diffusion.data.formats import has_image_suffix, is_image_content
+from multistage_diffusion.data.labels import as_whole
 from multistage_diffusion.data.options import ReadOptions
+from multistage_diffusion.data.sources.left_out import named
 from multistage_diffusion.data.sources.listing import Entry, Label, Listing, stamps
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["Columns", "Table", "find_columns"]
+
+MOST_SHOWN = 80  # characters of a cell in a message
 
 
 class Columns(NamedTuple):
@@ -20,6 +24,8 @@ class Columns(NamedTuple):
 
     image: str
     label: str | None
+    notes: tuple[str, ...] = ()
+    """What to know about the others."""
 
     @property
     def names(self) -> list[str]:
@@ -55,7 +61,7 @@ class Table:
             count=lambda: self.count,
             identity=self._identity_with_files,
             classes=self._classes,
-            notes=notes,
+            notes=(*notes, *self.columns.notes),
         )
 
     @property
@@ -128,7 +134,22 @@ def find_columns(
     kinds = features.items()
     labels = (name for name, feature in kinds if isinstance(feature, datasets.ClassLabel))
     image = options.image_key or _image_column(features, source, first)
-    return Columns(image, options.label_column or next(labels, None))
+    label = options.label_column or next(labels, None)
+    others = [name for name in features if name not in (image, label)]
+    unread = [] if options.image_key else [name for name in others if _is_image(features[name])]
+    unlabelled = [] if label else [name for name in others if not _is_image(features[name])]
+    return Columns(image, label, tuple(_about_columns(image, unread, unlabelled)))
+
+
+def _about_columns(image: str, unread: Sequence[str], unlabelled: Sequence[str]) -> Iterator[str]:
+    """Notes about further columns of images, and about columns that may hold labels."""
+    if unread:
+        yield f"images are read from the column {image}, not {named(unread)} (--image-key)"
+    if unlabelled:
+        yield (
+            "no labels: no column has the type of class labels; --label-column chooses one of "
+            f"{named(unlabelled, 10)}"
+        )
 
 
 def _image_column(features: Mapping[str, Any], source: str, first: Callable[[str], Any]) -> str:
@@ -161,12 +182,12 @@ def _is_image_cell(cell: Any) -> bool:
 
 
 def _label(row: Mapping[str, Any], column: str | None, where: str, has_classes: bool) -> Label:
-    value = row[column] if column else None
+    value = as_whole(row[column]) if column else None
     if has_classes and value == -1:  # how data sets say that a row has no class
         return None
     if value is not None and not isinstance(value, int | str):
         raise BadInput(
-            f"{where} has {value!r} in the column {column}; "
+            f"{where} has {repr(value)[:MOST_SHOWN]} in the column {column}; "
             "labels are whole numbers from 0 or names."
         )
     return value

@@ -29,6 +29,7 @@ class TarIndex:
     files: dict[str, int]
     """The names of its files, in its order, each with its number among the members. Of several
     files of one name, the last one counts."""
+    folders: tuple[str, ...]
     images: frozenset[str]
     """Those that are images although their suffix does not say so."""
     left_out: tuple[LeftOut, ...]
@@ -46,12 +47,14 @@ def tar_index(path: Path, sniff: bool = True) -> TarIndex:
         BadInput: if it cannot be read to its end.
     """
     files: dict[str, int] = {}
-    images, links, repeated = set[str](), list[str](), list[str]()
+    images, folders, links, repeated = set[str](), list[str](), list[str](), list[str]()
     with _opened(path, "r:*") as archive:  # can skip over contents
         for number, member in enumerate(archive):
             name = _name(member)
             if member.islnk() or member.issym():
                 links.append(name)
+            if member.isdir():
+                folders.append(name)
             if not member.isfile():
                 continue
             if name in files:
@@ -62,7 +65,8 @@ def tar_index(path: Path, sniff: bool = True) -> TarIndex:
                 images |= {name} if _is_image(archive, member) else set()
         _check_end(archive, path)
     left_out = (LeftOut(LINKS, tuple(links)), LeftOut(REPEATED, tuple(repeated)))
-    return TarIndex(files, frozenset(images), tuple(entry for entry in left_out if entry.names))
+    kept = tuple(entry for entry in left_out if entry.names)
+    return TarIndex(files, tuple(folders), frozenset(images), kept)
 
 
 def _is_image(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bool:

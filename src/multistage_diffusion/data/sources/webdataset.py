@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from multistage_diffusion.data.formats import has_image_suffix, is_foreign
-from multistage_diffusion.data.labels import is_number
+from multistage_diffusion.data.labels import as_whole, number_of
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.files import of_subfolders
 from multistage_diffusion.data.sources.left_out import FOREIGN, LeftOut, named
@@ -210,13 +210,14 @@ def _label(fields: dict[str, bytes], label_key: str | None, where: str) -> Label
         return _label_of_text(fields["cls"])
     about = _json(fields["json"], where) if "json" in fields else {}
     keys = LABEL_KEYS if label_key is None else (label_key,)
-    value = next((about[key] for key in keys if key in about), None)
+    key = next((key for key in keys if key in about), keys[0])
+    value = as_whole(about.get(key))
     if isinstance(value, int | str):
         return value
-    if label_key is not None:
+    if label_key is not None or value is not None:
         raise BadInput(
-            f"{where}.json has no whole number or name under {label_key!r}; "
-            f"its keys are {list(about)}."
+            f"{where}.json has no whole number or name under {key!r}; its keys are {list(about)}; "
+            "choose one with --label-column."
         )
     return None
 
@@ -224,7 +225,8 @@ def _label(fields: dict[str, bytes], label_key: str | None, where: str) -> Label
 def _label_of_text(content: bytes) -> Label:
     """The number or name in a ``.cls`` file; None if it is empty."""
     text = content.decode("utf-8", "replace").strip()
-    return int(text) if is_number(text) else text or None
+    number = number_of(text)
+    return (text or None) if number is None else number
 
 
 def _json(content: bytes, where: str) -> dict[str, object]:
