@@ -76,8 +76,13 @@ def test_the_best_candidate_is_kept_whichever_it_is(model: Model) -> None:
     assert all(one.cost <= 6 for one in found.candidates)
 
 
-def test_a_plan_by_time_measures_the_stages(model: Model) -> None:
-    assert find_plan(model, Budget(0.2, "s"), images=2).candidates[0].cost <= 0.2
+def test_a_plan_by_time_measures_the_stages(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(plan._seconds(model, stage, reuse=False) > 0 for stage in range(3))
+    monkeypatch.setattr(plan, "_seconds", lambda _, stage, __: 0.01 * (stage + 1))
+    found = find_plan(model, Budget(0.08, "s"), images=2)
+    spent = sum(0.01 * (k + 1) * n for k, n in enumerate(found.evaluations_per_stage))
+    assert spent == pytest.approx(found.candidates[0].cost)
+    assert spent <= 0.08 + 1e-9
 
 
 def test_a_plan_with_reuse_pays_for_the_encoder_where_it_is_evaluated(model: Model) -> None:
