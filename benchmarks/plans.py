@@ -22,7 +22,6 @@ import tyro
 from machine import device_name
 from torch import Tensor
 
-from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.data import ReadOptions, load
 from multistage_diffusion.evaluation.estimate import Estimate
 from multistage_diffusion.evaluation.features.efficientnet import efficientnet_lite0
@@ -30,7 +29,7 @@ from multistage_diffusion.evaluation.frechet import frechet
 from multistage_diffusion.evaluation.samples import evenly_spaced
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import find_model
-from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage, generate_batches
+from multistage_diffusion.sampling import SampleOptions, generate_batches, sampling_macs
 from multistage_diffusion.sampling.plan import Budget, Candidate, find_plan
 
 SOLVER = "dpmpp-2m"
@@ -70,9 +69,7 @@ class Row:
 def budget_of(model: Model, steps: int) -> Budget:
     """What Karras' grid costs."""
     options = SampleOptions(solver=SOLVER, steps=steps)
-    calls = evaluations_per_stage(model.config, options)
-    costs = [cost.macs for cost in stage_costs(model.config)]
-    return Budget(sum(n * cost for n, cost in zip(calls, costs, strict=True)), "MAC")
+    return Budget(sampling_macs(model.config, options), "MAC")
 
 
 def measure(model: Model, real: Tensor, settings: Settings) -> Iterator[Row]:

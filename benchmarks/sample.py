@@ -24,7 +24,7 @@ from multistage_diffusion.cost import stage_costs, unified
 from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
-from multistage_diffusion.sampling import SampleOptions, evaluations_per_stage, karras_grid
+from multistage_diffusion.sampling import SampleOptions, karras_grid, sampling_macs
 from multistage_diffusion.sampling.solvers import SOLVERS
 
 WIDTHS = range(8, 129, 8)
@@ -64,14 +64,12 @@ def of_this_package(name: str, config: ModelConfig, settings: Settings) -> Candi
     start = torch.randn(settings.batch, *config.shape, device=DEVICE) * grid[0]
     start = start.to(memory_format=fastest_memory_format(denoiser))
     options = SampleOptions(solver="ddim", steps=settings.steps)
-    calls = evaluations_per_stage(config, options)
-    costs = [cost.macs for cost in stage_costs(config)]
 
     def draw() -> Tensor:
         with torch.inference_mode():
             return SOLVERS["ddim"](denoiser, start, grid)
 
-    return Candidate(name, sum(c * n for c, n in zip(costs, calls, strict=True)), draw)
+    return Candidate(name, sampling_macs(config, options), draw)
 
 
 def unet2d(config: ModelConfig, width: int) -> Any:

@@ -30,8 +30,7 @@ def print_note(text: str) -> None:
 
 def print_warning(text: str) -> None:
     """Prints a line about something valid but probably unintended, on standard error."""
-    if is_main_process():
-        print(f"multistage: warning: {one_line(text)}", file=sys.stderr, flush=True)
+    print_note(f"multistage: warning: {text}")
 
 
 def print_settings(settings: object) -> None:
