@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 import tyro
-from machine import DEVICE, device_name, median_seconds, seconds_of
-from train import Steps, configuration, convolution_rate, levels, one_hot, peak_memory
+from machine import DEVICE, convolution_rate, device_name, median_seconds, seconds_of
+from train import Steps, configuration, levels, one_hot, peak_memory
 
 from multistage_diffusion.clustering import ClusterOptions, agreement
 from multistage_diffusion.cost import mean_training_macs, stage_costs

@@ -1,14 +1,26 @@
 """The machine that a benchmark runs on, and how long work takes on it."""
 
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import torch
 
-__all__ = ["DEVICE", "device_name", "median_seconds", "seconds_of", "synchronize"]
+from multistage_diffusion.training.monitoring.memory import peak_memory
+
+__all__ = [
+    "DEVICE",
+    "convolution_rate",
+    "device_name",
+    "median_seconds",
+    "peak_bytes",
+    "seconds_of",
+    "synchronize",
+]
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """The GPU if there is one."""
@@ -46,3 +58,36 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
     """Median seconds of ``repeats`` calls of ``work``, after one that is not counted."""
     seconds_of(work)
     return statistics.median(seconds_of(work) for _ in range(repeats))
+
+
+def convolution_rate(repeats: int, dtype: torch.dtype = torch.bfloat16) -> float:
+    """Multiply-accumulates a second of the fastest 3x3 convolution of 256 channels at 32x32."""
+    formats = (torch.contiguous_format, torch.channels_last)
+    return max(
+        batch * 32 * 32 * 256 * 256 * 9 / _convolution_seconds(batch, layout, repeats, dtype)
+        for batch, layout in product((8, 32, 128), formats)
+    )
+
+
+def _convolution_seconds(
+    batch: int, layout: torch.memory_format, repeats: int, dtype: torch.dtype
+) -> float:
+    x = torch.randn(batch, 256, 32, 32, device=DEVICE, dtype=dtype).to(memory_format=layout)
+    w = torch.randn(256, 256, 3, 3, device=DEVICE, dtype=dtype).to(memory_format=layout)
+    return median_seconds(lambda: torch.conv2d(x, w, padding=1), 2 * repeats)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Bytes that ``work`` needs at most, on a CPU beyond those resident before; Linux or CUDA."""
+    before = 0 if DEVICE.type == "cuda" else _resident()
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
+    seconds_of(work)
+    return peak_memory(DEVICE) - before
+
+
+def _resident() -> int:
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()

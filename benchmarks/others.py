@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 import tyro
 from foreign import FOREIGN, ForeignSteps, closest_width, require_libraries
-from machine import DEVICE, device_name, seconds_of
-from train import Steps, configuration, convolution_rate
+from machine import DEVICE, convolution_rate, device_name, seconds_of
+from train import Steps, configuration
 
 from multistage_diffusion.cost import stage_costs, unified
 from multistage_diffusion.schedule import SCHEDULES

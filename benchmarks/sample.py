@@ -1,6 +1,7 @@
 """Speed of sampling: a multi-stage model, its unified twin, and a pipeline of diffusers.
 
     python benchmarks/sample.py [--preset small] [--batch 32] [--steps 10] [--precision float32]
+        [--decoder-widths 48 32 16]
 
 Everything is measured in one run, on the GPU if there is one, in turns: DDIM with the same number
 of steps for the preset's networks and for diffusers' DDPMPipeline with the UNet2DModel whose width
@@ -10,13 +11,13 @@ no time. The script prints medians as a table in Markdown; the report is ``sampl
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import tyro
 from diffusers import DDIMScheduler, UNet2DModel
-from machine import DEVICE, device_name, seconds_of
+from machine import DEVICE, convolution_rate, device_name, peak_bytes, seconds_of
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,6 +39,8 @@ class Settings:
     batch: int = 32
     steps: int = 10
     precision: Literal["float32", "bf16"] = "float32"
+    decoder_widths: tuple[int, ...] = ()
+    """Of the multi-stage model, instead of the preset's."""
     repeats: int = 5
     """Rounds of which the median is taken, after one that is not counted."""
 
@@ -66,7 +69,7 @@ def of_this_package(name: str, config: ModelConfig, settings: Settings) -> Candi
     options = SampleOptions(solver="ddim", steps=settings.steps)
 
     def draw() -> Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(DEVICE.type, enabled=False):
             return SOLVERS["ddim"](denoiser, start, grid)
 
     return Candidate(name, sampling_macs(config, options), draw)
@@ -124,6 +127,8 @@ def of_diffusers(config: ModelConfig, settings: Settings) -> Candidate:
 def main(settings: Settings) -> None:
     """Measures in turns and prints the table."""
     preset = PRESETS[settings.preset]
+    widths = settings.decoder_widths or preset.network.decoder_widths
+    preset = replace(preset, network=replace(preset.network, decoder_widths=widths))
     config = preset_model(preset, choose_stages(preset, None))
     candidates = [
         of_this_package("multi-stage", config, settings),
@@ -132,17 +137,20 @@ def main(settings: Settings) -> None:
     ]
     rounds = [[seconds_of(one.draw) for one in candidates] for _ in range(settings.repeats + 1)]
     medians = [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
-    print(f"{device_name()}; {settings.precision}, batch {settings.batch}, {settings.steps} steps")
+    peaks = [peak_bytes(one.draw) for one in candidates]
+    largest = convolution_rate(settings.repeats, settings.dtype)
     print(
-        "\n| model | MMACs an image | images/s | GMAC/s | seconds, of unified | MACs, of unified |"
+        f"{device_name()}; {settings.precision}, batch {settings.batch}, {settings.steps} steps; "
+        f"a large convolution: {largest / 1e9:.0f} GMAC/s"
     )
-    print("|---|---|---|---|---|---|")
-    for one, seconds in zip(candidates, medians, strict=True):
+    print("\n| model | MMACs an image | images/s | of a large convolution | peak MiB", end=" | ")
+    print("seconds, of unified | MACs, of unified |\n|---|---|---|---|---|---|---|")
+    for one, seconds, peak in zip(candidates, medians, peaks, strict=True):
         speed = settings.batch / seconds
         ratios = f"{seconds / medians[1]:.3f} | {one.macs / candidates[1].macs:.3f}"
         print(
-            f"| {one.name} | {one.macs / 1e6:.0f} | {speed:.2f} | {one.macs * speed / 1e9:.1f} | "
-            f"{ratios} |"
+            f"| {one.name} | {one.macs / 1e6:.0f} | {speed:.2f} | {one.macs * speed / largest:.2f} "
+            f"| {peak / 2**20:.0f} | {ratios} |"
         )
 
 

@@ -14,11 +14,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 
 import torch
 import tyro
-from machine import DEVICE, device_name, median_seconds, seconds_of
+from machine import DEVICE, convolution_rate, device_name, median_seconds, seconds_of
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import stage_costs, unified
@@ -45,24 +44,6 @@ class Settings:
     """Timings of which the median is taken, after one that is not counted."""
     compile: bool = False
     """Also measure compiled networks, which takes some minutes at the start."""
-
-
-def convolution_rate(repeats: int) -> float:
-    """Multiply-accumulates a second of the fastest bf16 convolution."""
-    formats = (torch.contiguous_format, torch.channels_last)
-    return max(
-        batch * 32 * 32 * 256 * 256 * 9 / convolution_seconds(batch, memory_format, repeats)
-        for batch, memory_format in product((8, 32, 128), formats)
-    )
-
-
-def convolution_seconds(batch: int, memory_format: torch.memory_format, repeats: int) -> float:
-    """Median seconds of a 3x3 convolution of 256 channels at 32x32."""
-    x = torch.randn(batch, 256, 32, 32, device=DEVICE, dtype=torch.bfloat16)
-    w = torch.randn(256, 256, 3, 3, device=DEVICE, dtype=torch.bfloat16)
-    x = x.to(memory_format=memory_format)
-    w = w.to(memory_format=memory_format)
-    return median_seconds(lambda: torch.conv2d(x, w, padding=1), 2 * repeats)
 
 
 def configuration(name: str) -> RunConfig:

@@ -309,3 +309,14 @@ def test_attention_is_its_formula() -> None:
     weights = torch.einsum("bhcq,bhck->bhqk", q, k).div(2).softmax(-1)
     out = torch.einsum("bhqk,bhck->bhcq", weights, v).reshape(3, 8, 4, 4)
     torch.testing.assert_close(attention(x), attention.proj(out), rtol=1e-5, atol=1e-5)
+
+
+def test_small_channels_last_bf16_images_are_normalised_as_others_are() -> None:
+    """Without gradients they pass through the other layout, see ``GroupNorm``."""
+    norm = disturb(GroupNorm(4, 16))
+    x = torch.randn(3, 16, 8, 8).bfloat16()
+    with torch.no_grad():
+        usual = norm(x)
+        last = norm(x.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(last, usual)
+    assert last.is_contiguous(memory_format=torch.channels_last)

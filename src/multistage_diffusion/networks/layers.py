@@ -10,7 +10,19 @@ from torch import Tensor, nn
 
 from multistage_diffusion.networks.config import NetworkConfig
 
-__all__ = ["Dropout", "conv", "dropout_from", "generators", "group_norm", "linear"]
+__all__ = [
+    "VECTOR_CHANNELS",
+    "Dropout",
+    "conv",
+    "dropout_from",
+    "generators",
+    "group_norm",
+    "linear",
+]
+
+VECTOR_CHANNELS = 16
+"""Channels of bf16 that torch's CPU kernel of a group normalisation reads at once."""
+SMALL_IMAGE = 1024  # pixels below which it goes through channels-last images group by group
 
 _GENERATORS: list[torch.Generator] = []  # reused, since making one takes longer than seeding it
 
@@ -29,10 +41,19 @@ class GroupNorm(nn.GroupNorm):
         """``[B, C, H, W]``, normalised."""
         if input.device.type != "cpu" and input.dtype != self.weight.dtype:
             return self.rounded(input)
+        if not torch.is_grad_enabled() and self._is_slow(input):
+            plain = super().forward(input.contiguous())
+            return plain.contiguous(memory_format=torch.channels_last)
         constant = torch.is_grad_enabled() and not input.requires_grad
         if constant and input.device.type == "cpu" and not torch.compiler.is_compiling():
             return super().forward(input.detach().requires_grad_())
         return super().forward(input)
+
+    def _is_slow(self, x: Tensor) -> bool:
+        """Whether torch's kernel takes longer than one for another layout and two copies."""
+        few = self.num_channels // self.num_groups < VECTOR_CHANNELS
+        small = x.shape[2] * x.shape[3] < SMALL_IMAGE
+        return few and small and x.dtype == torch.bfloat16 and not x.is_contiguous()
 
     def rounded(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]``, normalised with weights in the dtype of ``x``.

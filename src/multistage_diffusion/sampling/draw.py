@@ -64,7 +64,8 @@ def generate(
     grid = sampling_grid(model.config, options)
     drawn = partial(noise, options.seed, indices, model.config.shape)
     start = drawn().to(device) * float(grid[0])
-    with torch.inference_mode():
+    # autocast keeps the weights that it has cast until the outermost context ends
+    with torch.inference_mode(), torch.autocast(start.device.type, enabled=False):
         images = SOLVERS[options.solver](
             _conditioned(model, options, conditions),
             start,
