@@ -175,6 +175,7 @@ def test_a_damaged_record_is_named_by_its_line(
     code, _, err = run(*again)
     assert code == 2
     assert "stats.jsonl, line 2" in err.splitlines()[-1]
+    assert "losses follow" not in err
     assert contents(trained) == before
 
 

@@ -27,7 +27,9 @@ def print_values(results: Sequence[dict[str, Any]]) -> None:
         print_line(f"{result['metric']} = {result['value']:.4f}{_interval(result)}")
     first = results[0]
     seeds = f", seeds {' '.join(map(str, first['seeds']))}" if "seeds" in first else ""
-    print_line(f"{first['images']} generated against {first['data']['images']} real images{seeds}")
+    generated = "reconstructed" if "autoencoder" in first else "generated"
+    real = f"{first['data']['images']} real images"
+    print_line(f"{first['images']} {generated} against {real}{seeds}")
 
 
 def _interval(result: dict[str, Any]) -> str:

@@ -6,12 +6,21 @@ from pathlib import Path
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.sources.latents import ENCODING, read_encoding
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.files import read_object
 from multistage_diffusion.latents.autoencoder import Autoencoder
 from multistage_diffusion.latents.linear import IDENTITY, Identity, LinearPatches, is_linear
 from multistage_diffusion.latents.pretrained import load_pretrained
+from multistage_diffusion.latents.tiny import find_tiny
 from multistage_diffusion.space import AutoencoderInfo
 
-__all__ = ["find_autoencoder", "load_autoencoder"]
+__all__ = ["find_autoencoder", "is_autoencoder", "load_autoencoder"]
+
+
+def is_autoencoder(name: str) -> bool:
+    """Whether a name is one of linear patches, or of a folder that holds an autoencoder."""
+    config = Path(name) / "config.json"
+    of_diffusers = config.is_file() and "_class_name" in read_object(config)
+    return is_linear(name) or of_diffusers or find_tiny(Path(name)) is not None
 
 
 def find_autoencoder(name: str, images: Images) -> Autoencoder:

@@ -21,6 +21,11 @@ def test_it_trains_one_that_encode_takes(run: Command, tmp_path: Path, folder: P
     code, text, _ = run("encode", "--data", folder, "--autoencoder", out, "--out", latents)
     assert code == 0
     assert "latents 4x4x4" in text
+    evaluate = ("evaluate", out, "--data", folder, "--metric", "fd-pixels")
+    code, text, _ = run(*evaluate)
+    assert code == 0
+    assert "psnr = " in text
+    assert "reconstructed against" in text
     assert_refused(run(*words, "--kl-weight", 1), "another configuration")
     # the autoencoder is trained on: the latents are no longer its own
     assert run(*words, "--images", 24)[0] == 0

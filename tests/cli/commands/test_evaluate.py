@@ -31,6 +31,19 @@ def test_a_run_is_evaluated_with_its_cost(run: Command, trained: Path, folder: P
     assert sum(results[0]["cost"]["evaluations_per_stage"]) == 5
 
 
+def test_an_autoencoder_is_evaluated_by_its_reconstructions(run: Command, folder: Path) -> None:
+    """Patches with all of their values lose nothing, fewer lose the more."""
+    found = {}
+    for name in ("pca-f2c12", "pca-f2c6", "pca-f2c3"):
+        code, printed, _ = run("evaluate", name, "--data", folder, *METRIC)
+        assert code == 0
+        values = dict(line.split(" = ") for line in printed.splitlines() if " = " in line)
+        found[name] = [float(text.split()[0]) for text in values.values()]
+    (all_psnr, all_fd), (_, six_fd), (three_psnr, three_fd) = found.values()
+    assert all_psnr > 50 > three_psnr
+    assert all_fd < 1e-3 < six_fd < three_fd
+
+
 @pytest.mark.parametrize("metric", ["fd-pixels", "denoising"])
 def test_each_checkpoint_is_measured_once(
     run: Command, trained: Path, folder: Path, metric: str

@@ -24,6 +24,7 @@ from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.denoising import measure_denoising
 from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
+from multistage_diffusion.evaluation.reconstruction import psnr, reconstruct
 from multistage_diffusion.evaluation.samples import (
     Batches,
     append_results,
@@ -36,6 +37,7 @@ from multistage_diffusion.evaluation.samples import (
 )
 from multistage_diffusion.evaluation.suite import Reference, Suite, SuiteOptions
 from multistage_diffusion.files import json_fingerprint
+from multistage_diffusion.latents.find import find_autoencoder, is_autoencoder
 from multistage_diffusion.latents.prepared import as_model_sees
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import Run, checkpoint_model, find_model, run_of
@@ -67,7 +69,9 @@ class Evaluate(Settings):
     """Measure how far generated images are from real ones, and what a model costs by stage."""
 
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|DIR")]
-    """A run or model file, from which images are drawn, or a folder of generated images."""
+    """A run or model file, from which images are drawn, or a folder of generated images. Or an
+    autoencoder, a folder or a name as pca-f2c6: its reconstructions of --data against the images
+    that they are of."""
     data: str
     """The real images: a folder, an archive, shards, a table, a hub id or 'digits'; read as the
     options below say."""
@@ -102,6 +106,8 @@ class Evaluate(Settings):
     def run(self) -> None:
         if self.dry_run:
             return print_settings(to_json(self))
+        if is_autoencoder(str(self.target)):
+            return self._reconstructions()
         if not self.target.exists():
             raise BadInput(f"There is no run or folder {self.target} to evaluate.")
         with holding(self._run.path, "evaluate"):
@@ -119,6 +125,20 @@ class Evaluate(Settings):
                 self._denoising(model, real)
         else:
             self._all_distances(models, real)
+
+    def _reconstructions(self) -> None:
+        """Measures what an autoencoder loses."""
+        real = read(self.data, self.reading)
+        suite = self._suite(real)
+        images = reconstruct(find_autoencoder(str(self.target), real), suite.images)
+        found = {"psnr": psnr(images, suite.images), **suite.measure(images)}
+        about = {"autoencoder": str(self.target), "images": len(images)}
+        about |= self._origin(real, len(images))
+        results = [{"metric": name, **_summary([value]), **about} for name, value in found.items()]
+        self._warn(suite, len(images))
+        print_values(results)
+        if self.target.exists():
+            self._write(results)
 
     def _models(self, request: str) -> list[Path]:
         """The model files to evaluate; none for a folder of images."""

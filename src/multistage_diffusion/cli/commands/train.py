@@ -183,6 +183,8 @@ def _train(config: RunConfig, images: Images, run: Run, init: Model | None = Non
     batch = config.training.batch_size
     total = config.training.images
     before = run.images_seen()
+    if run.stats.exists():
+        read_records(run)  # damaged ones are refused before anything is announced
     if before:
         print_line(f"continuing from the checkpoint at {before} images")
     if is_emulated(config.training.precision):
