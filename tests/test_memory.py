@@ -35,3 +35,12 @@ def test_a_network_of_terabytes_is_not_built(model_config: ModelConfig) -> None:
     network = replace(model_config.network, decoder_widths=(65_536, 8, 4), channel_mult=(1, 64))
     with pytest.raises(BadInput, match=r"The network needs about .* GiB of memory, and .* free"):
         build_denoiser(replace(model_config, network=network))
+
+
+def test_networks_that_take_no_memory_are_counted_where_there_is_little(
+    model_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices are of networks that need not fit on the machine that counts them."""
+    usual = activation_bytes(model_config, 0)
+    monkeypatch.setattr("multistage_diffusion.model.free_memory", lambda: 1.0)
+    assert activation_bytes(model_config, 0) == usual

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from multistage_diffusion.config import Settings, from_json, setting, to_json
 from multistage_diffusion.data.images import Images
@@ -160,11 +161,16 @@ def _check_size(config: ModelConfig) -> None:
     blocks = len(widths) * len(network.channel_mult) * (network.blocks + 1)
     largest = max(network.embedding_mult, network.transformer_depth, 1)
     bound = FLOAT32 * (MOST_MATRICES * largest * blocks * widest + config.classes) * widest
-    on_meta = torch.get_default_device().type == "meta"
-    if on_meta or bound < free_memory():
+    if not _takes_memory() or bound < free_memory():
         return
     needed = FLOAT32 * sum(math.prod(shape) for shape in _shapes(config).values())
     check_memory(needed, "The network", "give it smaller widths or fewer blocks")
+
+
+def _takes_memory() -> bool:
+    """Whether tensors that are made now have values: neither on meta nor fake."""
+    tensor = torch.empty(0)
+    return tensor.device.type != "meta" and not isinstance(tensor, FakeTensor)
 
 
 def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
