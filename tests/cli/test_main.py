@@ -116,3 +116,9 @@ def test_a_setting_out_of_range_is_refused(run: Command, folder: Path) -> None:
 )
 def test_unreadable_arguments_are_reported_in_one_line(run: Command, arguments: list[str]) -> None:
     assert_refused(run(*arguments), "")
+
+
+def test_lines_of_tables_have_no_spaces_at_the_end(run: Command) -> None:
+    code, printed, _ = run("plan", "digits", "--no-measure")
+    assert code == 0
+    assert printed.splitlines() == [line.rstrip() for line in printed.splitlines()]

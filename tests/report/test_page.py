@@ -101,6 +101,9 @@ def test_the_headline_says_what_was_reached(pages: dict[str, str], trained_run: 
     shares = [p / z for p, z in zip(last.probe_loss, last.zero_loss, strict=True)]
     shown = " / ".join(f"{share:.0%}" for share in shares)
     assert f"reached {shown} of an untrained network's loss" in of_run(TINY, "digits", last, [])
+    assert "images of cifar10/train.parquet in" in of_run(
+        TINY, "/d/cifar10/train.parquet", last, []
+    )
 
 
 def headline(page: str) -> str:

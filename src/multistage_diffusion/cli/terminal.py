@@ -60,4 +60,8 @@ def print_table(
         table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console()
     console.width = console.width if console.is_terminal else WIDTH_WITHOUT_TERMINAL
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+    sys.stdout.flush()

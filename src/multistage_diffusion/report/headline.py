@@ -1,6 +1,7 @@
 """The first sentence of a page: what was trained, for how long, and what it reached."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from multistage_diffusion.evaluation.estimate import over_seeds
@@ -38,11 +39,17 @@ def of_run(
     network: NetworkConfig, data: str, last: Record | None, results: Sequence[Mapping[str, Any]]
 ) -> str:
     """The sentence about a run."""
-    kind = _kind(network)
+    kind, data = _kind(network), _short(data)
     if last is None:
         return f"{kind} for images of {data}, whose training has not written a record yet."
     trained = f"{kind} saw {last.images:,} images of {data} in {duration(last.seconds)}"
     return f"{trained} and reached {_reached(last, results)}."
+
+
+def _short(data: str) -> str:
+    """The last two parts of an absolute path; other names of data as they are."""
+    path = Path(data)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else data
 
 
 def _kind(network: NetworkConfig) -> str:
