@@ -1,5 +1,7 @@
 """Extractors: names, files, caching, precision."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,9 +117,28 @@ def test_reference_features_are_kept_for_the_same_data_and_extractor(tmp_path: P
     assert calls == [5, 5, 3, 5, 5]
 
 
+def test_two_at_once_compute_reference_features_once(tmp_path: Path) -> None:
+    calls = []
+
+    def features(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        time.sleep(0.2)  # long enough for the other one to arrive
+        return images.flatten(1).float()
+
+    extractor = Extractor("counting", features, 8, identity="a")
+
+    def reference(_: int) -> Tensor:
+        return reference_features(extractor, IMAGES, "data", folder=tmp_path)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(reference, range(2))
+    assert torch.equal(first, second)
+    assert calls == [5]
+
+
 def test_damaged_reference_features_are_made_again(tmp_path: Path) -> None:
     extractor = find_extractor("efficientnet-lite0-112")
     kept = reference_features(extractor, IMAGES, "data", folder=tmp_path)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
     assert torch.equal(reference_features(extractor, IMAGES, "data", folder=tmp_path), kept)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import filelock
 from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
@@ -43,12 +44,15 @@ def reference_features(
     key = [fingerprint, len(images), extractor.name, extractor.identity, precision]
     name = json_fingerprint(key)
     path = (folder or cache_folder() / "features") / f"{extractor.name}-{name}.safetensors"
-    kept = _read(path, len(images))
-    if kept is not None:
-        return kept
-    features = extractor.extract(images, label, progress, precision)
-    save_tensors(path, {"features": features}, {"key": key})
-    return features
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # another process that wants the same features waits for them
+    with filelock.FileLock(path.with_suffix(".lock")):
+        kept = _read(path, len(images))
+        if kept is not None:
+            return kept
+        features = extractor.extract(images, label, progress, precision)
+        save_tensors(path, {"features": features}, {"key": key})
+        return features
 
 
 def _read(path: Path, count: int) -> Tensor | None:
