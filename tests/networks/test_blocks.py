@@ -309,3 +309,21 @@ def test_attention_is_its_formula() -> None:
     weights = torch.einsum("bhcq,bhck->bhqk", q, k).div(2).softmax(-1)
     out = torch.einsum("bhqk,bhck->bhcq", weights, v).reshape(3, 8, 4, 4)
     torch.testing.assert_close(attention(x), attention.proj(out), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [16, 64])  # 4 and 16 in a group
+def test_a_norm_of_bf16_images_keeps_their_memory_format(channels: int) -> None:
+    """Narrow groups are normalised in another one, and values and gradients are the same."""
+    x = torch.randn(3, channels, 8, 8).bfloat16()
+    weighted = torch.randn(3, channels, 8, 8).bfloat16()
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        norm = GroupNorm(4, channels)
+        inputs = x.clone(memory_format=layout).requires_grad_()
+        normalised = norm(inputs)
+        (gradient,) = torch.autograd.grad(normalised, inputs, weighted.clone(memory_format=layout))
+        assert normalised.is_contiguous(memory_format=layout)
+        assert gradient.is_contiguous(memory_format=layout)
+        found.append((normalised, gradient))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)
