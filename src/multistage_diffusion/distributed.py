@@ -21,6 +21,7 @@ __all__ = [
     "all_reduce_max",
     "all_reduce_sum",
     "any_rank",
+    "background_group",
     "barrier",
     "begin_all_reduce_sum",
     "broadcast",
@@ -163,6 +164,19 @@ def any_rank(condition: bool) -> bool:
 def _host_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
     """A group of all ranks that exchanges what is in the memory of the hosts."""
     return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
+
+
+def background_group() -> dist.ProcessGroup | None:
+    """A group of all ranks for work beside training, whose messages must not mix with its own.
+
+    It exchanges what is in the memory of the hosts. None in a single process. All ranks call it.
+    """
+    return _second_host_group(dist.group.WORLD) if dist.is_initialized() else None
+
+
+@lru_cache(maxsize=1)
+def _second_host_group(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    return dist.new_group(dist.get_process_group_ranks(world), backend="gloo")
 
 
 def broadcast(value: Value) -> Value:

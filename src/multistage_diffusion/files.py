@@ -17,6 +17,7 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = [
     "cache_folder",
+    "copy_atomically",
     "file_atomically",
     "fingerprint",
     "flush_folder",
@@ -36,6 +37,12 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
     """
     with file_atomically(path) as file:
         file.writelines(content)
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copies a file, without holding its content in memory."""
+    with source.open("rb") as content, file_atomically(target) as file:
+        shutil.copyfileobj(content, file)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ __all__ = [
     "ModelConfig",
     "build_denoiser",
     "load_model",
+    "model_metadata",
     "named_classes",
     "save_model",
     "with_classes_of",
@@ -208,8 +209,12 @@ def save_model(
         images: images seen in training.
         run: the rest of the run's configuration as JSON.
     """
-    metadata = {"config": {"model": to_json(config), **run}, "images": images}
-    save_tensors(path, weights, metadata)
+    save_tensors(path, weights, model_metadata(config, images, run))
+
+
+def model_metadata(config: ModelConfig, images: int, run: Mapping[str, Any]) -> dict[str, object]:
+    """The metadata of a model file; see ``save_model``."""
+    return {"config": {"model": to_json(config), **run}, "images": images}
 
 
 def load_model(path: Path) -> Model:

@@ -1,7 +1,7 @@
 """Safetensors files with JSON metadata, written atomically. No pickles."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,15 @@ from torch import Tensor
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_atomically
 
-__all__ = ["FORMAT", "read_metadata", "read_tensors", "save_tensors"]
+__all__ = [
+    "FORMAT",
+    "header_bytes",
+    "open_tensors",
+    "read_metadata",
+    "read_tensors",
+    "save_tensors",
+    "text_metadata",
+]
 
 FORMAT = "multistage-diffusion/1"
 """Written to the metadata of every file, and required of every file that is read."""
@@ -28,8 +36,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         metadata: values that ``json`` can write, by name.
     """
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, *_canonical(save(contiguous, text_metadata(metadata))))
+
+
+def text_metadata(metadata: Mapping[str, object]) -> dict[str, str]:
+    """The metadata of a file as its header holds them."""
     text = {key: json.dumps(value) for key, value in metadata.items()}
-    write_atomically(path, *_canonical(save(contiguous, {"format": FORMAT, **text})))
+    return {"format": FORMAT, **text}
 
 
 def _canonical(content: bytes) -> tuple[bytes, memoryview]:
@@ -39,19 +52,30 @@ def _canonical(content: bytes) -> tuple[bytes, memoryview]:
     """
     data = memoryview(content)[8:]
     length = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(bytes(data[:length])), sort_keys=True).encode()
-    padded = header + b" " * (-len(header) % 8)  # data begins at a multiple of 8 bytes
-    return len(padded).to_bytes(8, "little") + padded, data[length:]
+    return header_bytes(json.loads(bytes(data[:length]))), data[length:]
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def header_bytes(header: Mapping[str, object]) -> bytes:
+    """What stands before the data of a safetensors file, with its entries in order."""
+    text = json.dumps(header, sort_keys=True).encode()
+    padded = text + b" " * (-len(text) % 8)  # data begins at a multiple of 8 bytes
+    return len(padded).to_bytes(8, "little") + padded
+
+
+def read_tensors(
+    path: Path, wanted: Callable[[str], bool] = lambda _: True
+) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Tensors and metadata of a file from ``save_tensors``.
+
+    Args:
+        path: the file.
+        wanted: whether to read the tensor with a name.
 
     Raises:
         BadInput: if the file is missing, truncated or of another format.
     """
-    with _open(path) as (file, metadata):
-        names = list(file.keys())
+    with open_tensors(path) as (file, metadata):
+        names = filter(wanted, list(file.keys()))
         return {name: file.get_tensor(name) for name in names}, metadata
 
 
@@ -61,20 +85,28 @@ def read_metadata(path: Path) -> dict[str, object]:
     Raises:
         BadInput: if the file is missing, truncated or of another format.
     """
-    with _open(path) as (_, metadata):
+    with open_tensors(path) as (_, metadata):
         return metadata
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, dict[str, object]]]:
-    """A handle of the file, from which tensors can be read, and its metadata."""
+def open_tensors(path: Path, form: str = FORMAT) -> Iterator[tuple[Any, dict[str, object]]]:
+    """A handle of a file, from which tensors can be read, and its metadata.
+
+    Args:
+        path: the file.
+        form: the format that its metadata must name.
+
+    Raises:
+        BadInput: if the file is missing, truncated or of another format.
+    """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            if metadata.pop("format", None) != FORMAT:
+            if metadata.pop("format", None) != form:
                 raise BadInput(
                     f"{path} was not written by this program: "
-                    f"its metadata lacks the format {FORMAT!r}."
+                    f"its metadata lacks the format {form!r}."
                 )
             yield file, {key: _parsed(value, key, path) for key, value in metadata.items()}
     except (SafetensorError, OSError, RuntimeError, TypeError, AttributeError) as error:

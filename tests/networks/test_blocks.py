@@ -311,12 +311,19 @@ def test_attention_is_its_formula() -> None:
     torch.testing.assert_close(attention(x), attention.proj(out), rtol=1e-5, atol=1e-5)
 
 
-def test_small_channels_last_bf16_images_are_normalised_as_others_are() -> None:
-    """Without gradients they pass through the other layout, see ``GroupNorm``."""
-    norm = disturb(GroupNorm(4, 16))
-    x = torch.randn(3, 16, 8, 8).bfloat16()
-    with torch.no_grad():
-        usual = norm(x)
-        last = norm(x.contiguous(memory_format=torch.channels_last))
-    assert torch.equal(last, usual)
-    assert last.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("channels", [16, 64])  # 4 and 16 in a group
+def test_a_norm_of_bf16_images_keeps_their_memory_format(channels: int) -> None:
+    """Narrow groups are normalised in another one, and values and gradients are the same."""
+    x = torch.randn(3, channels, 8, 8).bfloat16()
+    weighted = torch.randn(3, channels, 8, 8).bfloat16()
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        norm = GroupNorm(4, channels)
+        inputs = x.clone(memory_format=layout).requires_grad_()
+        normalised = norm(inputs)
+        (gradient,) = torch.autograd.grad(normalised, inputs, weighted.clone(memory_format=layout))
+        assert normalised.is_contiguous(memory_format=layout)
+        assert gradient.is_contiguous(memory_format=layout)
+        found.append((normalised, gradient))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)

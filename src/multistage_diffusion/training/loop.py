@@ -9,13 +9,15 @@ from multistage_diffusion import distributed
 from multistage_diffusion.config import to_json
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.denoiser import set_compute_dtype
-from multistage_diffusion.files import write_json
-from multistage_diffusion.model import Model, build_denoiser, load_model, save_model
-from multistage_diffusion.run import Run
+from multistage_diffusion.files import copy_atomically, write_json
+from multistage_diffusion.model import Model, build_denoiser
+from multistage_diffusion.run import Run, checkpoint_model
+from multistage_diffusion.tensorfile import read_metadata
 from multistage_diffusion.training.batches.held_out import split
-from multistage_diffusion.training.checkpoints import load_latest, save_checkpoint, whole_weights
+from multistage_diffusion.training.checkpoints.loading import load_latest
+from multistage_diffusion.training.checkpoints.saving import Checkpoints
 from multistage_diffusion.training.compilation import compile_parts
-from multistage_diffusion.training.config import RunConfig, provenance
+from multistage_diffusion.training.config import RunConfig
 from multistage_diffusion.training.ema.snapshots import drop_snapshots_after, save_snapshot
 from multistage_diffusion.training.monitoring.grids import draw_grids
 from multistage_diffusion.training.monitoring.records import Record, drop_records_after
@@ -66,6 +68,13 @@ def train(
 
 def _records(session: "_Session", should_stop: Callable[[], bool]) -> Generator[Record, None, None]:
     """Trains until the end of a run, or until asked to stop; yields its records."""
+    try:
+        yield from _steps(session, should_stop)
+    finally:
+        session.checkpoints.wait()
+
+
+def _steps(session: "_Session", should_stop: Callable[[], bool]) -> Generator[Record, None, None]:
     training = session.config.training
     while session.state.images < training.images:
         session.step()
@@ -101,6 +110,7 @@ class _Session:
         if config.training.execution.compile:
             compile_parts(self.state.denoiser.network)
         self.recorder = Recorder(run, config, self.state, kept, held_out, self.accelerator)
+        self.checkpoints = Checkpoints(run, config)
         self.timer = Timer(self.state)
 
     def due(self, interval: int) -> bool:
@@ -135,7 +145,9 @@ class _Session:
         self._gather()
         with self.timer.not_training():
             if final or not self.step.failed.current:
-                save_checkpoint(self.run, self.state, self.config)
+                self.checkpoints.save(self.state)
+            if final:
+                self.checkpoints.wait()
             distributed.barrier()
 
     def _gather(self) -> None:
@@ -143,12 +155,10 @@ class _Session:
         gather_sums(self.state)
 
     def finish(self) -> None:
-        """Writes the finished model."""
-        path = self.run.model
+        """Writes the finished model, which is that of the last checkpoint."""
         images = self.state.images
-        weights = whole_weights(self.state.averages.main)
-        if distributed.is_main_process() and not _holds(path, images):
-            save_model(path, weights, self.config.model, images, provenance(self.config))
+        if distributed.is_main_process() and not _holds(self.run.model, images):
+            copy_atomically(checkpoint_model(self.run.checkpoint(images)), self.run.model)
         if self.config.training.monitoring.track:
             self.accelerator.end_training()
 
@@ -176,4 +186,4 @@ def _resume(run: Run, state: State, config: RunConfig) -> None:
 
 def _holds(path: Path, images: int) -> bool:
     """Whether a model file has seen this number of images."""
-    return path.exists() and load_model(path).images == images
+    return path.exists() and read_metadata(path).get("images") == images

@@ -11,6 +11,7 @@ from multistage_diffusion.denoiser import NetworkDenoiser
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import TrainingConfig, stages_of_records
 from multistage_diffusion.training.distributed.sharding import shard
+from multistage_diffusion.training.distributed.shards import check_support
 from multistage_diffusion.training.ema.averages import Averages
 from multistage_diffusion.training.learned_weight import LearnedWeight
 from multistage_diffusion.training.ledger import Ledger
@@ -74,6 +75,7 @@ class State:
         """The state before the first step."""
         averages = Averages(denoiser, config.averaging)
         if config.execution.shard and distributed.world_size() > 1:
+            check_support()
             for network in (denoiser.network, *averages.networks()):
                 shard(network)
         device = next(denoiser.parameters()).device

@@ -8,8 +8,8 @@ none used has no gradient, as in a single process, and its moments stay as they 
 The exchange is hidden behind the last backward pass: gradients are sent in buckets, from the last
 parameters to the first, as soon as those of a bucket are complete. Which gradients a backward pass
 computes depends on the stages in it only, and is seen once for each combination.
-(``DistributedDataParallel`` drops gradients of parameters that only an unsynchronised micro-batch
-used.)
+(``DistributedDataParallel`` sends the gradients of all decoders, also in batches of a single stage;
+``benchmarks/distributed.md`` has the times.)
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence

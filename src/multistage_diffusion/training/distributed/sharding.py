@@ -4,14 +4,13 @@ Encoders and decoders are sharded separately. A rank gathers a part when it eval
 ranks must evaluate the same parts in the same order, without samples where they have none.
 """
 
-import torch
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from multistage_diffusion.networks.unet import StagedUNet
 
-__all__ = ["placed_like", "shard", "whole"]
+__all__ = ["is_sharded", "shard", "whole", "whole_weights"]
 
 
 def shard(network: StagedUNet) -> None:
@@ -32,9 +31,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A whole value on the device of a parameter, in its memory format and sharded like it."""
-    here = value.to(parameter.device)
-    if isinstance(parameter, DTensor):
-        return distribute_tensor(here, parameter.device_mesh, parameter.placements)
-    return torch.empty_like(parameter).copy_(here)
+def is_sharded(network: StagedUNet) -> bool:
+    """Whether a rank holds only a part of each weight."""
+    return isinstance(next(network.parameters()), DTensor)
+
+
+def whole_weights(network: StagedUNet) -> dict[str, Tensor]:
+    """The weights, gathered from all ranks if they are sharded. All ranks must call it."""
+    return {name: whole(tensor) for name, tensor in network.state_dict().items()}
