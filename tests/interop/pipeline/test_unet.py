@@ -160,10 +160,14 @@ def test_it_can_be_built_from_its_configuration(unet: MultistageUNet) -> None:
     assert MultistageUNet.from_config(by_position.config).model_config == by_position.model_config
 
 
-def test_a_unified_model_can_be_exported_as_a_whole() -> None:
+def test_a_unified_model_is_one_graph_for_all_sizes() -> None:
     unet = MultistageUNet([8, 8], model={**USUAL, "boundaries": [], "network": UNIFIED}).eval()
     disturb(unet)
     sigma = SIGMA.float()
     with torch.no_grad():
         program = torch.export.export(unet, (X, sigma)).module()
         torch.testing.assert_close(program(X, sigma).sample, unet(X, sigma).sample)
+        traced = torch.compile(unet, fullgraph=True, dynamic=True, backend="eager")
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            for x in (torch.randn(4, 3, 8, 16), torch.randn(4, 3, 40, 32)):
+                torch.testing.assert_close(traced(x, sigma).sample, unet(x, sigma).sample)
