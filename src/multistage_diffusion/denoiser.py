@@ -10,6 +10,7 @@ the order once, after the decoders.
 """
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -100,6 +101,8 @@ class NetworkDenoiser(nn.Module):
             An estimate of ``E[y | x]`` with the shape, dtype and device of ``x``.
         """
         level = as_float64(sigma).expand(len(x))
+        if len(self.stages) == 1:  # a graph that can be traced as a whole
+            return self._denoise(x, level, [len(x)], conditions, force_stages)
         stage = self.stages.index(level)
         counts = stage.bincount(minlength=len(self.stages)).tolist()
         if max(counts) == len(x):  # one stage: nothing to sort
@@ -132,7 +135,7 @@ class NetworkDenoiser(nn.Module):
         stage, network = int(self.stages.index(level[:1])), self.network
         encoder: Any = network.encoder(stage)
         inputs = self._inputs(x, level)
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._autocast(x):
             if features is None:
                 features = encoder(*inputs, conditions)
             else:
@@ -176,11 +179,17 @@ class NetworkDenoiser(nn.Module):
         """Denoises a batch that is sorted by stage."""
         p = self.preconditioning
         inputs = self._inputs(x, level)
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._autocast(x):
             raw = self.network(*inputs, counts, conditions, force_stages=force_stages)
         c_skip = column(p.c_skip(level), x)
         c_out = column(p.c_out(level), x)
         return c_skip * x + c_out * raw.to(x.dtype)
+
+    def _autocast(self, x: Tensor) -> AbstractContextManager[Any]:
+        """Computes in ``self.dtype``; float32 leaves an autocast around the call as it is."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(x.device.type, self.dtype)
 
     def _inputs(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """The scaled images and the noise labels that the network receives."""

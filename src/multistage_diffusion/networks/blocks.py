@@ -74,34 +74,31 @@ class Resampling(nn.Module):
 
     def _weight(self, x: Tensor) -> Tensor:
         """The filter for each channel separately, ``[C, 1, taps, taps]``."""
-        return self.kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
+        return self.kernel.to(x).expand(x.shape[1], 1, -1, -1)
 
 
 class PyramidConv(nn.Module):
-    """A 3x3 convolution and a filtered resampling with a single padding, between pyramid levels."""
+    """A 3x3 convolution and a filtered resampling with a single padding, between pyramid levels.
+
+    Downwards the filter works at full size, one pixel wider than the image, and the convolution has
+    stride 2. Upwards the size is doubled first; the padding of a wide filter serves both.
+    """
 
     def __init__(self, inputs: int, outputs: int, how: Resample, taps: tuple[int, ...]) -> None:
         super().__init__()
-        self.conv = conv(inputs, outputs, 3)
         self.resampling = Resampling(how, taps)
+        pad = self.resampling.pad
+        if how == "down":
+            self.conv = conv(inputs, outputs, 3, stride=2, padding=0)
+        else:
+            self.conv = conv(inputs, outputs, 3, padding=max(1 - pad, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, inputs, H, W]`` to ``outputs`` channels, half or twice the height and width."""
-        bias = self.conv.bias
-        assert bias is not None
-        h = self._down(x) if self.resampling.how == "down" else self._up(x)
-        return h + bias[:, None, None]
-
-    def _down(self, x: Tensor) -> Tensor:
-        """Filters at full size, one pixel wider than the image, then convolves with stride 2."""
-        blurred = self.resampling.blur(x, self.resampling.pad + 1)
-        return F.conv2d(blurred, self.conv.weight, stride=2)
-
-    def _up(self, x: Tensor) -> Tensor:
-        """Doubles the size, then convolves; the padding of a wide filter serves both."""
-        pad = self.resampling.pad
-        doubled = self.resampling.up(x, max(pad - 1, 0))
-        return F.conv2d(doubled, self.conv.weight, padding=max(1 - pad, 0))
+        resampling, pad = self.resampling, self.resampling.pad
+        if resampling.how == "down":
+            return self.conv(resampling.blur(x, pad + 1))
+        return self.conv(resampling.up(x, max(pad - 1, 0)))
 
 
 class ResamplingConv(nn.Module):
@@ -119,16 +116,16 @@ class ResamplingConv(nn.Module):
         super().__init__()
         self.how = how
         self.pad_end = pad_end
-        self.conv = conv(channels, channels, 3)
+        if how == "down":
+            self.conv = conv(channels, channels, 3, stride=2, padding=0 if pad_end else 1)
+        else:
+            self.conv = conv(channels, channels, 3)
 
     def forward(self, x: Tensor, _: Tensor, __: Tensor | None = None) -> Tensor:
         """``x`` is ``[B, C, H, W]``; embedding and context are not used."""
         if self.how == "up":
             return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
-        weight, bias = self.conv.weight, self.conv.bias
-        if self.pad_end:
-            return F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, bias, stride=2)
-        return F.conv2d(x, weight, bias, stride=2, padding=1)
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.pad_end else x)
 
 
 class ResidualBlock(nn.Module):

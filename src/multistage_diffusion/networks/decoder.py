@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multistage_diffusion.networks.blocks import ResidualBlock, bottom_blocks, resampling_block
+from multistage_diffusion.networks.checkpointing import Checkpointed
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.encoder import Encoder, Features
 from multistage_diffusion.networks.layers import conv, group_norm
@@ -15,7 +16,7 @@ from multistage_diffusion.networks.pyramids import output_steps
 __all__ = ["Decoder", "decoder_attention"]
 
 
-class Decoder(nn.Module):
+class Decoder(Checkpointed):
     """The upward half of a U-Net. Its width may differ from that of the encoder.
 
     Args:
@@ -70,12 +71,12 @@ class Decoder(nn.Module):
         skips = list(features.skips)
         x = features.deepest
         for block in self.bottom:
-            x = block(x, emb, context)
+            x = self.run(block, x, emb, context)
         pyramid = None
         steps = iter(self.pyramid)
         for index, block in enumerate(self.blocks):
             inputs = x if block.how == "up" else torch.cat([x, skips.pop()], dim=1)
-            x = block(inputs, emb, context)
+            x = self.run(block, inputs, emb, context)
             if len(self.pyramid) and self.ends_level(index):
                 x, pyramid = next(steps)(x, pyramid)
         image = self.out(F.silu(self.norm(x)))

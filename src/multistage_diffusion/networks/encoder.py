@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from multistage_diffusion.conditions import NO_CONDITIONS, Conditions
 from multistage_diffusion.networks.blocks import ResidualBlock, bottom_blocks, resampling_block
+from multistage_diffusion.networks.checkpointing import Checkpointed
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.networks.embedding import Embedding
 from multistage_diffusion.networks.layers import conv
@@ -39,7 +40,7 @@ class Features:
         return [Features(*part) for part in parts]
 
 
-class Encoder(nn.Module):
+class Encoder(Checkpointed):
     """The downward half of a U-Net, with the embedding of noise level and labels.
 
     Args:
@@ -103,13 +104,13 @@ class Encoder(nn.Module):
         pyramid = x
         steps = iter(self.pyramid)
         for block in self.blocks:
-            h = block(skips[-1], emb, context)
+            h = self.run(block, skips[-1], emb, context)
             if block.how == "down" and len(self.pyramid):
                 h, pyramid = next(steps)(h, pyramid)
             skips.append(h)
         deepest = skips[-1]
         for block in self.bottom:
-            deepest = block(deepest, emb, context)
+            deepest = self.run(block, deepest, emb, context)
         return Features(deepest, tuple(skips), emb, context)
 
     def renew(

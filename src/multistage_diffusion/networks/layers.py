@@ -1,7 +1,7 @@
 """Layers with the initialisation and normalisation that all networks share."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -97,9 +97,17 @@ def _init(layer: Layer, gain: float) -> Layer:
     return layer
 
 
-def conv(inputs: int, outputs: int, kernel: int, gain: float = 1.0) -> nn.Conv2d:
-    """A convolution that keeps the size, Xavier uniform with the given gain."""
-    return _init(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), gain)
+def conv(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    gain: float = 1.0,
+    stride: int = 1,
+    padding: int | None = None,
+) -> nn.Conv2d:
+    """A convolution, Xavier uniform with the given gain. By default it keeps the size."""
+    pad = kernel // 2 if padding is None else padding
+    return _init(nn.Conv2d(inputs, outputs, kernel, stride, pad), gain)
 
 
 def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> nn.Linear:
@@ -141,14 +149,18 @@ class Bits:
 _BITS: ContextVar[Bits | None] = ContextVar("bits of dropout", default=None)
 
 
-@contextmanager
-def dropout_from(sources: Sequence[torch.Generator]) -> Iterator[None]:
+def dropout_from(sources: Sequence[torch.Generator]) -> AbstractContextManager[None]:
     """Inside, dropout on the CPU is drawn for each sample of a batch from its own generator.
 
     Args:
         sources: a generator for each sample; none for torch's global one.
     """
-    token = _BITS.set(Bits(sources) if sources else None)
+    return _drawn_from(Bits(sources)) if sources else nullcontext()
+
+
+@contextmanager
+def _drawn_from(bits: Bits) -> Iterator[None]:
+    token = _BITS.set(bits)
     try:
         yield
     finally:

@@ -90,6 +90,13 @@ def test_saved_and_loaded_it_draws_the_same(pipe: MultistagePipeline, tmp_path: 
     assert loaded.unet.config.class_names == NAMES
 
 
+def test_a_scheduler_can_be_built_from_its_configuration() -> None:
+    scheduler = SolverScheduler("ddim", "log-snr", levels=(4.0, 1.0), settings={"eta": 0.5})
+    again = SolverScheduler.from_config(scheduler.config)
+    assert dict(again.config) == dict(scheduler.config)
+    assert again.timesteps.tolist() == [4.0, 1.0]
+
+
 def test_an_image_is_a_function_of_its_own_generator_and_label(pipe: MultistagePipeline) -> None:
     def sources() -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in range(3)]
@@ -120,6 +127,7 @@ def test_labels_by_name_by_number_and_in_turn(pipe: MultistagePipeline) -> None:
         ({"batch_size": 2, "num_images_per_prompt": 2}, 4),
         ({"class_labels": [0, 1], "num_images_per_prompt": 2}, 4),
         ({"generator": [torch.Generator() for _ in range(3)]}, 3),
+        ({"generator": [torch.Generator()], "num_images_per_prompt": 2}, 2),
     ],
 )
 def test_the_number_of_images(
@@ -224,6 +232,8 @@ def test_schedulers_of_diffusers_lead_to_the_exact_solution(
 def test_what_does_not_fit_is_refused(pipe: MultistagePipeline) -> None:
     with pytest.raises(ValueError, match="latents are"):
         pipe(latents=torch.zeros(1, 1, 4, 4))
+    with pytest.raises(ValueError, match="3 generators for 2 images"):
+        pipe([0, 1], generator=[torch.Generator() for _ in range(3)])
     with pytest.raises(ValueError, match="neither noise levels nor alphas"):
         drawn(quiet(MultistagePipeline(pipe.unet, diffusers.IPNDMScheduler())))
     with pytest.raises(BadInput, match="eta"):

@@ -144,7 +144,7 @@ class MultistagePipeline(DiffusionPipeline):
         elif latents is not None:
             count = len(latents) // repeats
         else:
-            count = len(generator) // repeats if isinstance(generator, list) else 1
+            count = max(1, len(generator) // repeats) if isinstance(generator, list) else 1
         in_turn = torch.arange(count * repeats) % classes if classes else None
         return in_turn, (count * repeats, config.in_channels, *config.sample_size)
 
@@ -153,6 +153,8 @@ class MultistagePipeline(DiffusionPipeline):
     ) -> Tensor:
         """Unit noise to begin with, float32: solvers keep their state in it."""
         device = self._execution_device
+        if isinstance(generator, list) and len(generator) not in (1, shape[0]):
+            raise ValueError(f"There are {len(generator)} generators for {shape[0]} images.")
         if latents is None:
             return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
         if tuple(latents.shape) != shape:

@@ -52,6 +52,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(
                 "The pipeline evaluates one decoder: boundary is keep, restart or snap."
             )
+        self.register_to_config(_use_default_values=[])  # arguments by position count as such
         self.timesteps = self._levels_without_zero(torch.tensor([*levels, 0.0]))
         self.init_noise_sigma = float(levels[0]) if levels else 1.0
         self.sigmas: Tensor | None = None

@@ -50,6 +50,8 @@ class MultistageUNet(ModelMixin, ConfigMixin):
 
     _repeated_blocks = ("ResidualBlock",)
     _no_split_modules = ("ResidualBlock",)
+    _supports_gradient_checkpointing = True
+    _skip_layerwise_casting_patterns = ("embedding",)  # its dtype is that of the computation
 
     @register_to_config
     def __init__(
@@ -61,6 +63,7 @@ class MultistageUNet(ModelMixin, ConfigMixin):
         model: Mapping[str, Any] = USUAL,
     ) -> None:
         super().__init__()
+        self.register_to_config(_use_default_values=[])  # arguments by position count as such
         shape = [in_channels, *sample_size]
         settings = {**model, "shape": shape, "classes": num_class_embeds}
         self.model_config = from_json(ModelConfig, settings)
