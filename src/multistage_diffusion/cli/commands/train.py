@@ -183,17 +183,14 @@ def _train(config: RunConfig, images: Images, run: Run, init: Model | None = Non
     batch = config.training.batch_size
     total = config.training.images
     before = run.images_seen()
-    if run.stats.exists():
-        read_records(run)  # damaged ones are refused before anything is announced
     if before:
         print_line(f"continuing from the checkpoint at {before} images")
     if is_emulated(config.training.precision):
         print_warning(EMULATED)
-    print_note(f"losses follow every {config.training.monitoring.record_images:,} images")
     seen = before
-    messages = _Messages(run)
+    messages = _Messages(run, config.training.monitoring.record_images)
     with stop_on_signal() as should_stop:
-        records = train(config, images, run.path, should_stop, init)
+        records = train(config, images, run.path, messages.on_step(should_stop), init)
         end = -(-total // batch) * batch
         steps = show_progress(records, "images", end, increments(before), _describe, before)
         for record in steps:
@@ -207,11 +204,21 @@ def _train(config: RunConfig, images: Images, run: Run, init: Model | None = Non
 
 
 class _Messages:
-    """What is printed once about the records of a run."""
+    """What is printed once about a run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, interval: int) -> None:
         self.run = run
+        self.interval = interval
         self.printed = set[str]()
+
+    def on_step(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+        """The question asked after every step; the first time, says when losses follow."""
+
+        def asked() -> bool:
+            self._once("interval", f"losses follow every {self.interval:,} images", print_note)
+            return should_stop()
+
+        return asked
 
     def on_record(self, record: Record) -> None:
         """Prints the losses to compare with, and which stages overfit, once each."""
