@@ -36,6 +36,14 @@ def test_evenly_spaced_checkpoints_end_with_the_latest(tmp_path: Path) -> None:
     assert len(run.evenly_spaced_checkpoints(99)) == 12
 
 
+def test_checkpoints_of_interruptions_do_not_displace_others(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for images in (100, 130, 200, 290, 300, 400):
+        run.checkpoint(images).mkdir(parents=True)
+    chosen = run.evenly_spaced_checkpoints(4)
+    assert [int(path.name) for path in chosen] == [100, 200, 300, 400]
+
+
 def test_a_run_has_begun_once_it_has_a_configuration(tmp_path: Path) -> None:
     Run(tmp_path).config.write_text("{}")
     assert Run(tmp_path).begun

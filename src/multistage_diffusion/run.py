@@ -106,10 +106,17 @@ class Run:
         return sorted(path for path in found if path.is_dir() and path.name.isdigit())
 
     def evenly_spaced_checkpoints(self, count: int) -> list[Path]:
-        """At most ``count`` of the complete checkpoints, oldest first, the latest among them."""
+        """At most ``count`` of the complete checkpoints, oldest first, the latest among them.
+
+        They are nearest to equal numbers of images; an interruption leaves others between these.
+        """
         found = self.checkpoints()
-        count = min(count, len(found))
-        return [found[(k + 1) * len(found) // count - 1] for k in range(count)]
+        if count >= len(found):
+            return found
+        last = int(found[-1].name)
+        wanted = [last * (k + 1) / count for k in range(count)]
+        nearest = {min(found, key=lambda path: abs(int(path.name) - at)) for at in wanted}
+        return sorted(nearest)
 
     def images_seen(self) -> int:
         """How far the latest checkpoint is, in images; 0 without one."""
