@@ -1,13 +1,12 @@
 """The first sentence of a page: what was trained, for how long, and what it reached."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from multistage_diffusion.evaluation.estimate import over_seeds
 from multistage_diffusion.evaluation.metrics import METRICS
 from multistage_diffusion.networks.config import NetworkConfig
-from multistage_diffusion.report.numbers import duration, interval
+from multistage_diffusion.report.numbers import duration, interval, short_path
 from multistage_diffusion.study.results import Results
 from multistage_diffusion.training.monitoring.records import Record
 
@@ -39,17 +38,11 @@ def of_run(
     network: NetworkConfig, data: str, last: Record | None, results: Sequence[Mapping[str, Any]]
 ) -> str:
     """The sentence about a run."""
-    kind, data = _kind(network), _short(data)
+    kind, data = _kind(network), short_path(data)
     if last is None:
         return f"{kind} for images of {data}, whose training has not written a record yet."
     trained = f"{kind} saw {last.images:,} images of {data} in {duration(last.seconds)}"
     return f"{trained} and reached {_reached(last, results)}."
-
-
-def _short(data: str) -> str:
-    """The last two parts of an absolute path; other names of data as they are."""
-    path = Path(data)
-    return "/".join(path.parts[-2:]) if path.is_absolute() else data
 
 
 def _kind(network: NetworkConfig) -> str:

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["duration", "interval", "short"]
+__all__ = ["duration", "interval", "short", "short_path"]
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
@@ -26,6 +27,12 @@ def duration(seconds: float) -> str:
     if seconds < 48 * 3600:
         return f"{seconds / 3600:.1f} hours"
     return f"{seconds / 86400:.1f} days"
+
+
+def short_path(data: str) -> str:
+    """The last two parts of an absolute path; other names of data as they are."""
+    path = Path(data)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else data
 
 
 def interval(ends: Sequence[float] | None, form: str = ".4g") -> str:

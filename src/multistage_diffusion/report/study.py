@@ -12,7 +12,7 @@ from multistage_diffusion.report import headline
 from multistage_diffusion.report.chart import Chart, Line
 from multistage_diffusion.report.colours import run_look
 from multistage_diffusion.report.comparison import differences
-from multistage_diffusion.report.numbers import duration, interval, short
+from multistage_diffusion.report.numbers import duration, interval, short, short_path
 from multistage_diffusion.report.panels import (
     COST_NAMES,
     Panels,
@@ -82,7 +82,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     study, arms = results.study, [arm for arm in results.arms.values() if arm.seeds]
     ends = [points[-1] for arm in arms for found in arm.seeds.values() for points in found.values()]
     facts = [
-        ("images", study.data),
+        ("images", short_path(study.data)),
         ("arms", str(len(study.arms))),
         ("seeds", ", ".join(map(str, study.seeds))),
         ("reference", f"{study.reference}, {study.images:,} images"),
