@@ -17,10 +17,13 @@ __all__ = ["find_autoencoder", "is_autoencoder", "load_autoencoder"]
 
 
 def is_autoencoder(name: str) -> bool:
-    """Whether a name is one of linear patches, or of a folder that holds an autoencoder."""
-    config = Path(name) / "config.json"
+    """Whether a folder holds an autoencoder, or a name that is no folder is of linear patches."""
+    folder = Path(name)
+    config = folder / "config.json"
+    if not folder.exists():
+        return is_linear(name)
     of_diffusers = config.is_file() and "_class_name" in read_object(config)
-    return is_linear(name) or of_diffusers or find_tiny(Path(name)) is not None
+    return of_diffusers or find_tiny(folder) is not None
 
 
 def find_autoencoder(name: str, images: Images) -> Autoencoder:

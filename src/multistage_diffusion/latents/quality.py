@@ -6,9 +6,25 @@ from torch import Tensor
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.latents.autoencoder import Autoencoder, decode, encode
 
-__all__ = ["image_psnr", "reconstruction_psnr"]
+__all__ = ["HIGHEST_PSNR", "image_psnr", "reconstruct", "reconstruction_psnr"]
 
 MOST_IMAGES = 256
+HIGHEST_PSNR = 100.0
+"""In means over images, for those that come back as they were; dB."""
+
+
+@torch.no_grad()
+def reconstruct(
+    autoencoder: Autoencoder, pixels: Tensor, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Images decoded from the means of their latents: uint8 ``[N, C, H, W]``, on the CPU.
+
+    Args:
+        autoencoder: on the device.
+        pixels: uint8 ``[N, C, H, W]``.
+        device: where it is computed.
+    """
+    return decode(autoencoder, encode(autoencoder, pixels.to(device)).mean).cpu()
 
 
 def image_psnr(reconstructed: Tensor, original: Tensor) -> Tensor:
@@ -31,7 +47,6 @@ def reconstruction_psnr(
     count = min(MOST_IMAGES, len(images))
     rows = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
     original = images.pixels[rows]
-    latents = encode(autoencoder, original.to(device)).mean
-    values = image_psnr(decode(autoencoder, latents).cpu(), original)
+    values = image_psnr(reconstruct(autoencoder, original, device), original)
     exact = values.isinf()
     return None if exact.all() else float(values[~exact].mean())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 from torch import Tensor
 
@@ -23,8 +24,7 @@ from multistage_diffusion.config import Settings, changed, setting, to_json
 from multistage_diffusion.data import Images, ReadOptions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.denoising import measure_denoising
-from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
-from multistage_diffusion.evaluation.reconstruction import psnr, reconstruct
+from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values, over_seeds
 from multistage_diffusion.evaluation.samples import (
     Batches,
     append_results,
@@ -39,6 +39,7 @@ from multistage_diffusion.evaluation.suite import Reference, Suite, SuiteOptions
 from multistage_diffusion.files import json_fingerprint
 from multistage_diffusion.latents.find import find_autoencoder, is_autoencoder
 from multistage_diffusion.latents.prepared import as_model_sees
+from multistage_diffusion.latents.quality import HIGHEST_PSNR, image_psnr, reconstruct
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import Run, checkpoint_model, find_model, run_of
 from multistage_diffusion.sampling import SampleOptions
@@ -106,16 +107,18 @@ class Evaluate(Settings):
     def run(self) -> None:
         if self.dry_run:
             return print_settings(to_json(self))
-        if is_autoencoder(str(self.target)):
-            return self._reconstructions()
-        if not self.target.exists():
+        if self.target.exists():
+            with holding(self._run.path, "evaluate"):
+                return self._evaluate()
+        if not is_autoencoder(str(self.target)):
             raise BadInput(f"There is no run or folder {self.target} to evaluate.")
-        with holding(self._run.path, "evaluate"):
-            self._evaluate()
+        self._evaluate()
 
     def _evaluate(self) -> None:
         self._results()
         real = read(self.data, self.reading)
+        if is_autoencoder(str(self.target)):
+            return self._reconstructions(real)
         files = self._models(self._request(real))
         if self._has_model and not files:
             return print_line(f"all of it is in {self._run.evaluations} already")
@@ -126,12 +129,14 @@ class Evaluate(Settings):
         else:
             self._all_distances(models, real)
 
-    def _reconstructions(self) -> None:
+    def _reconstructions(self, real: Images) -> None:
         """Measures what an autoencoder loses."""
-        real = read(self.data, self.reading)
         suite = self._suite(real)
-        images = reconstruct(find_autoencoder(str(self.target), real), suite.images)
-        found = {"psnr": psnr(images, suite.images), **suite.measure(images)}
+        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        autoencoder = find_autoencoder(str(self.target), real).to(device)
+        images = reconstruct(autoencoder, suite.images, device)
+        psnr = image_psnr(images, suite.images).clamp(max=HIGHEST_PSNR)
+        found = {"psnr": mean_of_values(psnr), **suite.measure(images)}
         about = {"autoencoder": str(self.target), "images": len(images)}
         about |= self._origin(real, len(images))
         results = [{"metric": name, **_summary([value]), **about} for name, value in found.items()]

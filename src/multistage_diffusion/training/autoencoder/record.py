@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from multistage_diffusion.errors import BadInput
-from multistage_diffusion.latents.autoencoder import Autoencoder, decode, encode
+from multistage_diffusion.latents.autoencoder import Autoencoder
 from multistage_diffusion.latents.pretrained import wrap_diffusers
-from multistage_diffusion.latents.quality import image_psnr
+from multistage_diffusion.latents.quality import HIGHEST_PSNR, image_psnr, reconstruct
 
 __all__ = ["AutoencoderRecord", "Quality", "measure_quality"]
 
@@ -56,11 +56,11 @@ def measure_quality(network: nn.Module, pixels: Tensor, device: torch.device) ->
     training = network.training
     trained = {name: p.requires_grad for name, p in network.named_parameters()}
     wrapped: Autoencoder = wrap_diffusers(network, "")
-    reconstructed = decode(wrapped, encode(wrapped, pixels.to(device)).mean).cpu()
+    reconstructed = reconstruct(wrapped, pixels, device)
     network.train(training)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(trained[name])
-    psnr = image_psnr(reconstructed, pixels).clamp(max=100).mean()
+    psnr = image_psnr(reconstructed, pixels).clamp(max=HIGHEST_PSNR).mean()
     return Quality(float(psnr), _ssim(reconstructed, pixels), reconstructed)
 
 
