@@ -11,12 +11,15 @@ import torch
 
 from multistage_diffusion.cli import main
 from multistage_diffusion.conditions import Conditions
+from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop.exported import export_onnx, load_exported
 from multistage_diffusion.interop.exported import write as writing
 from multistage_diffusion.interop.exported.path import StagePath, trace
+from multistage_diffusion.latents import find_autoencoder
 from multistage_diffusion.model import Model, ModelConfig, build_denoiser, load_model, save_model
 from multistage_diffusion.sampling import SOLVERS
+from multistage_diffusion.space import LatentConfig
 from tests.conftest import MODEL, TINY, disturb
 
 FORMATS = ["onnx", "torch-export"]
@@ -126,6 +129,56 @@ def test_labels_context_and_separate_encoders(
     with torch.no_grad():
         expected = model.denoiser(x, sigma, Conditions(labels, context=context))
     close(exported(x, sigma, labels, context), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pca-f2c4", "vq"])
+def test_latents_are_decoded_by_a_file_of_their_own(
+    tmp_path: Path, colours: Images, kind: str
+) -> None:
+    autoencoder = find_autoencoder(_vq(tmp_path) if kind == "vq" else kind, colours)
+    latents = LatentConfig(
+        autoencoder=autoencoder.info,
+        image_shape=(3, 8, 8),
+        shift=(0.5, 0.0, 0.1, 0.2),
+        scale=(2.0, 0.3, 1.0, 1.5),
+        deviation=0.5,
+    )
+    file = saved(replace(SMALLEST, shape=(4, 4, 4), latents=latents), tmp_path)
+    samples = torch.randn(3, 4, 4, 4)
+    raw = samples / torch.tensor(latents.scale)[:, None, None]
+    raw = raw + torch.tensor(latents.shift)[:, None, None]
+    with torch.no_grad():
+        expected = autoencoder.decode(raw)
+    for name in FORMATS:
+        assert main(["export", str(file), "--to", name, str(tmp_path / name)]) == 0
+        close(_decoded(tmp_path / name, samples), expected)
+
+
+def _vq(folder: Path) -> str:
+    diffusers = pytest.importorskip("diffusers")
+    module = diffusers.VQModel(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        num_vq_embeddings=16,
+    )
+    module.save_pretrained(folder / "vq")
+    return str(folder / "vq")
+
+
+def _decoded(folder: Path, samples: torch.Tensor) -> torch.Tensor:
+    entry = json.loads((folder / "model.json").read_text())["decoding"]
+    assert (entry["inputs"], entry["range"]) == (["latents"], [-1, 1])
+    file = folder / entry["file"]
+    if file.suffix == ".pt2":
+        images: torch.Tensor = torch.export.load(file).module()(latents=samples)
+        return images
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(file)
+    return torch.from_numpy(session.run(["images"], {"latents": samples.numpy()})[0])
 
 
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,7 @@ STYLES: dict[str, dict[str, Any]] = {
     },
     "convolutions": {"resampling": "conv", "adaptive_scale": True},
     "padded at the end": {"resampling": "conv", "downsampling_padding": "end"},
+    "random frequencies": {"embedding": "fourier"},
 }
 
 

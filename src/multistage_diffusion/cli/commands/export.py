@@ -32,7 +32,8 @@ class Export:
 
     diffusers writes the folder of a pipeline, with a model card. onnx and torch-export write one
     file for each stage: the encoder and that stage's decoder, with the preconditioning; a
-    model.json beside them says which file serves which noise levels.
+    model.json beside them says which file serves which noise levels. Latent models also get a file
+    that decodes their samples.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from multistage_diffusion.config import to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import folder_atomically, write_json
+from multistage_diffusion.interop.exported.decoding import LARGEST_BATCH, trace_decoding
 from multistage_diffusion.interop.exported.path import input_names, size_multiple, trace
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import claim, find_model
@@ -23,11 +24,14 @@ __all__ = ["FORMAT", "MANIFEST", "export_onnx", "export_program"]
 
 FORMAT = "multistage-diffusion/exported/1"
 MANIFEST = "model.json"
+Writer = Callable[[ExportedProgram, Path, str], None]  # a graph, its file, its output's name
 LARGEST_FILE = 2**30  # bytes of weights beyond which ONNX keeps them in a second file
 
 
 def export_onnx(target: Path, out: Path) -> None:
     """Writes ``stage-1.onnx``, ``stage-2.onnx``, ... and ``model.json``.
+
+    The decoder of a latent model's autoencoder becomes ``decode.onnx``.
 
     Args:
         target: a run or a model file.
@@ -47,6 +51,8 @@ def export_onnx(target: Path, out: Path) -> None:
 def export_program(target: Path, out: Path) -> None:
     """Writes ``stage-1.pt2``, ``stage-2.pt2``, ... for ``torch.export.load``, and ``model.json``.
 
+    The decoder of a latent model's autoencoder becomes ``decode.pt2``.
+
     Args:
         target: a run or a model file.
         out: a new folder.
@@ -57,17 +63,26 @@ def export_program(target: Path, out: Path) -> None:
     _export(target, out, ".pt2", _write_program)
 
 
-def _export(
-    target: Path, out: Path, suffix: str, write: Callable[[ExportedProgram, Path], None]
-) -> None:
+def _export(target: Path, out: Path, suffix: str, write: Writer) -> None:
     claim(out, "is not an empty folder", folder=True)
     model = load_model(find_model(target))
     files = [f"stage-{stage + 1}{suffix}" for stage in range(len(model.denoiser.stages))]
     with folder_atomically(out) as folder:
         for stage, file in enumerate(files):
             with _quiet():
-                write(trace(model, stage), folder / file)
-        write_json(folder / MANIFEST, _manifest(model, files))
+                write(trace(model, stage), folder / file, "denoised")
+        decoding = _write_decoding(model, folder / f"decode{suffix}", write)
+        write_json(folder / MANIFEST, _manifest(model, files) | decoding)
+
+
+def _write_decoding(model: Model, file: Path, write: Writer) -> dict[str, Any]:
+    """Writes the decoder of a latent model; returns what the manifest says of it."""
+    if model.config.latents is None:
+        return {}
+    with _quiet():
+        write(trace_decoding(model.config), file, "images")
+    inputs = {"inputs": ["latents"], "largest_batch": LARGEST_BATCH}
+    return {"decoding": {"file": file.name, **inputs, "range": [-1, 1]}}
 
 
 def _manifest(model: Model, files: list[str]) -> dict[str, Any]:
@@ -86,11 +101,11 @@ def _manifest(model: Model, files: list[str]) -> dict[str, Any]:
     }
 
 
-def _write_onnx(program: ExportedProgram, file: Path) -> None:
+def _write_onnx(program: ExportedProgram, file: Path, output: str) -> None:
     weights = sum(tensor.nbytes for tensor in program.state_dict.values())
     graph: Any = torch.onnx.export(
         program,
-        output_names=["denoised"],
+        output_names=[output],
         verbose=False,
         custom_translation_table={torch.ops.aten.searchsorted.Tensor: _searchsorted},
     )
@@ -99,7 +114,7 @@ def _write_onnx(program: ExportedProgram, file: Path) -> None:
     graph.save(str(file), external_data=weights > LARGEST_FILE)
 
 
-def _write_program(program: ExportedProgram, file: Path) -> None:
+def _write_program(program: ExportedProgram, file: Path, _output: str) -> None:
     torch.export.save(program, str(file))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.config import from_json, to_json
 from multistage_diffusion.model import Model, ModelConfig, build_denoiser, named_classes
+from multistage_diffusion.networks.embedding import Embedding
 
 __all__ = ["MultistageUNet", "MultistageUNetOutput"]
 
@@ -81,6 +82,16 @@ class MultistageUNet(ModelMixin, ConfigMixin):
         unet.denoiser = model.denoiser
         return unet
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Loads a model, as ``ModelMixin.from_pretrained``, with all of its buffers.
+
+        accelerate leaves those of modules whose weights stay on the disk as they were initialised.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        _read_frequencies(loaded[0] if isinstance(loaded, tuple) else loaded)
+        return loaded
+
     def forward(
         self,
         sample: Tensor,
@@ -105,3 +116,11 @@ class MultistageUNet(ModelMixin, ConfigMixin):
         conditions = Conditions(class_labels, None, encoder_hidden_states)
         denoised = self.denoiser(sample, torch.as_tensor(timestep), conditions)
         return MultistageUNetOutput(sample=denoised) if return_dict else (denoised,)
+
+
+def _read_frequencies(unet: MultistageUNet) -> None:
+    """Reads the random frequencies of embeddings whose weights stay on the disk."""
+    for module in unet.modules():
+        weights = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+        if isinstance(module, Embedding) and module.kind == "fourier" and weights is not None:
+            module.frequencies.copy_(weights["frequencies"])
