@@ -2,7 +2,6 @@
 
     python benchmarks/distributed.py [--preset small] [--batch 16] [--processes 4] [--ratio 0.5]
     torchrun --nproc-per-node 2 benchmarks/distributed.py
-    torchrun --nproc-per-node 2 benchmarks/distributed.py --engines [--single-stage]
 
 Between the processes is a link with a limited bandwidth: a transfer is over when all transfers
 before it are over and its bytes have had their time, ``2 (n - 1) / n`` of them as in a ring. The
@@ -11,16 +10,12 @@ torchrun the sums are really computed, by gloo; in a single process only the lin
 that send gradients while they are computed and steps that send them afterwards take turns; medians
 are printed as a table in Markdown, by rank 0.
 
-With ``--engines``, whole steps (forward, backward and the exchange, without and with the link) of
-our reducer and of DistributedDataParallel take turns on batches as training draws them. It is told
-to find unused parameters, or all decoders are evaluated. The report is ``distributed.md``.
+The report is ``distributed.md``; ``engines.py`` compares whole steps with torch's own engines.
 """
 
-import copy
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -29,14 +24,9 @@ import torch
 import torch.distributed as dist
 import tyro
 from machine import DEVICE, device_name, seconds_of, synchronize
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from multistage_diffusion import distributed
-from multistage_diffusion.config import replace_settings
-from multistage_diffusion.cost import stage_costs
 from multistage_diffusion.denoiser import (
-    NetworkDenoiser,
     fastest_memory_format,
     set_compute_dtype,
 )
@@ -62,10 +52,6 @@ class Settings:
     repeats: int = 7
     bucket: int = 1 << 17
     """Numbers that are sent at a time; the paper's networks use 32 times as many."""
-    engines: bool = False
-    """Compare with torch's own DistributedDataParallel."""
-    single_stage: bool = False
-    """Compare on batches of one stage each."""
 
 
 class Link:
@@ -137,151 +123,8 @@ class Step:
         return seconds_of(partial(self.reducer.reduce, "all"))
 
 
-class Loss(nn.Module):
-    """The mean loss, as a module."""
-
-    def __init__(self, denoiser: NetworkDenoiser, every_decoder: bool) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self.forced = range(len(denoiser.stages)) if every_decoder else ()
-
-    def forward(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """The mean loss of images ``[B, C, H, W]`` at noise levels ``[B]``."""
-        return self.denoiser.loss(y, sigma, y, force_stages=self.forced).mean()
-
-
-Engine = Callable[[Tensor], None]
-
-
-class Engines:
-    """Steps of the same weights on the same batches, with different exchanges of gradients."""
-
-    def __init__(self, settings: Settings, step: Step, link: Link) -> None:
-        self.settings = settings
-        self.step = step
-        self.link = link
-        model, training = step.config.model, step.config.training
-        if settings.single_stage:
-            training = replace_settings(training, batches="single-stage")
-        self.levels = Levels.of(RunConfig(model=model, training=training, data=step.config.data))
-        self.costs = [cost.training_macs for cost in stage_costs(model)]
-        self.y = step.y.repeat(distributed.world_size(), 1, 1, 1)
-        self.denoisers = {name: copy.deepcopy(step.denoiser) for name in ("ours", "find", "all")}
-
-    def engines(self) -> Mapping[str, Engine]:
-        """The engines by name."""
-        finds = self._ddp(Loss(self.denoisers["find"], every_decoder=False), finds_unused=True)
-        evaluates = self._ddp(Loss(self.denoisers["all"], every_decoder=True), finds_unused=False)
-        return {
-            "ours": self._ours(self.denoisers["ours"]),
-            "DDP, finds unused parameters": finds,
-            "DDP, all decoders evaluated": evaluates,
-        }
-
-    def _ours(self, denoiser: NetworkDenoiser) -> Engine:
-        reducer = GradientReducer(denoiser.parameters(), self.settings.bucket)
-        loss = Loss(denoiser, every_decoder=False)
-
-        def step(sigma: Tensor) -> None:
-            used = frozenset(denoiser.stages.index(sigma).tolist())
-            own = sigma[self.own(sigma)]
-            denoiser.zero_grad()
-            with reducer.overlap(used, frozenset(denoiser.stages.index(own).tolist())):
-                loss(self.y[: len(own)], own).backward()
-            reducer.reduce(used)
-
-        return step
-
-    def _ddp(self, loss: Loss, finds_unused: bool) -> Engine:
-        megabytes = self.settings.bucket * 4 / 2**20
-        engine = DistributedDataParallel(
-            loss,
-            bucket_cap_mb=megabytes,
-            find_unused_parameters=finds_unused,
-            gradient_as_bucket_view=True,
-        )
-        engine.register_comm_hook(self.link, _through_link)
-
-        def step(sigma: Tensor) -> None:
-            own = sigma[self.own(sigma)]
-            engine.zero_grad()
-            engine(self.y[: len(own)], own).backward()
-
-        return step
-
-    def own(self, sigma: Tensor) -> Tensor:
-        """The samples of this rank."""
-        costs = torch.tensor(self.costs, dtype=torch.float64)
-        shared = share_out(
-            costs[self.step.denoiser.stages.index(sigma)], distributed.world_size(), 1
-        )
-        return shared[distributed.rank()][0]
-
-    def batch(self, number: int) -> Tensor:
-        """The levels of a batch."""
-        count = self.settings.batch * distributed.world_size()
-        return self.levels.draw(count, torch.Generator().manual_seed(number))
-
-    def seconds(self, engines: Mapping[str, Engine], first: int) -> dict[str, float]:
-        """Median seconds of a step of each engine, taken in turns on the same batches."""
-        found: dict[str, list[float]] = {name: [] for name in engines}
-        for number in range(first, first + self.settings.repeats):
-            sigma = self.batch(number)
-            for name, engine in engines.items():
-                distributed.barrier()
-                found[name].append(seconds_of(partial(engine, sigma)))
-        return {name: statistics.median(times) for name, times in found.items()}
-
-
-def _through_link(
-    link: Link,
-    bucket: dist.GradBucket,  # type: ignore[name-defined]
-) -> torch.futures.Future[Tensor]:
-    """Sums a bucket of DistributedDataParallel over the ranks, as slowly as the link allows."""
-    transfer = link.begin(bucket.buffer())
-    assert transfer.work is not None
-
-    def finish(work: torch.futures.Future[list[Tensor]]) -> Tensor:
-        time.sleep(max(0.0, transfer.over_at - time.perf_counter()))
-        return work.value()[0]
-
-    return transfer.work.get_future().then(finish)  # type: ignore[attr-defined]
-
-
-def compare(settings: Settings, step: Step, link: Link, bytes_per_second: float) -> None:
-    """Measures the engines without and with the link, and prints."""
-    link.bytes_per_second = float("inf")
-    compared = Engines(settings, step, link)
-    engines = compared.engines()
-    compared.seconds(engines, 1000)  # finds out which gradients there are
-    free = compared.seconds(engines, 0)
-    link.bytes_per_second = bytes_per_second
-    limited = compared.seconds(engines, 0)
-    if distributed.rank():
-        return
-    print("| engine | step, gloo alone | of ours | step with the link | of ours |")
-    print("|---|---|---|---|---|")
-    for name in engines:
-        columns = [(times[name], times[name] / times["ours"]) for times in (free, limited)]
-        print(f"| {name} | " + " | ".join(f"{t:.3f} s | {r:.2f}" for t, r in columns) + " |")
-    print(f"gradients differ by at most {difference(compared.denoisers):.1e}")
-
-
-def difference(denoisers: Mapping[str, NetworkDenoiser]) -> float:
-    """The largest difference of a gradient from ours, as a share of our largest one."""
-    ours, *others = ([p.grad for p in d.parameters()] for d in denoisers.values())
-    largest = max(float(g.abs().max()) for g in ours if g is not None)
-    gaps = [
-        float((a - b).abs().max())
-        for other in others
-        for a, b in zip(ours, other, strict=True)
-        if a is not None and b is not None
-    ]
-    return max(gaps) / largest
-
-
-def main(settings: Settings) -> None:
-    """Measures and prints."""
+def connect(settings: Settings) -> tuple[Step, Link]:
+    """A step whose sums go through a link that is not limited yet."""
     if "RANK" in os.environ:
         distributed.init_process_group(DEVICE)
     else:
@@ -289,17 +132,25 @@ def main(settings: Settings) -> None:
         distributed.all_reduce_max = lambda value: value
     link = Link()
     distributed.begin_all_reduce_sum = link.begin
-    step = Step(settings)
+    return Step(settings), link
+
+
+def limit(settings: Settings, step: Step, link: Link) -> tuple[float, float]:
+    """Limits the link; returns the seconds of forward and backward pass, and of the exchange."""
     step(overlapped=True)  # finds out which gradients there are
     link.sent = 0
     step(overlapped=True)
     size = distributed.world_size()
     amount = 2 * (size - 1) / size * link.sent
     seconds = statistics.median(seconds_of(step.compute) for _ in range(settings.repeats))
-    exchange = settings.ratio * seconds
-    link.bytes_per_second = amount / exchange
-    if settings.engines:
-        return compare(settings, step, link, link.bytes_per_second)
+    link.bytes_per_second = amount / (settings.ratio * seconds)
+    return seconds, settings.ratio * seconds
+
+
+def main(settings: Settings) -> None:
+    """Measures and prints."""
+    step, link = connect(settings)
+    seconds, exchange = limit(settings, step, link)
     exposed: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(settings.repeats):
         for overlapped, found in exposed.items():
@@ -312,6 +163,7 @@ def main(settings: Settings) -> None:
     print("|---|---|---|---|---|")
     after, during = (statistics.median(exposed[key]) for key in (False, True))
     shares = f"{after:.3f} s ({after / exchange:.0%}) | {during:.3f} s ({during / exchange:.0%})"
+    size = distributed.world_size()
     print(f"| {size} ({kind}) | {seconds:.3f} s | {exchange:.3f} s | {shares} |")
 
 
