@@ -138,6 +138,7 @@ class _Session:
     def save_snapshot(self) -> None:
         """Writes the power-function averages."""
         with self.timer.not_training():
+            self.checkpoints.wait()  # one exchange in the background at a time
             save_snapshot(self.run, self.state, self.config)
 
     def save_checkpoint(self, final: bool) -> None:

@@ -28,6 +28,7 @@ from multistage_diffusion.training.distributed.shards import (
     join_shards,
     load_shards,
 )
+from multistage_diffusion.training.ema.snapshots import save_snapshot
 from multistage_diffusion.training.state import State
 from tests.conftest import disturb, run_on
 from tests.test_distributed import free_port
@@ -173,6 +174,20 @@ def test_the_joined_model_is_the_file_of_the_whole(
         checkpoints.wait()
     one, two = (Run(tmp_path / name).checkpoints()[0] for name in ("one", "two"))
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_a_joined_snapshot_is_the_file_of_the_whole(
+    group: None, few_digits: Images, tmp_path: Path
+) -> None:
+    config = run_on(few_digits, posthoc_ema=(0.1, 0.05))
+    for name, sharded in (("one", False), ("two", True)):
+        left = tmp_path / name / "averages" / f".{24:012d}"
+        left.mkdir(parents=True)  # by a process that was killed
+        (left / "shard-00002-model-00001-of-00002.safetensors").touch()
+        save_snapshot(Run(tmp_path / name), make_later_state(config, sharded=sharded), config)
+    one, two = (Run(tmp_path / name).snapshots() for name in ("one", "two"))
+    assert one[0].read_bytes() == two[0].read_bytes()
+    assert [path.name for path in (tmp_path / "two" / "averages").iterdir()] == [two[0].name]
 
 
 def test_a_torch_without_such_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from multistage_diffusion.training.state import State
 
 __all__ = ["Checkpoints"]
 
-STATE, AVERAGED = 1, 2  # numbers of the files that each rank writes
+STATE, AVERAGED, FILES = 1, 2, 2  # numbers of the files that each rank writes
 
 
 class Checkpoints:
@@ -102,11 +102,11 @@ class Checkpoints:
         def complete() -> None:
             with self._new(target) as folder:
                 saved(written, folder)
-                averaged = shard_files(folder, AVERAGED)
+                averaged = shard_files(folder, AVERAGED, FILES)
                 join_shards(folder / MODEL, averaged, metadata)
                 for file in averaged:
                     file.unlink()
-                names = [file.name for file in shard_files(folder, STATE)]
+                names = [file.name for file in shard_files(folder, STATE, FILES)]
                 save_tensors(folder / TRAINING, small, {**progress, SHARDS: names})
 
         return complete

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from multistage_diffusion import distributed
 from multistage_diffusion.networks.unet import StagedUNet
 
 __all__ = ["is_sharded", "shard", "whole", "whole_weights"]
@@ -37,5 +38,13 @@ def is_sharded(network: StagedUNet) -> bool:
 
 
 def whole_weights(network: StagedUNet) -> dict[str, Tensor]:
-    """The weights, gathered from all ranks if they are sharded. All ranks must call it."""
-    return {name: whole(tensor) for name, tensor in network.state_dict().items()}
+    """The weights in rank 0's main memory; empty elsewhere. All ranks must call it.
+
+    Sharded ones are gathered one at a time.
+    """
+    weights = {}
+    for name, tensor in network.state_dict().items():
+        gathered = whole(tensor)
+        if distributed.is_main_process():
+            weights[name] = gathered.cpu()
+    return weights

@@ -36,25 +36,21 @@ __all__ = [
     "shard_files",
 ]
 
-FILES = 2  # of each rank
 FORM = "pt"
 ROWS = "DCP_SHARDING_INFO"
 UNUSED = "torch.distributed is disabled"  # what torch warns of where a single process loads
 
 
-def begin_to_save(
-    folder: Path, first: Mapping[str, Tensor], second: Mapping[str, Tensor]
-) -> Future[object]:
+def begin_to_save(folder: Path, *files: Mapping[str, Tensor]) -> Future[object]:
     """Begins to write tensors to a folder. All ranks call it; tensors may change when it returns.
 
     Args:
         folder: an empty folder, or none yet, which all ranks see.
-        first: the tensors of the first file of every rank.
-        second: those of the second file.
+        files: the tensors of the first file of every rank, of the second, and so on.
     """
-    numbers = {**dict.fromkeys(first, 1), **dict.fromkeys(second, 2)}
+    numbers = {name: 1 + index for index, names in enumerate(files) for name in names}
     writer = _storage("Writer")(str(folder), fqn_to_index_mapping=numbers, save_distributed=True)
-    tensors = {**first, **second}
+    tensors = {name: tensor for file in files for name, tensor in file.items()}
     group = distributed.background_group()
     future = async_save(tensors, storage_writer=writer, process_group=group)
     return cast("Future[object]", future)
@@ -79,13 +75,13 @@ def _first_failure(error: CheckpointException) -> BaseException:
     return next(iter(error.failures.values()))[0]
 
 
-def shard_files(folder: Path, number: int) -> list[Path]:
-    """The first or the second files of all ranks in a folder that they have just written.
+def shard_files(folder: Path, number: int, of: int) -> list[Path]:
+    """The files of all ranks of a number, 1 to ``of``, in a folder that they have just written.
 
     They are looked for by name: on a network file system a listing may be older than they are.
     """
     ranks = range(1, distributed.world_size() + 1)
-    names = (f"shard-{rank:05d}-model-{number:05d}-of-{FILES:05d}.safetensors" for rank in ranks)
+    names = (f"shard-{rank:05d}-model-{number:05d}-of-{of:05d}.safetensors" for rank in ranks)
     return [folder / name for name in names if (folder / name).exists()]
 
 

@@ -5,8 +5,10 @@
 factors of the snapshots are found separately for each.
 """
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,13 @@ from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.run import Run
 from multistage_diffusion.tensorfile import read_metadata, read_tensors, save_tensors
 from multistage_diffusion.training.config import RunConfig, read_run_config
-from multistage_diffusion.training.distributed.sharding import whole
+from multistage_diffusion.training.distributed.sharding import is_sharded
+from multistage_diffusion.training.distributed.shards import (
+    begin_to_save,
+    join_shards,
+    saved,
+    shard_files,
+)
 from multistage_diffusion.training.ema.profiles import (
     WIDEST_AVERAGE,
     Array,
@@ -37,15 +45,31 @@ WIDTHS = np.geomspace(0.005, WIDEST_AVERAGE, 80)
 
 
 def save_snapshot(run: Run, state: State, config: RunConfig) -> None:
-    """Writes the power-function averages as they are. All ranks call it, rank 0 writes."""
-    tensors = {name: whole(tensor) for name, tensor in state.averages.tensors()}
+    """Writes the power-function averages as they are. All ranks call it."""
+    metadata: dict[str, object] = {
+        "config": to_json(config),
+        "images": state.images,
+        "seen": state.averages.seen.tolist(),
+    }
+    path, tensors = run.snapshot(state.images), dict(state.averages.tensors())
+    if is_sharded(state.averages.main.network):
+        _save_sharded(path, tensors, metadata)
+    elif distributed.is_main_process():
+        save_tensors(path, tensors, metadata)
+
+
+def _save_sharded(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]
+) -> None:
+    """Each rank writes its rows, and rank 0 joins them, one tensor at a time."""
+    folder = path.with_name(f".{path.stem}")
+    if distributed.is_main_process():  # what a killed process may have left
+        shutil.rmtree(folder, ignore_errors=True)
+    distributed.barrier()
+    saved(begin_to_save(folder, tensors), folder)
     if distributed.is_main_process():
-        metadata = {
-            "config": to_json(config),
-            "images": state.images,
-            "seen": state.averages.seen.tolist(),
-        }
-        save_tensors(run.snapshot(state.images), tensors, metadata)
+        join_shards(path, shard_files(folder, 1, of=1), metadata)
+        shutil.rmtree(folder)
 
 
 def drop_snapshots_after(run: Run, images: int) -> None:
