@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,10 @@ def one_of_two(number: int, pixels: torch.Tensor, folder: Path, port: str) -> No
         assert distributed.broadcast(number) == 0
         assert distributed.any_rank(number == 1)
         assert not distributed.any_rank(False)
+        group = weakref.ref(distributed.background_group())
         torch.save(denoise(pixels), folder / f"{number}.pt")
     assert distributed.world_size() == 1
+    assert group() is None  # its threads have ended
 
 
 def free_port() -> str:

@@ -118,6 +118,8 @@ def process_group(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        _host_group.cache_clear()  # a group that lives longer may abort the process at its exit
+        _second_host_group.cache_clear()
         if dist.is_initialized():
             dist.destroy_process_group()
 
