@@ -1,6 +1,6 @@
 """The training loop: a generator of records."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from multistage_diffusion.training.precision import dtype_of, rounding_of
 from multistage_diffusion.training.randomness import Stream, seed_globally
 from multistage_diffusion.training.recorder import Recorder, gather_sums
 from multistage_diffusion.training.resume import check_run, load_initial_weights
+from multistage_diffusion.training.session import Event, Session
 from multistage_diffusion.training.state import State
 from multistage_diffusion.training.step import TrainingStep
 from multistage_diffusion.training.timer import Timer
@@ -63,40 +64,24 @@ def train(
             kept.
     """
     with rounding_of(config.training.precision):
-        yield from _records(_Session(config, images, Run(out), init), should_stop)
+        session = _Session(config, images, Run(out), init)
+        try:
+            yield from session.records(should_stop)
+        finally:
+            session.checkpoints.wait()
 
 
-def _records(session: "_Session", should_stop: Callable[[], bool]) -> Generator[Record, None, None]:
-    """Trains until the end of a run, or until asked to stop; yields its records."""
-    try:
-        yield from _steps(session, should_stop)
-    finally:
-        session.checkpoints.wait()
-
-
-def _steps(session: "_Session", should_stop: Callable[[], bool]) -> Generator[Record, None, None]:
-    training = session.config.training
-    while session.state.images < training.images:
-        session.step()
-        stopping = distributed.any_rank(should_stop())
-        ended = session.state.images >= training.images
-        if session.due(training.monitoring.record_images):
-            yield session.record()
-        if session.due(training.monitoring.grid_images):
-            session.draw_grids()
-        if training.averaging.posthoc_ema and session.due(training.averaging.snapshot_images):
-            session.save_snapshot()
-        if stopping or session.due(training.retention.checkpoint_images):
-            session.save_checkpoint(final=stopping or ended)
-        if stopping and not ended:
-            return
-    session.finish()
-
-
-class _Session:
-    """A run in progress: its state, and what is done to it between the events of the loop."""
+class _Session(Session[Record]):
+    """The training of a denoiser."""
 
     def __init__(self, config: RunConfig, images: Images, run: Run, init: Model | None) -> None:
+        training = config.training
+        super().__init__(
+            training.images,
+            training.batch_size,
+            training.monitoring.record_images,
+            training.retention.checkpoint_images,
+        )
         self.config = config
         self.run = run
         self.accelerator = make_accelerator(config.training.monitoring.track, run)
@@ -104,7 +89,7 @@ class _Session:
         self.state = _initial_state(config, self.device, init)
         check_run(run, config, images)
         kept, held_out = split(images, config.training.draws.held_out, config.training.seed)
-        self.step = TrainingStep(config, self.state, kept, self.device)
+        self.training_step = TrainingStep(config, self.state, kept, self.device)
         _resume(run, self.state, config)
         start_trackers(self.accelerator, run, config)
         if config.training.execution.compile:
@@ -113,19 +98,23 @@ class _Session:
         self.checkpoints = Checkpoints(run, config)
         self.timer = Timer(self.state)
 
-    def due(self, interval: int) -> bool:
-        """Whether the last step reached a multiple of ``interval`` images, or the end.
+    @property
+    def seen(self) -> int:
+        return self.state.images
 
-        Never for an interval of 0.
-        """
-        if not interval:
-            return False
-        now = self.state.images
-        before = now - self.config.training.batch_size
-        return now // interval > before // interval or now >= self.config.training.images
+    def step(self) -> None:
+        self.training_step()
+
+    def events(self) -> Sequence[Event]:
+        training = self.config.training
+        averaging = training.averaging
+        snapshots = averaging.snapshot_images if averaging.posthoc_ema else 0
+        return (
+            (training.monitoring.grid_images, self.draw_grids),
+            (snapshots, self.save_snapshot),
+        )
 
     def record(self) -> Record:
-        """Makes the record of the steps since the last one."""
         self._gather()
         with self.timer.not_training():
             return self.recorder.record(self.timer)
@@ -142,22 +131,21 @@ class _Session:
             save_snapshot(self.run, self.state, self.config)
 
     def save_checkpoint(self, final: bool) -> None:
-        """Writes a checkpoint, unless the last steps failed and this is not the last chance."""
         self._gather()
         with self.timer.not_training():
-            if final or not self.step.failed.current:
+            # after failed steps the checkpoint before is better, unless this is the last chance
+            if final or not self.training_step.failed.current:
                 self.checkpoints.save(self.state)
             if final:
                 self.checkpoints.wait()
             distributed.barrier()
 
     def _gather(self) -> None:
-        self.step.check_divergence()
+        self.training_step.check_divergence()
         gather_sums(self.state)
 
     def finish(self) -> None:
-        """Writes the finished model, which is that of the last checkpoint."""
-        images = self.state.images
+        images = self.state.images  # of the last checkpoint, whose model is the finished one
         if distributed.is_main_process() and not _holds(self.run.model, images):
             copy_atomically(checkpoint_model(self.run.checkpoint(images)), self.run.model)
         if self.config.training.monitoring.track:

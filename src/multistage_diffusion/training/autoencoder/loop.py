@@ -1,9 +1,9 @@
 """The training loop of an autoencoder: a generator of records.
 
 The folder of a run is one that diffusers' ``from_pretrained`` reads: averaged weights. Beside them,
-in its folder ``training``, are the configuration, the records and the state to continue from. Order
-of the images, randomness, held-out images, optimizer, averages and reduction over processes are
-those of the training of denoisers.
+in its folder ``training``, are the configuration, the records and the state to continue from. The
+loop itself, the order of the images, randomness, held-out images, optimizer, averages and reduction
+over processes are those of the training of denoisers.
 """
 
 import copy
@@ -25,7 +25,6 @@ from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_json
 from multistage_diffusion.run import claim
 from multistage_diffusion.space import PIXELS
-from multistage_diffusion.tensorfile import read_tensors, save_tensors
 from multistage_diffusion.training.autoencoder.config import (
     AutoencoderRun,
     averaging,
@@ -38,6 +37,7 @@ from multistage_diffusion.training.autoencoder.record import (
     Quality,
     measure_quality,
 )
+from multistage_diffusion.training.autoencoder.state import Part, load_state, save_state
 from multistage_diffusion.training.batches.held_out import split
 from multistage_diffusion.training.batches.order import image_indices
 from multistage_diffusion.training.batches.sharing import share_out
@@ -47,12 +47,13 @@ from multistage_diffusion.training.monitoring.lines import append_line, drop_lin
 from multistage_diffusion.training.optimization import make_optimizer
 from multistage_diffusion.training.precision import dtype_of, rounding_of
 from multistage_diffusion.training.randomness import Stream, generator, seed_globally
+from multistage_diffusion.training.session import Session
 
 __all__ = ["Perceptual", "check_folder", "train_autoencoder", "training_file"]
 
 HELD_OUT_IMAGES = 256
 SHOWN = 8
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+STATE = "state.safetensors"
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """A distance of two batches of images, -1 to 1, as a scalar."""
@@ -106,22 +107,7 @@ def train_autoencoder(
     distributed.barrier()  # all ranks have looked at the folder before rank 0 writes to it
     with rounding_of(config.preset.training.precision):
         session = _Session(config, images, out, perceptual, torch.device(device))
-        yield from _records(session, should_stop)
-
-
-def _records(
-    session: "_Session", should_stop: Callable[[], bool]
-) -> Generator[AutoencoderRecord, None, None]:
-    training = session.settings
-    while session.seen < training.images:
-        session.step()
-        stopping = distributed.any_rank(should_stop())
-        if session.due(training.record_images):
-            yield session.record()
-        if stopping or session.due(training.checkpoint_images):
-            session.save()
-        if stopping:
-            return
+        yield from session.records(should_stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +117,8 @@ class _Seen:
     images: int
 
 
-class _Session:
-    """A run in progress."""
+class _Session(Session[AutoencoderRecord]):
+    """The training of an autoencoder."""
 
     def __init__(
         self,
@@ -142,8 +128,15 @@ class _Session:
         perceptual: Perceptual | None,
         device: torch.device,
     ) -> None:
+        training = config.preset.training
+        super().__init__(
+            training.images,
+            training.batch_size,
+            training.record_images,
+            training.checkpoint_images,
+        )
         self.config, self.out, self.device = config, out, device
-        self.settings, self.loss = config.preset.training, config.preset.loss
+        self.settings, self.loss = training, config.preset.loss
         self.perceptual = perceptual
         self.kept, held_out = split(images, self.settings.held_out, self.settings.seed)
         assert held_out is not None
@@ -154,8 +147,7 @@ class _Session:
         self.critic = Critic(config, device) if self.loss.discriminator else None
         self.optimizer = make_optimizer(optimization(self.settings), [self.network], None)
         self.reducer = GradientReducer(self.network.parameters())
-        self.seen = 0
-        self._load()
+        self._seen = load_state(training_file(out, STATE), self._parts())
         self._restart()
         if distributed.is_main_process():
             stats = training_file(out, "stats.jsonl")
@@ -170,13 +162,11 @@ class _Session:
         codes = self.config.preset.network.codes
         self.used = torch.zeros(codes, dtype=torch.bool, device=self.device)
 
-    def due(self, interval: int) -> bool:
-        """Whether the last step reached a multiple of an interval, or the end."""
-        before = self.seen - self.settings.batch_size
-        return self.seen // interval > before // interval or self.seen >= self.settings.images
+    @property
+    def seen(self) -> int:
+        return self._seen
 
     def step(self) -> None:
-        """Loss, gradient, optimizer and average for the next batch."""
         images, share = self._batch()
         seed_globally(self.settings.seed, Stream.NOISE, self.seen, distributed.rank())
         self.optimizer.zero_grad(set_to_none=True)
@@ -227,13 +217,12 @@ class _Session:
 
     @torch.no_grad()
     def _count(self) -> None:
-        self.seen += self.settings.batch_size
+        self._seen += self.settings.batch_size
         decay = ema_decay(averaging(self.settings), self.seen, self.settings.batch_size)
         ours, theirs = list(self.average.parameters()), list(self.network.parameters())
         torch._foreach_lerp_(ours, theirs, 1 - decay)
 
     def record(self) -> AutoencoderRecord:
-        """The record of the steps since the last one; rank 0 writes it, and a picture."""
         steps = (self.seen - self.first) / self.settings.batch_size
         error, penalty, skipped = (self.sums / steps).tolist()
         quality = measure_quality(self.average, self.held_out, self.device)
@@ -260,53 +249,18 @@ class _Session:
         path = training_file(self.out, "reconstructions.png")
         save_png(path, grid_image(shown, columns=min(SHOWN, len(self.held_out))))
 
-    def _parts(self) -> dict[str, tuple[nn.Module, torch.optim.Optimizer | None]]:
-        """What the state consists of: modules, and their optimizers."""
-        parts: dict[str, tuple[nn.Module, torch.optim.Optimizer | None]] = {
+    def save_checkpoint(self, final: bool) -> None:  # noqa: ARG002
+        if distributed.is_main_process():
+            self.average.save_pretrained(self.out)  # for diffusers
+            save_state(training_file(self.out, STATE), self._parts(), self.seen)
+        distributed.barrier()
+
+    def _parts(self) -> dict[str, Part]:
+        """What the state consists of."""
+        parts: dict[str, Part] = {
             "network": (self.network, self.optimizer),
             "average": (self.average, None),
         }
         if self.critic is not None:
             parts["critic"] = (self.critic.network, self.critic.optimizer)
         return parts
-
-    def save(self) -> None:
-        """Writes the state and, for diffusers, the averaged weights."""
-        if distributed.is_main_process():
-            tensors: dict[str, Tensor] = {}
-            for name, (module, optimizer) in self._parts().items():
-                state = module.state_dict().items()
-                tensors |= {f"{name}.{key}": value for key, value in state}
-                for key, parameter in module.named_parameters():
-                    moments = {} if optimizer is None else optimizer.state.get(parameter, {})
-                    tensors |= {f"{name}-{m}.{key}": value for m, value in moments.items()}
-            self.average.save_pretrained(self.out)
-            progress = {"images": self.seen}
-            save_tensors(training_file(self.out, "state.safetensors"), tensors, progress)
-        distributed.barrier()
-
-    def _load(self) -> None:
-        """Continues from the state in the folder, if there is one."""
-        path = training_file(self.out, "state.safetensors")
-        if not path.exists():
-            return
-        tensors, progress = read_tensors(path)
-        for name, (module, optimizer) in self._parts().items():
-            prefix = f"{name}."
-            state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            module.load_state_dict(state)
-            if optimizer is not None:
-                _load_moments(module, optimizer, tensors, name)
-        self.seen = int(str(progress["images"]))
-
-
-def _load_moments(
-    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], name: str
-) -> None:
-    for key, parameter in module.named_parameters():
-        found = {moment: tensors.get(f"{name}-{moment}.{key}") for moment in MOMENTS}
-        values = {moment: value for moment, value in found.items() if value is not None}
-        if values:
-            optimizer.state[parameter] = {
-                moment: value.to(parameter.device) for moment, value in values.items()
-            }
