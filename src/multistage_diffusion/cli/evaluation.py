@@ -49,7 +49,9 @@ def print_cost(about: dict[str, Any]) -> None:
             f"stage {number}: {stage['parameters']:,} parameters, {macs}, {calls} evaluations"
         )
     if "macs" in cost:
-        print_line(f"a sample: {cost['macs'] / 1e6:,.1f} M MACs")
+        decoding = cost.get("decoding_macs", 0)
+        part = f", {decoding / 1e6:,.1f} M of them to decode it" if decoding else ""
+        print_line(f"a sample: {cost['macs'] / 1e6:,.1f} M MACs{part}")
 
 
 def print_denoising(found: Denoising, stages: Stages) -> None:

@@ -18,6 +18,7 @@ from multistage_diffusion.data.png import AS_PNG
 from multistage_diffusion.data.sources.arrays import resized
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_json
+from multistage_diffusion.latents.cost import decoding_macs
 from multistage_diffusion.memory import check_memory
 from multistage_diffusion.model import Model
 from multistage_diffusion.run import Run
@@ -151,13 +152,18 @@ def evenly_spaced(total: int, count: int | None) -> Tensor:
 
 
 def describe_samples(model: Model, options: SampleOptions) -> dict[str, Any]:
-    """How images are drawn from a model and what that costs, as JSON."""
+    """How images are drawn from a model and what that costs, as JSON.
+
+    The multiply-accumulates of a sample include those that decode it.
+    """
     config = model.config
+    decoding = 0 if config.latents is None else decoding_macs(config.latents)
     cost = {
         "parameters": total_parameters(config),
         "stages": [to_json(stage) for stage in stage_costs(config)],
         "evaluations_per_stage": evaluations_per_stage(config, options),
-        "macs": sampling_macs(config, options),
+        "macs": sampling_macs(config, options) + decoding,
+        "decoding_macs": decoding,
     }
     return {"options": to_json(options), "trained_images": model.images, "cost": cost}
 
