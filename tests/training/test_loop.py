@@ -241,6 +241,7 @@ def test_learning_rate_ramps_linearly_to_a_constant(few_digits: Images) -> None:
         {"shares": "uniform", "batches": "single-stage"},
         {"shares": (0.2, 0.2, 0.6), "importance": True},
         {"learned_weight": True, "optimizer": "adamw", "weight_decay": 0.1},
+        {"learned_weight": True, "optimizer": "muon", "weight_decay": 0.1, "clip_norm": 0.5},
     ],
     ids=str,
 )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from multistage_diffusion.config import Settings, from_json, grouped, setting, to_json
+from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json
 from multistage_diffusion.model import Model, ModelConfig
 from multistage_diffusion.run import Run
@@ -52,6 +53,13 @@ class TrainingConfig(Settings):
     monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.execution.shard and self.optimization.optimizer == "muon":
+            raise BadInput(
+                "The optimizer muon needs whole matrices: train without --shard, or with adamw."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from multistage_diffusion.config import Settings, setting
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.training.muon import MOMENTUM, MuonAndAdam, check_muon, is_matrix
 
-__all__ = ["OptimizationConfig", "frozen_interval", "make_optimizer"]
+__all__ = ["OptimizationConfig", "frozen_interval", "make_optimizer", "moment_names"]
 
 BETAS = (0.9, 0.999)
+OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "muon": MuonAndAdam,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +29,11 @@ class OptimizationConfig(Settings):
     A part is the encoder, or one of several, or a decoder.
     """
 
-    optimizer: Literal["adam", "adamw"] = "adam"
-    """Adam, or Adam with decoupled weight decay."""
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
+    """Adam, Adam with decoupled weight decay, or Muon for the weights of convolutions and linear
+    layers and adamw for all else."""
     weight_decay: float = setting(0.0, at_least=0, at_most=1000)
-    """Of adamw: weights shrink by this times the learning rate in each step."""
+    """Of adamw and muon: weights shrink by this times the learning rate in each step."""
     clip_norm: float = setting(0.0, at_least=0)
     """Largest norm of the gradient; 0 for no limit."""
     warmup_images: int = setting(10_000, at_least=0)
@@ -52,8 +59,8 @@ class OptimizationConfig(Settings):
         super().__post_init__()
         for text in self.freeze:
             frozen_interval(text)
-        if self.weight_decay and self.optimizer != "adamw":
-            raise BadInput("The setting weight_decay is for the optimizer adamw.")
+        if self.weight_decay and self.optimizer == "adam":
+            raise BadInput("The setting weight_decay is for the optimizers adamw and muon.")
         if self.min_snr and self.learned_weight:
             raise BadInput("Give min_snr or learned_weight: both decide the weight of the loss.")
 
@@ -88,11 +95,22 @@ def make_optimizer(
         config: its settings. Learning rates are set before each step.
         parts: encoders, then decoders.
         learned: the learned loss weight, which does not decay, if there is one.
+
+    Raises:
+        BadInput: if torch is too old for Muon.
     """
     groups = [
         {"params": list(part.parameters()), "weight_decay": config.weight_decay} for part in parts
     ]
     if learned is not None:
         groups.append({"params": list(learned.parameters()), "weight_decay": 0.0})
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, betas=BETAS, fused=True)
+    if config.optimizer == "muon":
+        check_muon()
+    return OPTIMIZERS[config.optimizer](groups, betas=BETAS, fused=True)
+
+
+def moment_names(optimizer: torch.optim.Optimizer, parameter: Tensor) -> tuple[str, ...]:
+    """What an optimizer keeps of a parameter that has learned, besides the number of its steps."""
+    if isinstance(optimizer, MuonAndAdam) and is_matrix(parameter):
+        return (MOMENTUM,)
+    return ("exp_avg", "exp_avg_sq")

@@ -22,11 +22,10 @@ from multistage_diffusion.training.checkpoints.content import (
 from multistage_diffusion.training.distributed.sharding import is_sharded
 from multistage_diffusion.training.distributed.shards import check_shard, load_shards
 from multistage_diffusion.training.ledger import Ledger
+from multistage_diffusion.training.optimization import moment_names
 from multistage_diffusion.training.state import State
 
 __all__ = ["load_latest"]
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +119,8 @@ def _make_moments(state: State, steps: Mapping[str, Tensor]) -> None:
     for name, parameter in state.named_parameters():
         if f"step.{name}" not in steps:  # a decoder without a sample so far has no moments
             continue
-        moments = {moment: torch.empty_like(parameter).detach() for moment in MOMENTS}
+        names = moment_names(state.optimizer, parameter)
+        moments = {moment: torch.empty_like(parameter).detach() for moment in names}
         step = steps[f"step.{name}"].to(parameter.device)
         state.optimizer.state[parameter] = {**moments, "step": step}
 
