@@ -18,7 +18,13 @@ from multistage_diffusion.latents.autoencoder import Autoencoder, Posterior
 from multistage_diffusion.latents.tiny import TinyDecoder, TinyEncoder, find_tiny, read_state
 from multistage_diffusion.space import AutoencoderInfo
 
-__all__ = ["NetworkAutoencoder", "diffusers_library", "load_pretrained", "wrap_diffusers"]
+__all__ = [
+    "NetworkAutoencoder",
+    "diffusers_library",
+    "identified",
+    "load_pretrained",
+    "wrap_diffusers",
+]
 
 CLASSES = ("AutoencoderKL", "VQModel", "AutoencoderTiny", "AutoencoderDC")
 TILED = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
@@ -60,7 +66,8 @@ class NetworkAutoencoder(Autoencoder):
 
     def decode(self, latents: Tensor) -> Tensor:
         self._set_tiles(max(latents.shape[2:]) * self.info.factor > LARGE)
-        return self._decoder(latents)
+        dtype = next(self.module.parameters()).dtype
+        return self._decoder(latents.to(dtype)).float()
 
     def to(self, device: torch.device | str) -> "NetworkAutoencoder":
         self.module.to(device)
@@ -194,13 +201,19 @@ def wrap_diffusers(module: Any, name: str, revision: str = "") -> NetworkAutoenc
         channels=int(channels),
         revision=revision,
     )
+    return identified(module, info)
+
+
+def identified(module: Any, info: AutoencoderInfo) -> NetworkAutoencoder:
+    """One of diffusers' autoencoders, of which it is known what identifies it."""
+    kind = type(module).__name__
     encoder, decoder = _functions(kind, module)
 
     def set_tiles(on: bool) -> None:
         if kind in TILED:
             module.enable_tiling() if on else module.disable_tiling()
 
-    return NetworkAutoencoder(info, module, config.in_channels, encoder, decoder, set_tiles)
+    return NetworkAutoencoder(info, module, module.config.in_channels, encoder, decoder, set_tiles)
 
 
 def _functions(

@@ -5,7 +5,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from multistage_diffusion.latents.autoencoder import decode
+from multistage_diffusion.latents.autoencoder import Autoencoder, decode
 from multistage_diffusion.latents.find import load_autoencoder
 from multistage_diffusion.space import PIXELS, LatentConfig, Space
 
@@ -40,8 +40,11 @@ class AutoencoderSpace(Space):
         Raises:
             BadInput: if the autoencoder has changed or is no longer there.
         """
+        return self.decode_by(load_autoencoder(self.config.autoencoder).to(values.device), values)
+
+    def decode_by(self, autoencoder: Autoencoder, values: Tensor) -> Tensor:
+        """As ``decode``, by a given autoencoder that is on the device of the latents."""
         shift, scale = self._normalisation(values)
-        autoencoder = load_autoencoder(self.config.autoencoder).to(values.device)
         return decode(autoencoder, (values / scale + shift).float())
 
     def _normalisation(self, values: Tensor) -> tuple[Tensor, Tensor]:

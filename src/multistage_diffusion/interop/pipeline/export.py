@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from diffusers import ModelMixin
+
 from multistage_diffusion.interop.pipeline.pipeline import MultistagePipeline
 from multistage_diffusion.interop.pipeline.scheduler import SolverScheduler
 from multistage_diffusion.interop.pipeline.unet import MultistageUNet
+from multistage_diffusion.latents import load_autoencoder
 from multistage_diffusion.model import Model
 
 __all__ = ["write_pipeline"]
@@ -23,7 +26,19 @@ def write_pipeline(model: Model, folder: Path) -> None:
     Args:
         model: the model.
         folder: an empty folder.
+
+    Raises:
+        BadInput: if the model's autoencoder has changed or is no longer there.
     """
-    pipe = MultistagePipeline(MultistageUNet.of(model), SolverScheduler())
+    pipe = MultistagePipeline(MultistageUNet.of(model), SolverScheduler(), _vae(model))
     pipe.save_pretrained(folder)
     folder.joinpath("pipeline.py").write_text(CODE)
+
+
+def _vae(model: Model) -> ModelMixin | None:
+    """The autoencoder of a latent model, if it is one of diffusers' classes."""
+    if model.config.latents is None:
+        return None
+    autoencoder = load_autoencoder(model.config.latents.autoencoder)
+    module = getattr(autoencoder, "module", None)
+    return module if isinstance(module, ModelMixin) else None

@@ -16,6 +16,8 @@ from multistage_diffusion.interop.pipeline.labels import class_indices
 from multistage_diffusion.interop.pipeline.loops import Call, StepEnd, run_scheduler, run_solver
 from multistage_diffusion.interop.pipeline.scheduler import SolverScheduler
 from multistage_diffusion.interop.pipeline.unet import MultistageUNet
+from multistage_diffusion.latents import AutoencoderSpace
+from multistage_diffusion.latents.pretrained import identified
 from multistage_diffusion.sampling.guidance import Guidance, GuidedDenoiser
 from multistage_diffusion.space import PIXELS
 
@@ -34,14 +36,17 @@ class MultistagePipeline(DiffusionPipeline):
         unet: the model.
         scheduler: a ``SolverScheduler``, or a scheduler of diffusers: DDPM, DDIM, DPM-Solver,
             UniPC, the Euler family, EDM's and those of flow matching.
+        vae: the autoencoder of a latent model, of diffusers. Without one, that which the model
+            names is looked for.
     """
 
-    model_cpu_offload_seq = "unet"
+    model_cpu_offload_seq = "unet->vae"
+    _optional_components = ["vae"]  # noqa: RUF012
     _callback_tensor_inputs = ["latents"]  # noqa: RUF012, a list as in all pipelines
 
-    def __init__(self, unet: MultistageUNet, scheduler: Any) -> None:
+    def __init__(self, unet: MultistageUNet, scheduler: Any, vae: Any = None) -> None:
         super().__init__()
-        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_modules(unet=unet, scheduler=scheduler, vae=vae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=1)
         self._guidance_scale = 1.0
         self._num_timesteps = 0
@@ -108,8 +113,9 @@ class MultistagePipeline(DiffusionPipeline):
         )
         own = isinstance(self.scheduler, SolverScheduler)
         images = run_solver(call) if own else run_scheduler(call)
+        result = self._output(images, output_type, return_dict)
         self.maybe_free_model_hooks()
-        return self._output(images, output_type, return_dict)
+        return result
 
     def _check(self, output_type: str, inputs: Sequence[str]) -> None:
         unknown = set(inputs) - set(self._callback_tensor_inputs)
@@ -187,6 +193,14 @@ class MultistagePipeline(DiffusionPipeline):
         self, images: Tensor, output_type: str, return_dict: bool
     ) -> ImagePipelineOutput | tuple[Any]:
         if output_type != "latent" and self.unet.model_config.latents is not None:
-            images = PIXELS.encode(self.unet.model_config.space.decode(images))
+            images = self._decoded(images)
         found = self.image_processor.postprocess(images, output_type=output_type)
         return ImagePipelineOutput(images=found) if return_dict else (found,)
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """The images of latents, -1 to 1."""
+        config = self.unet.model_config
+        if self.vae is None:
+            return PIXELS.encode(config.space.decode(latents))
+        autoencoder = identified(self.vae, config.latents.autoencoder)
+        return PIXELS.encode(AutoencoderSpace(config.latents).decode_by(autoencoder, latents))

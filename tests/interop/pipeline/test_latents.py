@@ -1,0 +1,90 @@
+"""Pipelines of latent models carry their autoencoder."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from multistage_diffusion.data import Images
+from multistage_diffusion.latents import find_autoencoder, load_autoencoder
+from multistage_diffusion.model import Model, build_denoiser
+from multistage_diffusion.sampling import SampleOptions, generate, noise
+from multistage_diffusion.space import LatentConfig
+from tests.conftest import disturb
+
+diffusers = pytest.importorskip("diffusers")
+
+from multistage_diffusion.interop.pipeline import MultistagePipeline  # noqa: E402
+from multistage_diffusion.interop.pipeline.export import write_pipeline  # noqa: E402
+from tests.interop.pipeline.test_pipeline import GUIDABLE, quiet  # noqa: E402
+
+START = noise(3, range(2), (4, 4, 4))
+
+
+def latent_model(name: str, images: Images) -> Model:
+    torch.manual_seed(0)
+    latents = LatentConfig(
+        autoencoder=find_autoencoder(name, images).info,
+        image_shape=(3, 8, 8),
+        shift=(0.5, 0.0, 0.1, 0.2),
+        scale=(2.0, 0.3, 1.0, 1.5),
+        deviation=0.5,
+    )
+    config = replace(GUIDABLE, shape=(4, 4, 4), latents=latents)
+    return Model(disturb(build_denoiser(config).eval()), config, 0)
+
+
+def drawn(pipe: Any) -> torch.Tensor:
+    images: torch.Tensor = pipe(latents=START, num_inference_steps=4, output_type="pt").images
+    return (images * 255).round().to(torch.uint8)
+
+
+def expected(model: Model) -> torch.Tensor:
+    return generate(model, SampleOptions(steps=4, seed=3), range(2))
+
+
+@pytest.fixture
+def saved(colours: Images, tmp_path: Path) -> tuple[Model, Path]:
+    """A model on latents of diffusers' VQModel, and its pipeline."""
+    torch.manual_seed(0)
+    module = diffusers.VQModel(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        num_vq_embeddings=16,
+    )
+    module.save_pretrained(tmp_path / "vq")
+    model = latent_model(str(tmp_path / "vq"), colours)
+    write_pipeline(model, tmp_path / "pipeline")
+    return model, tmp_path / "pipeline"
+
+
+def test_its_pictures_need_nothing_but_its_folder(saved: tuple[Model, Path]) -> None:
+    model, folder = saved
+    images = expected(model)
+    shutil.rmtree(folder.parent / "vq")
+    load_autoencoder.cache_clear()
+    pipe = quiet(MultistagePipeline.from_pretrained(folder))
+    assert type(pipe.vae).__name__ == "VQModel"
+    assert torch.equal(drawn(pipe), images)
+
+
+def test_its_autoencoder_may_have_another_dtype(saved: tuple[Model, Path]) -> None:
+    model, folder = saved
+    pipe = quiet(MultistagePipeline.from_pretrained(folder))
+    pipe.vae.to(torch.bfloat16)
+    difference = drawn(pipe).int() - expected(model).int()
+    assert 0 < difference.abs().float().mean() < 8  # bf16 chooses another code here and there
+
+
+def test_linear_patches_lie_in_the_model_itself(colours: Images, tmp_path: Path) -> None:
+    model = latent_model("pca-f2c4", colours)
+    write_pipeline(model, tmp_path / "pipeline")
+    pipe = quiet(MultistagePipeline.from_pretrained(tmp_path / "pipeline"))
+    assert pipe.vae is None
+    assert torch.equal(drawn(pipe), expected(model))
