@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from multistage_diffusion.cli.study.steps import Planner, waves, with_data
+from multistage_diffusion.cli.study.execution import Execution
+from multistage_diffusion.cli.study.steps import Job, Planner, waves, with_data
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.run import Run
 from multistage_diffusion.study import read_study
@@ -165,6 +167,21 @@ def test_an_arm_may_not_cost_more_than_the_reference(file: Path) -> None:
     with pytest.raises(BadInput, match="would see 600 images; the cost of the reference pays"):
         planner(file, long.format(600)).jobs("long")
     assert planner(file, long.format(512)).jobs("long")
+
+
+def test_only_what_is_asked_for_is_clustered(
+    run: Command, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(SMALL + '[arms.snr]\ntrain.decoder-widths = [8, 8]\ncluster.method = "snr"\n')
+    names: list[str] = []
+
+    def pretend(_: Execution, jobs: Sequence[Job]) -> bool:
+        names.extend(job.name for job in jobs)
+        return True
+
+    monkeypatch.setattr(Execution, "run", pretend)
+    assert run("study", file, "--out", tmp_path / "a", "--only", "unified-0", "multistage")[0] == 0
+    assert names == ["unified-0", "multistage-0"]
 
 
 def test_arms_come_after_those_they_need(file: Path) -> None:

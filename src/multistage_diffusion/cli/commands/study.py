@@ -10,7 +10,7 @@ from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.main import INTERRUPTED
 from multistage_diffusion.cli.signals import stop_on_signal
 from multistage_diffusion.cli.study.execution import Execution
-from multistage_diffusion.cli.study.steps import Job, Planner, only, waves, with_data
+from multistage_diffusion.cli.study.steps import Job, Planner, arms_of, only, waves, with_data
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_table
 from multistage_diffusion.config import Settings, setting, to_json
 from multistage_diffusion.errors import BadInput
@@ -74,7 +74,9 @@ class Study(Settings):
         print_line(f"each run may spend {planner.budget:.3g} multiply-accumulates")
         with stop_on_signal() as should_stop:
             execution = Execution(self.out / "logs", self.workers, should_stop)
-            for names in waves(study):
+            wanted = arms_of(study, self.only)
+            for wave in waves(study):
+                names = [name for name in wave if name in wanted]
                 if not execution.run(_clusterings(planner, names)):
                     return _interrupted()
                 jobs = only([job for name in names for job in planner.jobs(name)], self.only)

@@ -17,7 +17,7 @@ from multistage_diffusion.study.results import mean_macs, run_folder
 from multistage_diffusion.training.batches.levels import Levels
 from multistage_diffusion.training.config import RunConfig
 
-__all__ = ["Command", "Job", "Planner", "only", "waves", "with_data"]
+__all__ = ["Command", "Job", "Planner", "arms_of", "only", "waves", "with_data"]
 
 SAME_DENSITY = 0.01  # largest difference of two distributions of levels that count as the same
 READING = {entry.name for entry in fields(ReadOptions)}
@@ -282,6 +282,12 @@ class Planner:
 def only(jobs: list[Job], wanted: tuple[str, ...]) -> list[Job]:
     """The jobs with these names or of these arms; all if there are none."""
     return [job for job in jobs if not wanted or job.name in wanted or job.arm in wanted]
+
+
+def arms_of(study: StudyConfig, wanted: tuple[str, ...]) -> set[str]:
+    """The arms that have jobs with these names; all if there are none."""
+    runs = {f"{arm}-{seed}": arm for arm in study.arms for seed in study.seeds}
+    return {runs.get(name, name) for name in wanted} if wanted else set(study.arms)
 
 
 def with_data(study: StudyConfig, data: str | None, held_out: str | None) -> StudyConfig:
