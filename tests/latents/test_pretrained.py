@@ -12,6 +12,7 @@ from multistage_diffusion.data import Images
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.latents import decode, encode, find_autoencoder, load_autoencoder
 from multistage_diffusion.space import PIXELS
+from tests.latents.models import make_vq
 
 
 def test_kl_is_what_diffusers_computes(
@@ -33,14 +34,7 @@ def test_kl_is_what_diffusers_computes(
 def test_other_classes(tmp_path: Path, colours: Images) -> None:
     diffusers = pytest.importorskip("diffusers")
     made = {
-        "vq": diffusers.VQModel(
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(8, 8),
-            norm_num_groups=4,
-            latent_channels=4,
-            num_vq_embeddings=16,
-        ),
+        "vq": make_vq(),
         "tiny": diffusers.AutoencoderTiny(
             encoder_block_out_channels=(8, 8),
             decoder_block_out_channels=(8, 8),

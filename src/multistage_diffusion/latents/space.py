@@ -44,8 +44,12 @@ class AutoencoderSpace(Space):
 
     def decode_by(self, autoencoder: Autoencoder, values: Tensor) -> Tensor:
         """As ``decode``, by a given autoencoder that is on the device of the latents."""
+        return decode(autoencoder, self.raw(values).float())
+
+    def raw(self, values: Tensor) -> Tensor:
+        """Latents as the autoencoder has them, of normalised ones: the inverse of ``encode``."""
         shift, scale = self._normalisation(values)
-        return decode(autoencoder, (values / scale + shift).float())
+        return values / scale + shift
 
     def _normalisation(self, values: Tensor) -> tuple[Tensor, Tensor]:
         shift, scale = values.new_tensor(self.config.shift), values.new_tensor(self.config.scale)

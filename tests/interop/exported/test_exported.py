@@ -19,8 +19,8 @@ from multistage_diffusion.interop.exported.path import StagePath, trace
 from multistage_diffusion.latents import find_autoencoder
 from multistage_diffusion.model import Model, ModelConfig, build_denoiser, load_model, save_model
 from multistage_diffusion.sampling import SOLVERS
-from multistage_diffusion.space import LatentConfig
 from tests.conftest import MODEL, TINY, disturb
+from tests.latents.models import make_vq, on_four_channels
 
 FORMATS = ["onnx", "torch-export"]
 SMALLEST = replace(
@@ -137,13 +137,7 @@ def test_latents_are_decoded_by_a_file_of_their_own(
     tmp_path: Path, colours: Images, kind: str
 ) -> None:
     autoencoder = find_autoencoder(_vq(tmp_path) if kind == "vq" else kind, colours)
-    latents = LatentConfig(
-        autoencoder=autoencoder.info,
-        image_shape=(3, 8, 8),
-        shift=(0.5, 0.0, 0.1, 0.2),
-        scale=(2.0, 0.3, 1.0, 1.5),
-        deviation=0.5,
-    )
+    latents = on_four_channels(autoencoder.info)
     file = saved(replace(SMALLEST, shape=(4, 4, 4), latents=latents), tmp_path)
     samples = torch.randn(3, 4, 4, 4)
     raw = samples / torch.tensor(latents.scale)[:, None, None]
@@ -156,16 +150,7 @@ def test_latents_are_decoded_by_a_file_of_their_own(
 
 
 def _vq(folder: Path) -> str:
-    diffusers = pytest.importorskip("diffusers")
-    module = diffusers.VQModel(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        num_vq_embeddings=16,
-    )
-    module.save_pretrained(folder / "vq")
+    make_vq().save_pretrained(folder / "vq")
     return str(folder / "vq")
 
 

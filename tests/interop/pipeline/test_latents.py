@@ -12,27 +12,21 @@ from multistage_diffusion.data import Images
 from multistage_diffusion.latents import find_autoencoder, load_autoencoder
 from multistage_diffusion.model import Model, build_denoiser
 from multistage_diffusion.sampling import SampleOptions, generate, noise
-from multistage_diffusion.space import LatentConfig
 from tests.conftest import disturb
+from tests.latents.models import make_vq, on_four_channels
 
-diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("diffusers")
 
-from multistage_diffusion.interop.pipeline import MultistagePipeline  # noqa: E402
-from multistage_diffusion.interop.pipeline.export import write_pipeline  # noqa: E402
-from tests.interop.pipeline.test_pipeline import GUIDABLE, quiet  # noqa: E402
+from multistage_diffusion.interop.pipeline import MultistagePipeline
+from multistage_diffusion.interop.pipeline.export import write_pipeline
+from tests.interop.pipeline.test_pipeline import GUIDABLE, quiet
 
 START = noise(3, range(2), (4, 4, 4))
 
 
 def latent_model(name: str, images: Images) -> Model:
     torch.manual_seed(0)
-    latents = LatentConfig(
-        autoencoder=find_autoencoder(name, images).info,
-        image_shape=(3, 8, 8),
-        shift=(0.5, 0.0, 0.1, 0.2),
-        scale=(2.0, 0.3, 1.0, 1.5),
-        deviation=0.5,
-    )
+    latents = on_four_channels(find_autoencoder(name, images).info)
     config = replace(GUIDABLE, shape=(4, 4, 4), latents=latents)
     return Model(disturb(build_denoiser(config).eval()), config, 0)
 
@@ -50,15 +44,7 @@ def expected(model: Model) -> torch.Tensor:
 def saved(colours: Images, tmp_path: Path) -> tuple[Model, Path]:
     """A model on latents of diffusers' VQModel, and its pipeline."""
     torch.manual_seed(0)
-    module = diffusers.VQModel(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        num_vq_embeddings=16,
-    )
-    module.save_pretrained(tmp_path / "vq")
+    make_vq().save_pretrained(tmp_path / "vq")
     model = latent_model(str(tmp_path / "vq"), colours)
     write_pipeline(model, tmp_path / "pipeline")
     return model, tmp_path / "pipeline"

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from multistage_diffusion.latents import load_autoencoder
+from multistage_diffusion.latents import AutoencoderSpace, load_autoencoder
 from multistage_diffusion.latents.pretrained import NetworkAutoencoder
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.space import LatentConfig
@@ -29,12 +29,11 @@ class DecodingPath(nn.Module):
         self.autoencoder = load_autoencoder(config.autoencoder)
         if isinstance(self.autoencoder, NetworkAutoencoder):
             self.weights = self.autoencoder.module  # the exporter looks for them here
-        self.shift = torch.tensor(config.shift)[:, None, None]
-        self.scale = torch.tensor(config.scale)[:, None, None]
+        self.space = AutoencoderSpace(config)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Images, about -1 to 1, of the model's samples, float32 ``[B, c, h, w]``."""
-        return self.autoencoder.decode(latents / self.scale + self.shift)
+        return self.autoencoder.decode(self.space.raw(latents))
 
 
 def trace_decoding(config: ModelConfig) -> ExportedProgram:

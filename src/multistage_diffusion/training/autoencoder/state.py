@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from multistage_diffusion.tensorfile import read_tensors, save_tensors
+from multistage_diffusion.training.optimization import moment_names
 
 __all__ = ["Part", "load_state", "save_state"]
-
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 Part = tuple[nn.Module, torch.optim.Optimizer | None]
 """A module, and its optimizer if it is trained."""
@@ -49,7 +48,8 @@ def _load_moments(
     module: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], name: str
 ) -> None:
     for key, parameter in module.named_parameters():
-        found = {moment: tensors.get(f"{name}-{moment}.{key}") for moment in MOMENTS}
+        names = ("step", *moment_names(optimizer, parameter))
+        found = {moment: tensors.get(f"{name}-{moment}.{key}") for moment in names}
         values = {moment: value for moment, value in found.items() if value is not None}
         if values:
             optimizer.state[parameter] = {
