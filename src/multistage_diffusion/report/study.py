@@ -24,7 +24,7 @@ from multistage_diffusion.report.panels import (
 from multistage_diffusion.report.pictures import file_url
 from multistage_diffusion.study.curve import Cost, Point
 from multistage_diffusion.study.results import ArmResults, Results
-from multistage_diffusion.study.stored import StoredStudy, load_study
+from multistage_diffusion.study.stored import load_study
 from multistage_diffusion.study.tables import reached_text
 
 __all__ = ["StudySection", "study_section"]
@@ -54,8 +54,7 @@ def study_section(folder: Path) -> StudySection:
     Raises:
         BadInput: if it has no results yet, or a file is damaged.
     """
-    stored = load_study(folder)
-    results = stored.results
+    results = load_study(folder)
     study = results.study
     settings = {name: to_json(arm) for name, arm in study.arms.items()}
     grids = [
@@ -71,7 +70,7 @@ def study_section(folder: Path) -> StudySection:
         curves=_curves(results) if results.metrics() and results.costs() else None,
         reached=_reached(results),
         scores=_scores(results),
-        costs=_costs(stored),
+        costs=_costs(results),
         finals=_finals(results),
         samples=[(grid.stem, file_url(grid)) for grid in grids],
         differences=differences(list(settings), list(settings.values())),
@@ -84,7 +83,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     facts = [
         ("images", short_path(study.data)),
         ("arms", str(len(study.arms))),
-        ("seeds", ", ".join(map(str, study.seeds))),
+        ("seeds", ", ".join(map(str, results.seeds))),
         ("reference", f"{study.reference}, {study.images:,} images"),
     ]
     if ends:
@@ -198,10 +197,10 @@ def _with_interval(found: Estimate, form: str = ".4g") -> str:
     return f"{found.value:{form}}{spread}"
 
 
-def _costs(stored: StoredStudy) -> Table:
+def _costs(results: Results) -> Table:
     rows = [
-        [name, arm.about, f"{arm.parameters:,}", " / ".join(map(short, arm.macs_per_stage))]
-        for name, arm in stored.arms.items()
+        [name, arm.arm.about, f"{arm.parameters:,}", " / ".join(map(short, arm.macs_per_stage))]
+        for name, arm in results.arms.items()
     ]
     return Table(["arm", "", "parameters", "forward MACs by stage"], rows)
 

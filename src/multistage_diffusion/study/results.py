@@ -33,23 +33,12 @@ class ArmResults:
     """The curves of each finished or begun run, by metric."""
     finals: dict[int, list[Mapping[str, Any]]] = field(default_factory=dict)
     """Measurements of finished models beside their curves; each has a tag."""
-    config: RunConfig | None = None
-
-    @property
-    def macs_per_image(self) -> list[int]:
-        """Forward multiply-accumulates in each stage."""
-        return [cost.macs for cost in stage_costs(self.config.model)] if self.config else []
-
-    @property
-    def mean_macs(self) -> float:
-        """Training multiply-accumulates of an image, over the levels as they are drawn."""
-        assert self.config
-        return mean_macs(self.config)
-
-    @property
-    def parameters(self) -> int:
-        """Parameters of the network."""
-        return total_parameters(self.config.model) if self.config else 0
+    parameters: int = 0
+    """Of the network; 0 as long as no run has begun."""
+    macs_per_stage: tuple[int, ...] = ()
+    """Forward multiply-accumulates of an image."""
+    training_macs: float | None = None
+    """Training multiply-accumulates of an image, over the levels as they are drawn."""
 
     def final(self, metric: str) -> dict[int, float]:
         """The score at the end of each curve, by seed."""
@@ -76,6 +65,11 @@ class Results:
     def reference(self) -> ArmResults:
         """The arm that the others are compared with."""
         return self.arms[self.study.reference]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those of which some arm has a run."""
+        return sorted({seed for arm in self.arms.values() for seed in arm.seeds})
 
     def metrics(self) -> list[str]:
         """Names of all metrics with curves, in the order in which they appear."""
@@ -156,7 +150,10 @@ def collect(study: StudyConfig, out: Path) -> Results:
 def _add_run(arm: ArmResults, seed: int, run: Run, measured_in: Run) -> None:
     """Adds what was measured in a folder on models of a run."""
     measured = [r for r in read_results(measured_in.evaluations) if "trained_images" in r]
-    arm.config = load_run_config(run)
+    config = load_run_config(run)
+    arm.parameters = total_parameters(config.model)
+    arm.macs_per_stage = tuple(cost.macs for cost in stage_costs(config.model))
+    arm.training_macs = mean_macs(config)
     arm.seeds[seed] = curves(run, [result for result in measured if not result.get("tag")])
     arm.finals[seed] = [result for result in measured if result.get("tag")]
 

@@ -12,7 +12,7 @@ from multistage_diffusion.study.config import StudyConfig
 from multistage_diffusion.study.curve import Point
 from multistage_diffusion.study.results import ArmResults, Results
 
-__all__ = ["StoredStudy", "is_study", "load_study"]
+__all__ = ["is_study", "load_study"]
 
 STUDY, RESULTS = "study.json", "results.json"
 
@@ -21,9 +21,10 @@ STUDY, RESULTS = "study.json", "results.json"
 class StoredArm(Settings):
     """What is read of an arm."""
 
-    about: str = ""
     parameters: int = setting(0, at_least=0)
     macs_per_stage: tuple[int, ...] = ()
+    training_macs: float | None = setting(None, at_least=0)
+    """Version 0.2.0 did not write it."""
     curves: Mapping[str, Mapping[str, list[Point]]] = field(default_factory=dict)
     """By seed and metric."""
     finished_models: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -36,26 +37,20 @@ class StoredResults(Settings):
     arms: dict[str, StoredArm]
 
 
-@dataclass(frozen=True)
-class StoredStudy:
-    """A study in its folder."""
-
-    results: Results
-    arms: Mapping[str, StoredArm]
-
-
 def is_study(folder: Path) -> bool:
     """Whether a folder is that of a study."""
     return (folder / STUDY).is_file()
 
 
-def load_study(folder: Path) -> StoredStudy:
+def load_study(folder: Path) -> Results:
     """The study in a folder, with or without its runs.
 
     Raises:
-        BadInput: if it has no results yet, or a file is damaged.
+        BadInput: if it is no study or has no results yet, or a file is damaged.
     """
     file = folder / RESULTS
+    if not is_study(folder):
+        raise BadInput(f"{folder} is not the folder of a study: it has no {STUDY}.")
     if not file.exists():
         raise BadInput(f"{folder} holds a study without results.json (multistage study makes it).")
     study = from_json(StudyConfig, read_json(folder / STUDY), str(folder / STUDY))
@@ -66,7 +61,7 @@ def load_study(folder: Path) -> StoredStudy:
     arms = {name: _arm(name, study, stored[name]) for name in study.arms if name in stored}
     if study.reference not in arms:
         raise BadInput(f"{file} does not have the arm {study.reference}, the reference.")
-    return StoredStudy(Results(study, arms), stored)
+    return Results(study, arms)
 
 
 def _arm(name: str, study: StudyConfig, stored: StoredArm) -> ArmResults:
@@ -74,4 +69,5 @@ def _arm(name: str, study: StudyConfig, stored: StoredArm) -> ArmResults:
     finals = {
         int(seed): list[Mapping[str, Any]](found) for seed, found in stored.finished_models.items()
     }
-    return ArmResults(name, study.arms[name], seeds, finals)
+    cost = stored.parameters, stored.macs_per_stage, stored.training_macs
+    return ArmResults(name, study.arms[name], seeds, finals, *cost)

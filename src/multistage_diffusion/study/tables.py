@@ -28,10 +28,10 @@ def as_markdown(results: Results, figures: Mapping[str, str]) -> str:
     parts = [
         f"# {study.name}",
         study.about,
-        f"Seeds: {', '.join(map(str, study.seeds))}. The reference is {study.reference}. "
+        f"Seeds: {', '.join(map(str, results.seeds))}. The reference is {study.reference}. "
         "Intervals are 95 %, over seeds (Student's t), missing where there is one seed.",
         "## Cost",
-        _table(_cost_headings(), [_cost_row(arm) for arm in results.arms.values() if arm.config]),
+        _table(_cost_headings(), [_cost_row(arm) for arm in results.arms.values() if arm.seeds]),
         "## Scores at the end",
         _table(["metric", *_begun(results)], _score_rows(results)),
         f"Divided by those of {study.reference}, seed by seed:",
@@ -56,8 +56,8 @@ def _cost_headings() -> list[str]:
 
 
 def _cost_row(arm: ArmResults) -> list[str]:
-    by_stage = " / ".join(f"{macs / 1e6:,.1f} M" for macs in arm.macs_per_image)
-    mean = f"{arm.mean_macs / 1e6:,.1f} M"
+    by_stage = " / ".join(f"{macs / 1e6:,.1f} M" for macs in arm.macs_per_stage)
+    mean = f"{arm.training_macs / 1e6:,.1f} M" if arm.training_macs else "-"
     seeds = str(len(arm.seeds))
     return [arm.name, arm.arm.about, seeds, f"{arm.parameters:,}", by_stage, mean]
 
@@ -157,7 +157,8 @@ def _arm_json(results: Results, arm: ArmResults) -> dict[str, Any]:
     return {
         "about": arm.arm.about,
         "parameters": arm.parameters,
-        "macs_per_stage": arm.macs_per_image,
+        "macs_per_stage": arm.macs_per_stage,
+        "training_macs": arm.training_macs,
         "curves": {
             str(seed): {metric: [asdict(point) for point in points] for metric, points in c.items()}
             for seed, c in arm.seeds.items()

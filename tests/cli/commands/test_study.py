@@ -136,6 +136,33 @@ def test_what_cannot_be_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_runs_of_another_machine_stand_in_the_tables(
+    run: Command, file: Path, tmp_path: Path
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    assert run("study", file, "--out", theirs, "--tables-only")[0] == 0
+    point = {"images": 512, "macs": 9.0, "seconds": 1.0, "processor_seconds": 1.0, "value": 0.5}
+    found = json.loads((theirs / "results.json").read_text())
+    found["arms"]["unified"]["curves"] = {"7": {"denoising": [point]}}
+    (theirs / "results.json").write_text(json.dumps(found))
+    code, printed, _ = run("study", file, "--out", ours, "--tables-only", "--merge", theirs)
+    assert code == 0
+    assert "denoising" in printed
+    assert "Seeds: 7." in (ours / "README.md").read_text()
+
+
+def test_what_cannot_be_merged_is_refused_before_anything_runs(
+    run: Command, file: Path, tmp_path: Path
+) -> None:
+    assert_refused(run("study", file, "--out", tmp_path / "a", "--merge", tmp_path), "study.json")
+    longer = tmp_path / "longer.toml"
+    longer.write_text(SMALL.replace("images = 512", "images = 1024", 1))
+    assert run("study", longer, "--out", tmp_path / "b", "--tables-only")[0] == 0
+    refused = run("study", file, "--out", tmp_path / "a", "--merge", tmp_path / "b")
+    assert_refused(refused, "differ in images")
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_folder_of_something_else_is_refused(run: Command, file: Path, tmp_path: Path) -> None:
     assert_refused(run("study", file, "--out", tmp_path), "is not the folder of a study")
 

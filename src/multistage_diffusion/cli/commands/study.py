@@ -1,6 +1,7 @@
 """``multistage study``: several ways to train, compared at the same cost."""
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,15 @@ from multistage_diffusion.config import Settings, setting, to_json
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import read_json, write_atomically, write_json
 from multistage_diffusion.run import claim
-from multistage_diffusion.study import Results, StudyConfig, collect, read_study
+from multistage_diffusion.study import (
+    Results,
+    StudyConfig,
+    check_same,
+    collect,
+    load_study,
+    merge,
+    read_study,
+)
 from multistage_diffusion.study.figures import curves_figure, sampling_figure
 from multistage_diffusion.study.tables import as_json, as_markdown, reached_text
 
@@ -48,6 +57,9 @@ class Study(Settings):
     """Runs at the same time; they share the processor cores."""
     only: tuple[str, ...] = ()
     """Only these arms (unified) or runs (unified-0). Default: all."""
+    merge: tuple[Path, ...] = ()
+    """Folders of the same study from other machines, whose runs the tables and figures show too;
+    results.json and study.json are enough of each."""
     tables_only: bool = False
     """Write tables and figures of what there is, and run nothing."""
     dry_run: bool = False
@@ -57,6 +69,9 @@ class Study(Settings):
         study = with_data(read_study(self.file, self.size), self.data, self.held_out_data)
         study = replace(study, seeds=self.seeds or study.seeds)
         _check_names(study, self.only)
+        others = [load_study(folder) for folder in self.merge]
+        for other in others:
+            check_same(study, other.study)
         if self.dry_run:
             print_settings(to_json(study))
             return 0
@@ -64,7 +79,7 @@ class Study(Settings):
         with holding(self.out, "study"):
             write_json(self.out / "study.json", to_json(study))
             finished = self.tables_only or self._execute(study)
-            _write(collect(study, self.out), self.out)
+            _write(reduce(merge, others, collect(study, self.out)), self.out)
         print_line(f"tables and figures: {self.out / 'README.md'}")
         return 0 if finished else INTERRUPTED
 
