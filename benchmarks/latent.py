@@ -2,28 +2,36 @@
 
     python benchmarks/latent.py IMAGES.parquet [--pairs 128] [--names pca-f2c6 ...]
 
-Prints tables in Markdown; the report is ``latent.md``. Boundaries are also given relative to the
-standard deviation of the data, which makes pixels and latents comparable.
+Prints tables in Markdown; the report is ``latent.md``. A training step is one of the preset
+``small`` in bf16 on as many latents, all in the first stage. Boundaries are also given relative to
+the standard deviation of the data, which makes pixels and latents comparable.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
+from machine import device_name, median_seconds
+from train import Steps
 
 from multistage_diffusion.clustering import ClusterOptions, cluster
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.latents import encode, find_autoencoder
-from multistage_diffusion.latents.prepared import cached_latents
+from multistage_diffusion.latents.prepared import cached_latents, in_memory
 from multistage_diffusion.latents.quality import reconstruction_psnr
+from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.schedule import DDPM
+from multistage_diffusion.training.config import DataInfo, RunConfig
 
 NAMES = ("pca-f2c3", "pca-f2c4", "pca-f2c6", "pca-f4c8", "pca-f4c12", "pca-f4c16")
 TIMED = 256
+BATCH = 64
+REPEATS = 20
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,34 @@ def quality(images: Images, names: tuple[str, ...]) -> Iterator[str]:
         yield f"| `{name}` | {values:.0%} | {psnr:.1f} | {speed:,.0f} |"
 
 
+def reading(images: Images, names: tuple[str, ...], data: str) -> Iterator[str]:
+    """Milliseconds for a batch of latents that are in memory, mapped, or encoded on the fly."""
+    yield f"| ms for a batch of {BATCH} | in memory | mapped | encoded | a training step |"
+    yield "|---|---|---|---|---|"
+    rows = torch.randint(len(images), (BATCH,))
+    for name in names:
+        autoencoder = find_autoencoder(name, images)
+        latents = cached_latents(images, name, data, ReadOptions())
+        kept = in_memory(latents)
+        ways = (
+            partial(kept.pixels.__getitem__, rows),
+            partial(latents.pixels.__getitem__, rows),
+            lambda autoencoder=autoencoder: encode(autoencoder, images.pixels[rows]),
+            training_step(latents.shape),
+        )
+        cells = [f"{1e3 * median_seconds(way, REPEATS):.3g}" for way in ways]
+        yield f"| `{name}` | {' | '.join(cells)} |"
+
+
+def training_step(shape: tuple[int, int, int]) -> Callable[[], None]:
+    """A step of the preset ``small`` on a batch of latents."""
+    preset = PRESETS["small"]
+    model = preset_model(preset, choose_stages(preset, None), shape)
+    data = DataInfo(path="", fingerprint="", images=0)
+    config = RunConfig(model=model, training=preset.training, data=data)
+    return partial(Steps(config, torch.bfloat16), torch.full((BATCH,), 0.1, dtype=torch.float64))
+
+
 def boundaries(images: Images, deviation: float, name: str, pairs: int) -> str:
     """A row about the stages of pixels or latents under the discrete schedule.
 
@@ -75,8 +111,12 @@ def boundaries(images: Images, deviation: float, name: str, pairs: int) -> str:
 def main(settings: Settings) -> None:
     """Prints all tables."""
     torch.manual_seed(0)
+    print(device_name(), flush=True)
     images = load(settings.data)
     for line in quality(images, settings.names):
+        print(line, flush=True)
+    print()
+    for line in reading(images, settings.names, str(settings.data)):
         print(line, flush=True)
     print("\n| | t1, step | t2, step | t1, sigma / deviation | t2, sigma / deviation |")
     print("|---|---|---|---|---|")
