@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.networks import StagedUNet
-from multistage_diffusion.networks.attention import Attention, SpatialTransformer, TokenAttention
+from multistage_diffusion.networks.attention import (
+    MOST_POSITIONS,
+    Attention,
+    SpatialTransformer,
+    TokenAttention,
+    attend,
+)
 from multistage_diffusion.networks.blocks import (
     PyramidConv,
     Resampling,
@@ -281,23 +287,46 @@ def test_dropout_of_a_sample_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_attention_keeps_no_matrix_of_all_pairs(layout: torch.memory_format) -> None:
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 16), (torch.bfloat16, 32)])
+def test_attention_keeps_no_matrix_of_all_pairs(
+    layout: torch.memory_format, dtype: torch.dtype, least: int
+) -> None:
     """What is kept for the backward pass grows with the positions, not with their square."""
-    attention = Attention(8, replace(TINY, heads=4))
+    attention = Attention(8, replace(TINY, heads=4)).to(dtype)
     kept = []
-    for size in (16, 32):
+    for size in (least, 2 * least):
         held: dict[int, int] = {}
 
         def keep(tensor: torch.Tensor, held: dict[int, int] = held) -> torch.Tensor:
             held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        x = torch.randn(1, 8, size, size).to(memory_format=layout).requires_grad_()
+        x = torch.randn(1, 8, size, size, dtype=dtype).to(memory_format=layout).requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             attention(x)
         kept.append(sum(held.values()))
     assert kept[1] / kept[0] < 5
-    assert kept[1] < 4 * 32**4
+    assert kept[1] < dtype.itemsize * (2 * least) ** 4
+
+
+def grads(values: list[Tensor]) -> list[Tensor]:
+    return [value.grad for value in values if value.grad is not None]
+
+
+@pytest.mark.parametrize("positions", [16, MOST_POSITIONS, MOST_POSITIONS + 1])
+def test_attention_in_bf16_rounds_no_more_than_torchs(positions: int) -> None:
+    """Short and long sequences are computed in different ways."""
+    exact = [torch.randn(2, 2, positions, 8).bfloat16().double() for _ in range(3)]
+    errors = []
+    for function in (attend, F.scaled_dot_product_attention):
+        rounded = [value.bfloat16().requires_grad_() for value in exact]
+        inputs = [value.clone().requires_grad_() for value in exact]
+        out, right = function(*rounded), F.scaled_dot_product_attention(*inputs)
+        out.sum().backward()
+        right.sum().backward()
+        pairs = [(out, right), *zip(grads(rounded), grads(inputs), strict=True)]
+        errors.append(torch.stack([(one - other).abs().max() for one, other in pairs]))
+    assert (errors[0] <= 2 * errors[1] + 1e-2).all()
 
 
 def test_attention_is_its_formula() -> None:

@@ -13,6 +13,24 @@ from multistage_diffusion.networks.layers import conv, group_norm, linear
 __all__ = ["Attention", "SpatialTransformer"]
 
 
+MOST_POSITIONS = 256
+"""Attention of more is fused on a CPU too: the matrix of all pairs would be kept."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of ``q``, ``[B, heads, T, C]``, to ``k`` and ``v``, ``[B, heads, S, C]``.
+
+    In bf16 on a CPU, the backward pass of torch's fused kernel takes two to six times as long as
+    that of plain products (``benchmarks/train.md``); short sequences are trained with these.
+    """
+    learns = torch.is_grad_enabled() and q.requires_grad
+    short = max(q.shape[2], k.shape[2]) <= MOST_POSITIONS
+    if not (learns and short and q.device.type == "cpu" and q.dtype == torch.bfloat16):
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
+    return torch.softmax(scores, dim=3) @ v
+
+
 def _heads(channels: int, config: NetworkConfig) -> int:
     """The number of heads.
 
@@ -53,7 +71,7 @@ class Attention(nn.Module):
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).view(b, self.heads, c // self.heads, 3, h * w)
         q, k, v = (part.contiguous() for part in qkv.transpose(2, 4).unbind(3))
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = attend(q, k, v)
         return self.proj(out.transpose(2, 3).reshape(b, c, h, w))
 
 
@@ -126,7 +144,7 @@ class TokenAttention(nn.Module):
         q = self._split(self.query(x))
         k = self._split(self.key(context))
         v = self._split(self.value(context))
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = attend(q, k, v)
         return self.out(attended.transpose(1, 2).reshape(x.shape))
 
     def _split(self, tokens: Tensor) -> Tensor:
