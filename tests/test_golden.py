@@ -11,7 +11,6 @@ from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.networks.embedding import NO_LABEL
-from multistage_diffusion.schedule import SCHEDULES
 from tests.golden.files import (
     FILES,
     FOLDER,
@@ -73,7 +72,7 @@ def test_single_evaluations(golden: Golden) -> None:
             denoised = denoiser(case["x"], case["sigma"].double(), conditions(case))
             assert_close(denoised, case["denoised"])
         else:
-            sigma = SCHEDULES[config.schedule].from_clock(case["t"].double())
+            sigma = config.density.from_clock(case["t"].double())
             scale = (1 + sigma**2).sqrt()  # ours is y + sigma n, theirs has unit variance
             x = case["x"].double() * column(scale)
             denoised = denoiser(x, sigma, conditions(case))
