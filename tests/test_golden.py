@@ -11,6 +11,7 @@ from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.networks.embedding import NO_LABEL
+from multistage_diffusion.schedule import SCHEDULES
 from tests.golden.files import (
     FILES,
     FOLDER,
@@ -89,14 +90,14 @@ def test_trajectories(golden: Golden) -> None:
         def bound(x: Tensor, sigma: Tensor | float, given: Conditions = given) -> Tensor:
             return denoiser(x, sigma, given)
 
-        assert_close(solve(name, config.schedule, bound, case["latents"]), case["images"])
+        assert_close(solve(name, config.density, bound, case["latents"]), case["images"])
 
 
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_solvers_repeat_recorded_trajectories(name: str) -> None:
     """Each call has its recorded level and state; the end is the authors'."""
     with safe_open(FILE, "pt") as file:
-        schedule = file.metadata()[name]
+        schedule = SCHEDULES[file.metadata()[name]]
     case = group(read_all(FILE), name)
     replay = Replay(case["sigma"], case["x"], case["denoised"])
     assert_close(solve(name, schedule, replay, case["latents"]), case["images"])
