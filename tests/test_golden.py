@@ -73,7 +73,7 @@ def test_single_evaluations(golden: Golden) -> None:
             denoised = denoiser(case["x"], case["sigma"].double(), conditions(case))
             assert_close(denoised, case["denoised"])
         else:
-            sigma = SCHEDULES[config.schedule].from_clock(case["t"].double())
+            sigma = config.density.from_clock(case["t"].double())
             scale = (1 + sigma**2).sqrt()  # ours is y + sigma n, theirs has unit variance
             x = case["x"].double() * column(scale)
             denoised = denoiser(x, sigma, conditions(case))
@@ -90,14 +90,14 @@ def test_trajectories(golden: Golden) -> None:
         def bound(x: Tensor, sigma: Tensor | float, given: Conditions = given) -> Tensor:
             return denoiser(x, sigma, given)
 
-        assert_close(solve(name, config.schedule, bound, case["latents"]), case["images"])
+        assert_close(solve(name, config.density, bound, case["latents"]), case["images"])
 
 
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_solvers_repeat_recorded_trajectories(name: str) -> None:
     """Each call has its recorded level and state; the end is the authors'."""
     with safe_open(FILE, "pt") as file:
-        schedule = file.metadata()[name]
+        schedule = SCHEDULES[file.metadata()[name]]
     case = group(read_all(FILE), name)
     replay = Replay(case["sigma"], case["x"], case["denoised"])
     assert_close(solve(name, schedule, replay, case["latents"]), case["images"])

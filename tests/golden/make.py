@@ -44,7 +44,7 @@ def record(golden: Golden, name: str) -> dict[str, Tensor]:
     denoiser, config, tensors = golden
     case = group(tensors, name)
     recorder = Recorder(denoiser)
-    assert_close(solve(name, config.schedule, recorder, case["latents"]), case["images"])
+    assert_close(solve(name, config.density, recorder, case["latents"]), case["images"])
     return {
         "latents": crop(case["latents"]),
         "images": crop(case["images"]),

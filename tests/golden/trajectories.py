@@ -5,6 +5,7 @@ elementwise, so the recorded outputs of a denoiser are enough to repeat a trajec
 network. ``python -m tests.golden.make`` writes the file.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from multistage_diffusion.sampling import (
     log_snr_grid,
     singlestep_orders,
 )
-from multistage_diffusion.schedule import SCHEDULES
+from multistage_diffusion.schedule import Schedule
 from tests.golden.files import assert_close
 
 FILE = Path(__file__).parent / "trajectories.safetensors"
@@ -29,31 +30,31 @@ EVALUATIONS = 20  # of a DPM-Solver
 STATE_TOLERANCE = 1e-5  # of the largest value; the recorded tensors are float32
 
 
-def solve(name: str, schedule: str, denoiser: Denoiser, latents: Tensor) -> Tensor:
+def solve(name: str, schedule: Schedule, denoiser: Denoiser, latents: Tensor) -> Tensor:
     """The final images of a trajectory.
 
     Args:
-        name: ``heun18``, or ``dpmsolver`` or ``dpmsolver++`` with ``singlestep3`` or
-            ``multistep2`` after a dot.
-        schedule: name of the network's schedule.
+        name: ``heun`` and a number of steps, or ``dpmsolver`` or ``dpmsolver++`` with
+            ``singlestep`` or ``multistep`` and an order after a dot.
+        schedule: the network's schedule.
         denoiser: the denoiser.
         latents: unit Gaussian noise, ``[B, C, H, W]``.
     """
     start = latents.double()
-    if name == "heun18":
-        return heun(denoiser, 80 * start, karras_grid(18, 0.002, 80))
-    family, kind = name.split(".")
-    data = "++" in family
-    high, low = (float(SCHEDULES[schedule].from_clock(t)) for t in (1.0, 1e-3))
+    if name.startswith("heun"):
+        return heun(denoiser, 80 * start, karras_grid(int(name[4:]), 0.002, 80))
+    parts = re.fullmatch(r"dpmsolver(\+\+)?\.(singlestep|multistep)([123])", name)
+    assert parts, name
+    data, order = parts[1] is not None, int(parts[3])
+    high, low = (float(schedule.from_clock(t)) for t in (1.0, 1e-3))
     x = start * (1 + high**2) ** 0.5
-    if kind == "singlestep3":
-        orders = singlestep_orders(EVALUATIONS)
+    if parts[2] == "singlestep":
+        orders = singlestep_orders(EVALUATIONS, order)
         sigmas = log_snr_grid(len(orders) + 1, low, high)[:-1]
         x = dpm_singlestep(denoiser, x, sigmas, orders=orders, data=data)
     else:
-        assert kind == "multistep2"
         sigmas = log_snr_grid(EVALUATIONS + 1, low, high)[:-1]
-        x = dpm_multistep(denoiser, x, sigmas, data=data)
+        x = dpm_multistep(denoiser, x, sigmas, order=order, data=data, published=True)
     return x / (1 + low**2) ** 0.5  # the authors scale to unit variance, we add noise
 
 

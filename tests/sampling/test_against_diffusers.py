@@ -115,6 +115,7 @@ def test_multistep_of_order_three_has_twice_the_curvature_of_the_published_one()
     curvature = (slopes[0] - slopes[1]) / (first + second)
     last = Prediction(data=True).step(0 * x, s, t, 0 * x, 0 * x, curvature)
     assert close(ours - last / 2, theirs)
+    assert close(_multistep(Prediction(data=True), x, history, t, share=0.5), theirs)
     assert float(last.abs().max()) > 1e-3
 
 

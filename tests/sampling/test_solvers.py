@@ -18,6 +18,8 @@ from multistage_diffusion.sampling.dpm import (
     dpm_multistep,
     dpm_singlestep,
     dpmpp_2m,
+    even_in_clock,
+    even_in_log,
     singlestep_orders,
 )
 from multistage_diffusion.sampling.grids import karras_grid, log_snr_grid, step_grid, time_grid
@@ -197,6 +199,40 @@ def test_singlestep_orders_use_all_evaluations(evaluations: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("evaluations", "order", "expected"),
+    [(4, 1, [1, 1, 1, 1]), (6, 2, [2, 2, 2]), (7, 2, [2, 2, 2, 1]), (1, 2, [1])],
+)
+def test_singlestep_orders_below_three(evaluations: int, order: int, expected: list[int]) -> None:
+    assert singlestep_orders(evaluations, order) == expected
+
+
+def test_levels_inside_steps_are_even_in_log_or_in_the_clock() -> None:
+    assert even_in_log(8.0, 1.0, 3) == pytest.approx([4.0, 2.0])
+    assert even_in_log(8.0, 1.0, 1) == []
+    assert even_in_clock(LogNormal())(4.0, 1.0, 3) == pytest.approx([3.0, 2.0])
+    assert even_in_clock(LogNormal(), 0.5)(9.0, 1.0, 2) == pytest.approx([4.0])
+    high, low = (float(VP().from_clock(t)) for t in (0.8, 0.2))
+    (middle,) = even_in_clock(VP())(high, low, 2)
+    assert float(VP().to_clock(middle)) == pytest.approx(0.5)
+
+
+def test_the_third_order_with_any_inner_levels_is_exact_for_noise_linear_in_log_sigma() -> None:
+    """The slope is taken between the last inner level and the start, wherever that level lies."""
+
+    def linear(x: Tensor, sigma: Tensor | float) -> Tensor:
+        return x - float(sigma) * torch.full_like(x, 2 + 0.3 * math.log(sigma))
+
+    x, grid = torch.zeros(1, 1, 1, 1, dtype=torch.float64), torch.tensor([3.0, 1.0])
+    found = [
+        dpm_singlestep(linear, x, grid.double(), orders=[3], inner=inner)
+        for inner in (even_in_log, even_in_clock(LogNormal()), even_in_clock(VP()))
+    ]
+    exact = -(2 * 2.0 + 0.3 * ((3 * math.log(3) - 3) - (0 - 1)))  # of eps over sigma, 3 to 1
+    for end in found:
+        assert end.item() == pytest.approx(exact)
+
+
+@pytest.mark.parametrize(
     ("solver", "calls"),
     [(solver, 35 if name in ("heun", "dpmpp-sde") else 18) for name, solver in FIXED.items()],
 )
@@ -294,6 +330,22 @@ def test_a_multistep_solver_that_restarts_at_every_level_is_of_order_one(data: b
     x, grid = 20 * torch.randn(2, 1, 2, 2, dtype=torch.float64), log_snr_grid(12, 0.02, 20.0)
     restarted = dpm_multistep(gaussian, x, grid, data=data, restart_at=grid.tolist())
     torch.testing.assert_close(restarted, ddim(gaussian, x, grid), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_the_published_multistep_solver_ends_few_steps_with_lower_orders(data: bool) -> None:
+    x, grid = 20 * torch.randn(2, 1, 2, 2, dtype=torch.float64), log_snr_grid(10, 0.02, 20.0)[:-1]
+    solve = partial(dpm_multistep, gaussian, data=data)
+    found = solve(x, grid, published=True)
+    expected = ddim(gaussian, solve(x, grid[:-1]), grid[-2:])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(found, solve(x, grid))
+    to_zero = torch.cat([grid, grid.new_zeros(1)])
+    torch.testing.assert_close(solve(x, to_zero, published=True), gaussian(found, grid[-1]))
+    long = log_snr_grid(11, 0.02, 20.0)[:-1]
+    assert torch.equal(solve(x, long, published=True), solve(x, long))
+    ends = solve(x, grid, order=3, published=True), solve(x, grid, order=3)
+    assert not torch.allclose(*ends)
 
 
 def test_a_restart_acts_on_the_step_that_begins_below_it() -> None:

@@ -7,6 +7,8 @@ from multistage_diffusion.sampling.dpm import (
     dpm_multistep,
     dpm_singlestep,
     dpmpp_2m,
+    even_in_clock,
+    even_in_log,
     singlestep_orders,
 )
 from multistage_diffusion.sampling.draw import generate, generate_batches
@@ -32,6 +34,8 @@ __all__ = [
     "dpmpp_sde",
     "euler",
     "evaluations_per_stage",
+    "even_in_clock",
+    "even_in_log",
     "generate",
     "generate_batches",
     "heun",

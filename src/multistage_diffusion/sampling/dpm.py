@@ -4,10 +4,11 @@ To add a solver of this kind, write it here and list it at the end.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from multistage_diffusion.denoiser import Denoiser
@@ -22,8 +23,24 @@ from multistage_diffusion.sampling.solver import (
     restarts,
     steps,
 )
+from multistage_diffusion.schedule import Schedule
 
-__all__ = ["SOLVERS", "dpm_multistep", "dpm_singlestep", "dpmpp_2m", "singlestep_orders"]
+__all__ = [
+    "SOLVERS",
+    "Inner",
+    "dpm_multistep",
+    "dpm_singlestep",
+    "dpmpp_2m",
+    "even_in_clock",
+    "even_in_log",
+    "singlestep_orders",
+]
+
+FEW_STEPS = 10
+"""With fewer, the published multistep solver ends with lower orders."""
+
+Inner = Callable[[float, float, int], Sequence[float]]
+"""The ``order - 1`` levels inside a step, as a function of both ends and the order."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,7 @@ def dpm_multistep(
     *,
     order: int = 2,
     data: bool = False,
+    published: bool = False,
     noise: Noise | None = None,
     callback: Callback = ignore,
     edit: Edit = keep,
@@ -80,14 +98,18 @@ def dpm_multistep(
 
     The prediction is extrapolated from the last evaluations. The first steps, those after a restart
     and a step to 0 have lower orders. Of order 3, the published solver has half of the last term,
-    and with that order 2; here it is whole.
+    and with that order 2; here it is whole unless asked for.
 
     Args:
         denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         order: 1 to 3.
         data: predict the data (DPM-Solver++) instead of the noise (DPM-Solver).
+        published: take half of the last term of order 3, and if there are fewer than 10 steps
+            between positive levels, give the last ones the orders 2 and 1, as the authors' program
+            does.
     """
     prediction = Prediction(data)
+    count = int((sigmas > 0).sum()) - 1
     history: list[tuple[float, Tensor]] = []
     for step, s, t in steps(sigmas):
         denoised = denoiser(x, s)
@@ -95,14 +117,20 @@ def dpm_multistep(
         if history and restarts(history[0][0], s, restart_at):
             history = []
         history = [(s, prediction.of(x, s, denoised)), *history][:order]
-        x = edit(step, _multistep(prediction, x, history if t > 0 else history[:1], t))
+        final = published and count < FEW_STEPS
+        most = 1 if t == 0 else count - step if final else order
+        x = edit(step, _multistep(prediction, x, history[:most], t, 0.5 if published else 1.0))
     return x
 
 
 def _multistep(
-    prediction: Prediction, x: Tensor, history: Sequence[tuple[float, Tensor]], t: float
+    prediction: Prediction,
+    x: Tensor,
+    history: Sequence[tuple[float, Tensor]],
+    t: float,
+    share: float = 1.0,
 ) -> Tensor:
-    """A step whose order is the number of evaluations, the latest first."""
+    """A step whose order is the number of evaluations, the latest first; the last term's share."""
     (s, value), *earlier = history
     if not earlier:
         return prediction.step(x, s, t, value)
@@ -113,20 +141,44 @@ def _multistep(
         return prediction.step(x, s, t, value + slope / 2)  # the paper's form of order 2
     second = math.log(earlier[1][0] / earlier[0][0]) / h
     curvature = (slope - (earlier[0][1] - earlier[1][1]) / second) / (first + second)
-    return prediction.step(x, s, t, value, slope + first * curvature, curvature)
+    return prediction.step(x, s, t, value, slope + first * curvature, share * curvature)
 
 
 dpmpp_2m = partial(dpm_multistep, data=True)
 """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2)."""
 
 
-def singlestep_orders(evaluations: int) -> list[int]:
-    """Orders of the steps that use a number of evaluations: threes, then what is left.
+def singlestep_orders(evaluations: int, order: int = 3) -> list[int]:
+    """Orders of the steps that use a number of evaluations: the highest, then what is left.
 
-    Lu et al. 2022, "DPM-Solver-fast".
+    Lu et al. 2022, "DPM-Solver-fast", which of order 3 ends with 2 and 1 where nothing is left.
     """
+    if order < 3:
+        whole, left = divmod(checked_steps(evaluations), order)
+        return [order] * whole + [1] * left
     threes, left = divmod(checked_steps(evaluations), 3)
     return [3] * (threes - 1) + [2, 1] if left == 0 else [3] * threes + [left]
+
+
+def even_in_log(s: float, t: float, order: int) -> list[float]:
+    """The levels inside a step, evenly spaced in ln sigma."""
+    return [s ** (1 - k / order) * t ** (k / order) for k in range(1, order)]
+
+
+def even_in_clock(schedule: Schedule, power: float = 1.0) -> Inner:
+    """Levels inside steps, evenly spaced in a power of the schedule's own clock.
+
+    The authors take these where the steps are so spaced too ("time uniform"; of power 0.5, "time
+    quadratic").
+    """
+
+    def inner(s: float, t: float, order: int) -> list[float]:
+        high, low = (float(schedule.to_clock(level)) ** power for level in (s, t))
+        times = torch.linspace(high, low, order + 1, dtype=torch.float64)[1:-1] ** (1 / power)
+        levels: list[float] = schedule.from_clock(times).tolist()
+        return levels
+
+    return inner
 
 
 def dpm_singlestep(
@@ -136,6 +188,7 @@ def dpm_singlestep(
     *,
     orders: Sequence[int],
     data: bool = False,
+    inner: Inner = even_in_log,
     noise: Noise | None = None,
     callback: Callback = ignore,
     edit: Edit = keep,
@@ -147,12 +200,14 @@ def dpm_singlestep(
         denoiser, x, sigmas, noise, callback, edit, restart_at: as for every solver.
         orders: order of each step, 1 to 3, which is also its number of evaluations.
         data: predict the data (DPM-Solver++) instead of the noise (DPM-Solver).
+        inner: the levels inside a step.
     """
     prediction = Prediction(data)
     for (step, s, t), order in zip(steps(sigmas), orders, strict=True):
         denoised = denoiser(x, s)
         callback(step, s, x, denoised)
-        x = edit(step, _singlestep(prediction, denoiser, x, s, t, denoised, order))
+        levels = [*inner(s, t, order), t]
+        x = edit(step, _singlestep(prediction, denoiser, x, s, levels, denoised))
     return x
 
 
@@ -161,25 +216,25 @@ def _singlestep(
     denoiser: Denoiser,
     x: Tensor,
     s: float,
-    t: float,
+    levels: Sequence[float],
     denoised: Tensor,
-    order: int,
 ) -> Tensor:
-    """One step from s to t with inner levels evenly spaced in ln sigma."""
+    """One step from s through inner levels to the last one; its order is their number."""
     start = prediction.of(x, s, denoised)
-    if order == 1:
+    *inner, t = levels
+    if not inner:
         return prediction.step(x, s, t, start)
-    inner = [s ** (1 - k / order) * t ** (k / order) for k in range(1, order)]
+    shares = [math.log(s / level) / math.log(s / t) for level in inner]
 
-    def predict(state: Tensor, sigma: float) -> Tensor:
-        return prediction.of(state, sigma, denoiser(state, sigma))
+    def change(state: Tensor, sigma: float) -> Tensor:
+        return prediction.of(state, sigma, denoiser(state, sigma)) - start
 
-    first = predict(prediction.step(x, s, inner[0], start), inner[0])
-    if order == 2:
-        return prediction.step(x, s, t, first)
-    state = prediction.step(x, s, inner[1], start, 2 * (first - start))
-    second = predict(state, inner[1])
-    return prediction.step(x, s, t, start, 1.5 * (second - start))
+    first = change(prediction.step(x, s, inner[0], start), inner[0])
+    if len(inner) == 1:
+        return prediction.step(x, s, t, start + first / (2 * shares[0]))
+    state = prediction.step(x, s, inner[1], start, shares[1] / shares[0] * first)
+    second = change(state, inner[1])
+    return prediction.step(x, s, t, start, second / shares[1])
 
 
 def _by_evaluations(

@@ -1,6 +1,7 @@
 """The names of stock checkpoints, and the errors for one that does not fit."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,11 +9,11 @@ from torch import Tensor
 
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.interop import release_model, translate
-from multistage_diffusion.interop.releases import edm, ldm
+from multistage_diffusion.interop.releases import dpm, edm, ldm
 from multistage_diffusion.interop.releases.rules import Rule
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.presets import PRESETS
-from multistage_diffusion.schedule import DDPM
+from multistage_diffusion.schedule import DDPM, VP
 from tests.conftest import MODEL
 
 
@@ -121,6 +122,62 @@ def test_stock_latent_diffusion_is_read() -> None:
         assert torch.equal(made[name], tensor), name
 
 
+def separate(rule: Rule, tensor: Tensor) -> dict[str, Tensor]:
+    """Our tensor as score_sde has it: dense layers ``[inputs, outputs]``, one for each of q, k, v.
+
+    Our rows of queries, keys and values come by channel, then kind.
+    """
+    parts = tensor.view(-1, len(rule.theirs), *tensor.shape[1:]).unbind(1)
+    dense = rule.theirs[0].endswith(".W")
+    return {
+        name: part[:, :, 0, 0].T if dense else part
+        for name, part in zip(rule.theirs, parts, strict=True)
+    }
+
+
+def test_stock_score_sde_is_read() -> None:
+    """One list of modules in the order of their use, attention apart from its block."""
+    config = narrow("dpm-cifar10-unified")
+    network = build_denoiser(config).network
+    rules = list(dpm.rules(network, config.shape, frozenset({"all_modules.0.weight"})))
+    wanted = network.state_dict()
+    state: dict[str, Tensor] = {}
+    for rule in rules:
+        state |= separate(rule, wanted[rule.ours])
+    assert {
+        "all_modules.1.weight",
+        "all_modules.4.Conv_2.weight",
+        "all_modules.5.Conv2d_0.weight",
+        "all_modules.7.NIN_3.W",
+        "all_modules.9.NIN_0.b",
+        "all_modules.12.Dense_0.weight",
+        "all_modules.13.NIN_2.W",
+        "all_modules.14.Conv_2.bias",
+        "all_modules.17.weight",
+        "all_modules.18.bias",
+    } <= state.keys()
+    made = translate("dpm-solver", config, {**state, "sigmas": torch.ones(3)})
+    for name, tensor in wanted.items():
+        assert torch.equal(made[name], tensor), name
+
+
+def test_pyramids_of_images_have_score_sdes_names() -> None:
+    config = narrow("dpm-cifar10-unified")
+    style = replace(config.network, input_pyramid="skip", output_pyramid="skip")
+    network = build_denoiser(replace(config, network=style)).network
+    names = {
+        name
+        for rule in dpm.rules(network, config.shape, frozenset())
+        for name in rule.theirs
+        if rule.ours.startswith(("encoders.0.pyramid", "decoders.0.pyramid"))
+    }
+    assert names == {
+        f"{place}.{kind}"
+        for place in ("en_modules.5.Conv_0", "de_modules.0.3", "de_modules.0.4")
+        for kind in ("weight", "bias")
+    }
+
+
 def test_a_checkpoint_of_another_network_is_named() -> None:
     config = narrow("edm-cifar10-unified")
     network = build_denoiser(config).network
@@ -136,23 +193,91 @@ def test_a_checkpoint_of_another_network_is_named() -> None:
         release_model({"family": "dit"})
 
 
-def test_the_schedule_of_a_release_is_read() -> None:
-    sizes = {
-        "family": "ldm",
+COMMON = {
+    "channels": 3,
+    "encoder_channels": 8,
+    "decoder_channels": [8, 8],
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+}
+SIZES: dict[str, dict[str, Any]] = {
+    "edm": {
+        "img_resolution": 16,
+        "attn_resolutions": [8],
+        "stage_intervals_sigma": [[0, 2.5], [2.5, "inf"]],
+    },
+    "dpm-solver": {
+        "img_resolution": 16,
+        "attn_resolutions": [8],
+        "stage_intervals_t": [[0, 0.5], [0.5, 1]],
+    },
+    "ldm": {
         "latent_resolution": 16,
-        "channels": 3,
         "stage_upper_timesteps": [20, 50],
-        "encoder_channels": 8,
-        "decoder_channels": [8, 8],
-        "channel_mult": [1, 2],
-        "num_blocks": 1,
         "attention_downsampling": [2],
-        "linear_start": 0.00085,
-        "linear_end": 0.012,
-        "num_timesteps": 50,
-    }
-    config = release_model(sizes)
+    },
+}
+
+
+def read(base: str, **others: Any) -> ModelConfig:
+    """The model of small sizes of a base, some of them replaced."""
+    return release_model({"family": base, **COMMON, **SIZES[base], **others})
+
+
+def test_the_schedule_of_a_release_is_read() -> None:
+    config = read("ldm", linear_start=0.00085, linear_end=0.012, num_timesteps=50)
     assert config.density == DDPM(0.00085, 0.012, 50)
     assert config.density.to_clock(config.boundaries[0]).item() == pytest.approx(19.5)
-    usual = {**sizes, "linear_start": 0.0015, "linear_end": 0.0195, "num_timesteps": 1000}
-    assert release_model(usual).schedule_settings == ()
+    usual = read("ldm", linear_start=0.0015, linear_end=0.0195, num_timesteps=1000)
+    assert usual.schedule_settings == ()
+    config = read("dpm-solver", beta_min=0.2, beta_max=10)
+    assert config.density == VP(0.2, 10)
+    clock = 999 * config.density.to_clock(config.boundaries[0]).item()
+    assert clock == pytest.approx(500)
+    assert read("dpm-solver", beta_min=0.1, beta_max=20).schedule_settings == ()
+
+
+@pytest.mark.parametrize("last", [80, "inf", float("inf")])
+def test_the_last_stage_has_no_upper_boundary(last: Any) -> None:
+    config = read("edm", stage_intervals_sigma=[[0, 2.5], [2.5, last]])
+    assert config.boundaries == (2.5,)
+
+
+@pytest.mark.parametrize("none", [-1, None])
+def test_heads_of_latent_diffusion_are_given_by_number_or_channels(none: int | None) -> None:
+    network = read("ldm", num_heads=none, head_channels=4).network
+    assert (network.heads, network.head_channels) == (1, 4)
+    network = read("ldm", num_heads=2, head_channels=none).network
+    assert (network.heads, network.head_channels) == (2, 0)
+
+
+def test_attention_below_the_lowest_level_is_left_out() -> None:
+    assert read("ldm", attention_downsampling=[2, 32]).network.attention_resolutions == (8,)
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "value"),
+    [
+        ("edm", "channel_mult_emb", 2),
+        ("edm", "model_type", "DhariwalUNet"),
+        ("edm", "decoder_type", "smooth"),
+        ("dpm-solver", "sde", "vesde"),
+        ("dpm-solver", "resblock_type", "ddpm"),
+        ("dpm-solver", "embedding_type", "fourier"),
+        ("dpm-solver", "progressive_combine", "cat"),
+        ("dpm-solver", "progressive_input", "smooth"),
+        ("dpm-solver", "scale_by_sigma", True),
+        ("dpm-solver", "fir_kernel", [1, 2, 3, 4]),
+        ("ldm", "beta_schedule", "cosine"),
+        ("ldm", "resblock_updown", True),
+        ("ldm", "use_new_attention_order", True),
+    ],
+)
+def test_settings_that_cannot_be_read_are_refused_by_name(base: str, name: str, value: Any) -> None:
+    with pytest.raises(BadInput, match=name):
+        read(base, **{name: value})
+
+
+def test_a_missing_size_is_named() -> None:
+    with pytest.raises(BadInput, match="lack stage_intervals_sigma"):
+        release_model({"family": "edm", **COMMON})

@@ -1,7 +1,7 @@
 """NCSN++ as in score_sde and DPM-Solver, and its multi-stage version.
 
 Sources: Song et al. 2021; Lu et al. 2022. The release numbers the modules of an encoder and of each
-decoder in the order of their use.
+decoder in the order of their use, score_sde all modules of a network.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +16,11 @@ from multistage_diffusion.interop.releases.rules import (
     module_rules,
     separate_qkv_rules,
 )
+from multistage_diffusion.interop.releases.sizes import check_supported, pyramid, schedule_settings
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.networks.config import Pyramid
-from multistage_diffusion.schedule import VP
+from multistage_diffusion.schedule import VP, make_schedule
 
 __all__ = ["model_config", "rules"]
 
@@ -30,11 +31,23 @@ BLOCK = {
     "norm1": "GroupNorm_1",
     "conv1": "Conv_1",
 }
-PYRAMIDS: dict[str, Pyramid] = {
+INPUT_PYRAMIDS: dict[str, Pyramid] = {"residual": "residual", "none": "none", "input_skip": "skip"}
+OUTPUT_PYRAMIDS: dict[str, Pyramid] = {
     "none": "none",
-    "input_skip": "skip",
     "output_skip": "skip",
     "residual": "residual",
+}
+SCHEDULE = {"beta_min": "beta_min", "beta_max": "beta_max"}
+SUPPORTED = {
+    "sde": "vpsde",
+    "resblock_type": "biggan",
+    "embedding_type": "positional",
+    "conditional": True,
+    "progressive_combine": "sum",
+    "nonlinearity": "swish",
+    "normalization": "GroupNorm",
+    "scale_by_sigma": False,
+    "centered": True,
 }
 
 
@@ -44,15 +57,19 @@ def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
     The release compares ``999 t``, which its network receives, with ``1000`` times its boundaries.
 
     Raises:
-        BadInput: for a residual pyramid whose filter the release cannot run or pads on one side
-            only.
+        BadInput: for networks other than NCSN++ and DDPM++ of the VP schedule, and for a residual
+            pyramid whose filter the release cannot run or pads on one side only.
     """
+    check_supported(sizes, SUPPORTED)
+    settings = schedule_settings(sizes, VP(), SCHEDULE)
+    schedule = make_schedule("vp", settings)
     upper = [float(interval[1]) for interval in sizes["stage_intervals_t"][:-1]]
     return ModelConfig(
         shape=(sizes["channels"], sizes["img_resolution"], sizes["img_resolution"]),
         classes=0,
-        boundaries=tuple(float(VP().from_clock(t * 1000 / 999)) for t in upper),
+        boundaries=tuple(float(schedule.from_clock(t * 1000 / 999)) for t in upper),
         schedule="vp",
+        schedule_settings=settings,
         preconditioning="vp",
         sigma_data=0.5,
         network=_network_config(sizes),
@@ -61,8 +78,11 @@ def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
 
 def _network_config(sizes: Mapping[str, Any]) -> NetworkConfig:
     filtered = sizes.get("fir", True)
-    inward = sizes.get("progressive_input", "residual")
-    outward = sizes.get("progressive", "none")
+    taps = tuple(sizes.get("fir_kernel", (1, 3, 3, 1))) if filtered else (1, 1)
+    inward = pyramid(sizes, "progressive_input", INPUT_PYRAMIDS)
+    outward = pyramid(sizes, "progressive", OUTPUT_PYRAMIDS)
+    if taps != taps[::-1]:
+        raise BadInput(f"Networks with fir_kernel {list(taps)} cannot be read: it is asymmetric.")
     if inward == "residual" and not filtered:
         raise BadInput(
             "A residual input pyramid without the filter pads on one side only; "
@@ -81,28 +101,32 @@ def _network_config(sizes: Mapping[str, Any]) -> NetworkConfig:
         attention_resolutions=tuple(sizes["attn_resolutions"]),
         groups=sizes.get("groups", 16),
         bottom="encoder",
-        resample_filter=tuple(sizes.get("fir_kernel", (1, 3, 3, 1))) if filtered else (1, 1),
-        input_pyramid=PYRAMIDS[inward],
-        output_pyramid=PYRAMIDS[outward],
+        resample_filter=taps,
+        input_pyramid=inward,
+        output_pyramid=outward,
         residual_scale=sizes.get("skip_rescale", True),
     )
 
 
-def rules(network: StagedUNet, _: Sequence[int], __: frozenset[str]) -> Iterator[Rule]:
+def rules(network: StagedUNet, _: Sequence[int], names: frozenset[str]) -> Iterator[Rule]:
     """How our tensors are made from the release's.
 
     Args:
-        network: ours; neither image shape nor the release's names are needed.
+        network: ours; the image shape is not needed.
+        names: the names of the release's tensors.
     """
-    yield from _encoder_rules(network.encoders[0])
-    for stage, decoder in enumerate(network.decoders):
-        yield from _decoder_rules(f"decoders.{stage}", f"de_modules.{stage}", decoder)
-
-
-def _encoder_rules(encoder: Any) -> Iterator[Rule]:
-    ours = "encoders.0"
-    theirs = "en_modules"
     number = count()
+    if any(name.startswith("all_modules.") for name in names):  # score_sde's, with one decoder
+        yield from _encoder_rules("all_modules", number, network.encoders[0])
+        yield from _decoder_rules("decoders.0", "all_modules", number, network.decoders[0])
+        return
+    yield from _encoder_rules("en_modules", number, network.encoders[0])
+    for stage, decoder in enumerate(network.decoders):
+        yield from _decoder_rules(f"decoders.{stage}", f"de_modules.{stage}", count(), decoder)
+
+
+def _encoder_rules(theirs: str, number: Iterator[int], encoder: Any) -> Iterator[Rule]:
+    ours = "encoders.0"
     steps = count()
     for layer in ("embedding.layer0", "embedding.layer1", "stem"):
         yield from layer_rules(f"{ours}.{layer}", f"{theirs}.{next(number)}")
@@ -111,15 +135,14 @@ def _encoder_rules(encoder: Any) -> Iterator[Rule]:
         if block.how == "down" and len(encoder.pyramid):
             step = next(steps)
             residual = encoder.pyramid[step].residual
-            layer, other = ("down.conv", "Conv2d_0") if residual else ("join", "Conv")
+            layer, other = ("down.conv", "Conv2d_0") if residual else ("join", "Conv_0")
             place = f"{theirs}.{next(number)}"
             yield from layer_rules(f"{ours}.pyramid.{step}.{layer}", f"{place}.{other}")
     for index, block in enumerate(encoder.bottom):
         yield from _block_rules(f"{ours}.bottom.{index}", theirs, number, block)
 
 
-def _decoder_rules(ours: str, theirs: str, decoder: Any) -> Iterator[Rule]:
-    number = count()
+def _decoder_rules(ours: str, theirs: str, number: Iterator[int], decoder: Any) -> Iterator[Rule]:
     steps = count()
     for index, block in enumerate(decoder.blocks):
         yield from _block_rules(f"{ours}.blocks.{index}", theirs, number, block)

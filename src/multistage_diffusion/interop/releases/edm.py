@@ -1,10 +1,10 @@
 """EDM's networks (Karras et al. 2022) and their multi-stage version."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from multistage_diffusion.interop.releases.rules import Rule, layer_rules, module_rules
+from multistage_diffusion.interop.releases.sizes import check_supported, pyramid
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.networks.config import Pyramid
@@ -14,15 +14,21 @@ __all__ = ["model_config", "rules"]
 LAYERS = ("norm0", "conv0", "affine", "norm1", "conv1", "skip")
 ATTENTION = {"norm": "norm2", "qkv": "qkv", "proj": "proj"}
 PYRAMIDS: dict[str, Pyramid] = {"standard": "none", "skip": "skip", "residual": "residual"}
+SUPPORTED = {"model_type": "SongUNet", "channel_mult_emb": 4}
 
 
 def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
-    """The model that the sizes of a release describe."""
-    upper = [float(interval[1]) for interval in sizes["stage_intervals_sigma"]]
+    """The model that the sizes of a release describe.
+
+    Raises:
+        BadInput: for networks other than DDPM++ and NCSN++.
+    """
+    check_supported(sizes, SUPPORTED)
+    upper = [float(interval[1]) for interval in sizes["stage_intervals_sigma"][:-1]]
     return ModelConfig(
         shape=(sizes["channels"], sizes["img_resolution"], sizes["img_resolution"]),
         classes=sizes.get("label_dim", 0),
-        boundaries=tuple(sigma for sigma in upper if math.isfinite(sigma)),
+        boundaries=tuple(upper),
         schedule="edm",
         preconditioning="edm",
         sigma_data=sizes.get("sigma_data", 0.5),
@@ -41,8 +47,8 @@ def _network_config(sizes: Mapping[str, Any]) -> NetworkConfig:
         embedding=sizes.get("embedding_type", "positional"),
         embedding_mult=sizes.get("channel_mult_noise", 1),
         augment_channels=sizes.get("augment_dim", 0),
-        input_pyramid=PYRAMIDS[sizes.get("encoder_type", "standard")],
-        output_pyramid=PYRAMIDS[sizes.get("decoder_type", "standard")],
+        input_pyramid=pyramid(sizes, "encoder_type", PYRAMIDS),
+        output_pyramid=pyramid(sizes, "decoder_type", PYRAMIDS),
         resample_filter=tuple(sizes.get("resample_filter", (1, 1))),
     )
 

@@ -10,14 +10,23 @@ from multistage_diffusion.interop.releases.rules import (
     layer_rules,
     module_rules,
 )
+from multistage_diffusion.interop.releases.sizes import check_supported, schedule_settings
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.networks import NetworkConfig, StagedUNet
 from multistage_diffusion.networks.attention import SpatialTransformer
-from multistage_diffusion.schedule import DDPM, ScheduleSettings, make_schedule
+from multistage_diffusion.schedule import DDPM, make_schedule
 
 __all__ = ["model_config", "rules", "transformer_rules"]
 
 SCHEDULE = {"linear_start": "beta_start", "linear_end": "beta_end", "num_timesteps": "steps"}
+SUPPORTED = {
+    "beta_schedule": "linear",
+    "parameterization": "eps",
+    "dims": 2,
+    "conv_resample": True,
+    "resblock_updown": False,
+    "use_new_attention_order": False,
+}
 EMBEDDING = {"embedding.layer0": "0", "embedding.layer1": "2"}
 BLOCK = {
     "norm0": "in_layers.0",
@@ -40,8 +49,13 @@ OUTPUT = {"norm": "0", "out": "2"}
 
 
 def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
-    """The model that the sizes of a release describe; boundaries are half way between two steps."""
-    settings = _schedule_settings(sizes)
+    """The model that the sizes of a release describe; boundaries are half way between two steps.
+
+    Raises:
+        BadInput: for networks with other blocks, schedules or targets than the paper's.
+    """
+    check_supported(sizes, SUPPORTED)
+    settings = schedule_settings(sizes, DDPM(), SCHEDULE)
     schedule = make_schedule("ddpm", settings)
     steps = [step - 0.5 for step in sizes["stage_upper_timesteps"][:-1]]
     size = sizes["latent_resolution"]
@@ -57,28 +71,22 @@ def model_config(sizes: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _schedule_settings(sizes: Mapping[str, Any]) -> ScheduleSettings:
-    """What a release's schedule has in place of the usual parameters."""
-    usual = DDPM()
-    given = [(ours, float(sizes[name])) for name, ours in SCHEDULE.items() if name in sizes]
-    return tuple((ours, value) for ours, value in given if value != getattr(usual, ours))
-
-
 def _network_config(sizes: Mapping[str, Any]) -> NetworkConfig:
     size = sizes["latent_resolution"]
+    attended = [factor for factor in sizes["attention_downsampling"] if factor <= size]
     return NetworkConfig(
         encoder_widths=(sizes["encoder_channels"],),
         decoder_widths=tuple(sizes["decoder_channels"]),
         channel_mult=tuple(sizes["channel_mult"]),
         blocks=sizes["num_blocks"],
-        attention_resolutions=tuple(size // factor for factor in sizes["attention_downsampling"]),
+        attention_resolutions=tuple(size // factor for factor in attended),
         groups=sizes.get("groups", 32),
         group_channels=1,
         norm_eps=1e-5,
         bottom="encoder",
         decoder_attention="first-decoder",
-        head_channels=sizes.get("head_channels") or 0,
-        heads=sizes.get("num_heads") or 1,
+        head_channels=_given(sizes, "head_channels", 0),
+        heads=_given(sizes, "num_heads", 1),
         adaptive_scale=bool(sizes.get("use_scale_shift_norm")),
         residual_scale=False,
         resampling="conv",
@@ -87,6 +95,12 @@ def _network_config(sizes: Mapping[str, Any]) -> NetworkConfig:
         context_channels=sizes.get("context_dim") or 0,
         transformer_depth=sizes.get("transformer_depth") or 1,
     )
+
+
+def _given(sizes: Mapping[str, Any], name: str, usual: int) -> int:
+    """A number of heads or of their channels; the release writes -1 or None for none."""
+    given = sizes.get(name)
+    return usual if given is None or given == -1 else given
 
 
 def rules(network: StagedUNet, _: Sequence[int], names: frozenset[str]) -> Iterator[Rule]:

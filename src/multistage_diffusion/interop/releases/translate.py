@@ -30,12 +30,15 @@ def release_model(sizes: Mapping[str, Any]) -> ModelConfig:
         sizes: the sizes by the release's names; ``sizes["family"]`` is the base.
 
     Raises:
-        BadInput: if the base is unknown.
+        BadInput: if the base is unknown, a size is missing, or the network cannot be read.
     """
     base = sizes.get("family")
     if base not in BASES:
         raise BadInput(f"There is no base {base!r}; there are {', '.join(BASES)}.")
-    return BASES[base].model_config(sizes)
+    try:
+        return BASES[base].model_config(sizes)
+    except KeyError as error:
+        raise BadInput(f"The sizes of the release lack {error.args[0]}.") from error
 
 
 def release_classes(state: Mapping[str, Tensor]) -> int:
