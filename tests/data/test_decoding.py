@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -149,3 +151,32 @@ def test_black_and_white_and_palette_images_are_converted(tmp_path: Path) -> Non
     palette = Image.fromarray(colour).convert("P", palette=Image.Palette.ADAPTIVE)
     palette.save(tmp_path / "palette.png")
     assert load_image(tmp_path / "palette.png").permute(1, 2, 0).tolist() == colour.tolist()
+
+
+def test_the_size_of_an_image_does_not_make_it_one_of_16_bits() -> None:
+    five_wide = np.zeros((4, 5, 3), np.uint8)  # rows of 16 bytes in a BMP file
+    decoded = decode(partial(stored, Image.fromarray(five_wide), "BMP"))
+    assert (decoded.mode, decoded.done) == ("RGB", "")
+
+
+def deep_png(values: np.ndarray, kind: int) -> io.BytesIO:
+    """A PNG file of 16 bits, of values ``[H, W, C]``; ``kind`` is its type of colour."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, data in chunks.items():
+        content += struct.pack(">I", len(data)) + name + data
+        content += struct.pack(">I", zlib.crc32(name + data))
+    return io.BytesIO(content)
+
+
+def test_grey_of_16_bits_with_an_opaque_alpha_keeps_all_of_them() -> None:
+    grey = np.arange(24).reshape(4, 6, 1) * 170
+    opaque = np.full_like(grey, 65535)
+    pixels, done = read(lambda: deep_png(np.dstack([grey, opaque]), 4))
+    np.testing.assert_array_equal(pixels, grey)
+    assert done == ""
+    pixels, done = read(lambda: deep_png(np.dstack([grey, opaque // 2]), 4))
+    assert pixels.dtype == np.uint8
+    assert "cut to their upper 8 bits" in done

@@ -655,7 +655,7 @@ def _(folder: Path) -> None:
             assert "1 of 3 classes have no images and are left out: b" in images.notes
 
 
-@row("`metadata.jsonl` or `metadata.csv` beside images")
+@row("`metadata.jsonl`, `metadata.csv` or `metadata.parquet` beside images")
 def _(folder: Path) -> None:
     put(folder / "a", "x.png", "y.png")
     put(folder / "b", "x.png", "in/y.png")
@@ -672,6 +672,17 @@ def _(folder: Path) -> None:
     (folder / "b" / "in" / "METADATA.CSV").write_text("file_name,text\ny.png,you\n")
     with pytest.raises(BadInput, match=r"in/METADATA\.CSV has no column label.*all of .* or none"):
         load(folder / "b")
+
+
+@row("other tables beside images without labels")
+def _(folder: Path) -> None:
+    put(folder, "a.png", "b.png")
+    (folder / "train.csv").write_text("file,label\na.png,0\nb.png,1\n")
+    note = "no labels: train.csv is not read; give --labels FILE if it holds them"
+    assert note in load(folder).notes
+    given = load(folder, ReadOptions(labels=folder / "train.csv"))
+    assert note not in given.notes
+    assert labels(given) == ["0", "1"]
 
 
 @row("folders `train`, `val`, `test` around class folders")

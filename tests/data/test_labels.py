@@ -94,3 +94,12 @@ def test_a_label_of_very_many_digits_is_a_name(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("file,label\na.png," + "1" * 5000 + "\n")
     assert read_labels(path) == {"a.png": "1" * 5000}
+
+
+@pytest.mark.parametrize(("name", "end"), [("l.txt", "\n"), ("l.csv", "\r"), ("l.csv", "\r\n")])
+def test_a_table_may_be_called_txt_and_end_its_lines_in_any_way(
+    name: str, end: str, tmp_path: Path
+) -> None:
+    content = end.join(["file,label", 'a.png,"x, y"', "b.png,z", ""])
+    (tmp_path / name).write_bytes(content.encode())
+    assert read_labels(tmp_path / name) == {"a.png": "x, y", "b.png": "z"}

@@ -113,3 +113,12 @@ def test_grey_against_colour_is_reported(tmp_path: Path) -> None:
         image.convert("RGB").save(tmp_path / "stored" / "0.png")
     images = read_images(tmp_path / "stored", None, (1, 8, 8), ReadOptions())
     assert torch.equal(images.pixels[:], grey[:1])
+
+
+def test_arrays_of_unequal_sizes_are_resized_or_named(tmp_path: Path) -> None:
+    for number, size in enumerate((4, 6)):
+        np.save(tmp_path / f"{number:06}.npy", np.zeros((5, size, size), np.uint8))
+    images = read_images(tmp_path, None, (5, 4, 4), ReadOptions(size=(4,)))
+    assert (len(images), images.shape, images.resized) == (2, (5, 4, 4), 1)
+    with pytest.raises(BadInput, match=r"000001\.npy is \[5, 6, 6\].*give --size"):
+        read_images(tmp_path, None, (5, 4, 4), ReadOptions())

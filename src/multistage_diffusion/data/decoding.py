@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from multistage_diffusion.data.deep import deep_colours, has_16_bits
+from multistage_diffusion.data.deep import deep_colours, has_16_bits, is_stored_deep
 from multistage_diffusion.data.metadata import UPRIGHT, orientation, upright, without_metadata
 from multistage_diffusion.data.pillow import DAMAGE, quiet
 from multistage_diffusion.errors import BadInput
@@ -185,7 +185,7 @@ def _mode(image: Image.Image) -> str:
     words = MODES.get(image.mode, image.mode)
     if _is_deep_grey(image):
         return "16-bit grey"
-    if any("16" in str(tile.args) for tile in getattr(image, "tile", ())):
+    if is_stored_deep(image):
         return f"16-bit {words}"
     if image.mode in ("1", "L", "P", "RGB") and image.has_transparency_data:
         return f"{words}, alpha"

@@ -5,6 +5,7 @@ largest value of all 16-bit images of a set is found first, and the smallest num
 holds it, of 8 to 16, is the range that becomes 0..255.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,9 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["DeepRange", "deep_colours", "has_16_bits", "range_of_bits", "scaled_to_bytes"]
+__all__ = [
+    "DeepRange",
+    "deep_colours",
+    "has_16_bits",
+    "is_stored_deep",
+    "range_of_bits",
+    "scaled_to_bytes",
+]
 
 FULL = 65535
+DEEP = re.compile(r"^L;16$|;16[BLN]")
 OTHER_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B"} | {
     "RGBA;16B": "RGBA;16L",
     "RGBA;16L": "RGBA;16B",
@@ -30,14 +39,28 @@ def has_16_bits(mode: str) -> bool:
     return mode.startswith("16-bit")
 
 
+def is_stored_deep(image: Image.Image) -> bool:
+    """Whether an image that is not decoded yet is stored with 16 bits a channel.
+
+    ``BGR;16`` is not: it packs a pixel into 16 bits.
+    """
+    modes = (_raw_mode(tile.args) for tile in getattr(image, "tile", ()))
+    return any(DEEP.search(mode) for mode in modes)
+
+
 def deep_colours(image: Image.Image, again: Callable[[], Image.Image]) -> NDArray[np.uint16] | None:
     """Colours of 16 bits, uint16 ``[H, W, 3]``; None for other images and transparent ones.
 
     Args:
         image: the image, which is decoded.
         again: opens the same image once more.
+
+    Returns:
+        Also grey with an opaque alpha, as uint16 ``[H, W, 1]``.
     """
     tiles = [(tile, _raw_mode(tile.args)) for tile in getattr(image, "tile", ())]
+    if [mode for _, mode in tiles] == ["LA;16B"]:
+        return _opaque_grey(again())
     if not tiles or any(mode not in OTHER_BYTE for _, mode in tiles):
         return None
     other = again()
@@ -50,6 +73,16 @@ def deep_colours(image: Image.Image, again: Callable[[], Image.Image]) -> NDArra
     if high.shape[2] == 4 and high[..., 3].min() < 255:
         return None
     return high[..., :3].astype(np.uint16) * 256 + low[..., :3]
+
+
+def _opaque_grey(image: Image.Image) -> NDArray[np.uint16] | None:
+    """Grey with alpha in a PNG file, uint16 ``[H, W, 1]``, read as the four bytes that it has."""
+    image.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=_with_raw_mode(tile.args, "RGBA"))
+        for tile in image.tile  # type: ignore[attr-defined]
+    ]
+    stored = np.asarray(image).astype(np.uint16)
+    return stored[..., :1] * 256 + stored[..., 1:2] if stored[..., 2].min() == 255 else None
 
 
 def _raw_mode(arguments: Any) -> str:

@@ -21,9 +21,18 @@ FOREIGN_NAMES = frozenset(
         "@recycle",
         "@recently-snapshot",
         "@tmp",
+        "@__thumb",
+        "@eadir@tmp",
+        "@sharebin",
+        "@synoeastream",
+        "@synoresource",
         "#recycle",
         "#snapshot",
         "$recycle.bin",
+        "recycler",
+        "recycled",
+        "network trash folder",
+        "temporary items",
         "system volume information",
         "lost+found",
         "thumbs.db",
@@ -57,12 +66,15 @@ def has_image_suffix(name: str) -> bool:
 def is_foreign(name: str) -> bool:
     """Whether a path inside a data set is hidden or belongs to another program.
 
-    Such are ``._photo.jpg``, ``.thumbnails/``, ``@eaDir/``, ``__MACOSX/``, ``Thumbs.db`` and the
-    copy ``photo.png~`` of an editor.
+    Such are ``._photo.jpg``, ``.thumbnails/``, ``@eaDir/``, ``__MACOSX/``, ``Thumbs.db``, the copy
+    ``photo.png~`` of an editor and the lock ``~$photo.png`` of an office program.
     """
-    parts = PurePath(name).parts
-    names = FOREIGN_NAMES
-    return any(p.startswith(".") or p.endswith("~") or p.lower() in names for p in parts)
+    return any(map(_is_foreign_part, PurePath(name).parts))
+
+
+def _is_foreign_part(part: str) -> bool:
+    hidden = part.startswith((".", "~$")) and part != ".."
+    return hidden or part.endswith("~") or part.lower() in FOREIGN_NAMES
 
 
 def is_image_content(file: IO[bytes]) -> bool:

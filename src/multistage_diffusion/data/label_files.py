@@ -1,8 +1,8 @@
 """Files of labels: CSV, JSON, a JSON object in each line, and EDM's ``dataset.json``.
 
 Images are named by their paths inside the data, parts separated by ``/``. Names are compared in
-Unicode's composed form. The ``metadata.csv`` and ``metadata.jsonl`` of Hugging Face's image folders
-are such files too, with further columns.
+Unicode's composed form. The ``metadata.csv``, ``.jsonl`` and ``.parquet`` of Hugging Face's
+image folders are such files too, with further columns.
 """
 
 import codecs
@@ -15,6 +15,7 @@ from typing import Any
 
 from multistage_diffusion.data.labels import LARGEST_LABEL, as_whole, normalised, number_of
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.text import one_line
 
 __all__ = [
     "DATASET_JSON",
@@ -68,7 +69,7 @@ def parse_labels(content: bytes, suffix: str, where: str, column: str | None = N
     Raises:
         BadInput: if it holds something else.
     """
-    if suffix in (".csv", ".tsv", ".jsonl", ".ndjson"):
+    if suffix in (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet"):
         return _of_rows(parse_rows(content, suffix, where), where, column)
     return parse_json(content, where)
 
@@ -77,13 +78,15 @@ def parse_rows(content: bytes, suffix: str, where: str) -> Rows:
     """The rows of a table of images, by the names of its columns.
 
     Args:
-        content: the content of a CSV file or of one with a JSON object in each line.
+        content: the content of a CSV or parquet file, or of one with a JSON object in each line.
         suffix: of the file, which says what it is.
         where: its name in messages.
 
     Raises:
         BadInput: if it holds something else.
     """
+    if suffix == ".parquet":
+        return _of_parquet(content, where)
     text = _text(content, where)
     return _of_lines(text, where) if suffix in (".jsonl", ".ndjson") else _of_csv(text, where)
 
@@ -98,6 +101,7 @@ def _text(content: bytes, where: str) -> str:
 
 
 def _of_csv(text: str, where: str) -> Rows:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     header = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -127,10 +131,23 @@ def _check_cells(names: list[str], lines: list[list[Any]], where: str) -> None:
 
 
 def _of_lines(text: str, where: str) -> Rows:
-    rows = [_parsed(line, where) for line in text.splitlines() if line.strip()]
+    rows = [_parsed(line, where) for line in text.split("\n") if line.strip()]
     if not all(isinstance(row, dict) and file_column(row) for row in rows):
         raise BadInput(f'{where} needs an object in each line, as {{"file_name": "a.png", ...}}.')
     return rows
+
+
+def _of_parquet(content: bytes, where: str) -> Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"Cannot read {where}: {one_line(str(error)).rstrip('.')}.") from error
+    if file_column(table.column_names) is None:
+        raise BadInput(f"{where} needs a column file_name; its columns are {table.column_names}.")
+    return table.to_pylist()
 
 
 def file_column(names: Iterable[str]) -> str | None:

@@ -96,7 +96,7 @@ def _of_numbers(
         if not 0 <= label <= limit:
             raise BadInput(f"{name} has the label {label}; labels count from 0 to {limit}.")
     found, indices = torch.tensor(labels).unique(return_inverse=True)
-    numbers = tuple(found.tolist())
+    numbers = tuple(map(int, found.tolist()))  # of True and False too
     present = tuple(classes[number] if classes else str(number) for number in numbers)
     return NumberedLabels(indices, present, numbers, _about_empty(classes, present))
 

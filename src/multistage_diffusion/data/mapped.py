@@ -91,7 +91,11 @@ class MappedFile:
         is_latents = is_float and len(shape) == 4
         if shape and not shape[0]:
             raise BadInput(f"{self.path} holds no images: its shape is {list(shape)}.")
-        if is_fortran or not (is_pixels or is_latents) or min(shape) < 1:
+        if is_fortran and (is_pixels or is_latents):
+            raise BadInput(
+                f"{self.path} is stored in Fortran order; save numpy.ascontiguousarray(images)."
+            )
+        if not (is_pixels or is_latents) or min(shape) < 1:
             raise BadInput(
                 f"{self.path} holds {stored}{list(shape)}; give uint8 [N, H, W] or [N, H, W, C] "
                 "for images, or floating point [N, C, H, W] for latents."

@@ -14,7 +14,8 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["Measured", "ToBytes", "find_range", "measure"]
 
 FLOAT_RANGES = ((0.0, 1.0), (-1.0, 1.0))
-LEAST_OF_BYTES = 16.0  # images of 0..255 have at least one value above
+LEAST_OF_BYTES = 32.0  # images of 0..255 have at least one value above, unlike those of 0..16
+ROUNDING = 1e-3  # of a range: values may be outside by less than half a step of 8 bits
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,24 @@ def find_range(
         return _of_integers(measured, options, where)
     if options.value_range is not None:
         return _as_given(measured, options.value_range, where)
-    for black, white in FLOAT_RANGES:
-        if black <= measured.least and measured.most <= white:
+    ranges = FLOAT_RANGES if measured.most < LEAST_OF_BYTES else ((0.0, 255.0),)
+    for black, white in ranges:
+        if not _outside(measured, black, white):
             return ToBytes(black, white)
-    if measured.least >= 0 and LEAST_OF_BYTES <= measured.most <= 255:
-        return ToBytes(0, 255)
     raise BadInput(
         f"{where} holds floating-point values from {measured.least:.4g} (image "
         f"{measured.least_in}) to {measured.most:.4g} (image {measured.most_in}), which is none of "
         "the ranges of images, 0..1, -1..1 and 0..255: give --value-range BLACK WHITE for images, "
         "or --latents for latents of an autoencoder, [N, C, H, W]."
     )
+
+
+def _outside(measured: Measured, black: float, white: float) -> list[tuple[float, int]]:
+    """The smallest and the largest value, if they are outside of a range, and their images."""
+    slack = ROUNDING * (white - black)
+    low = [(measured.least, measured.least_in)] if measured.least < black - slack else []
+    high = [(measured.most, measured.most_in)] if measured.most > white + slack else []
+    return low + high
 
 
 def _of_integers(measured: Measured, options: ReadOptions, where: str) -> ToBytes:
@@ -125,9 +133,7 @@ def _of_integers(measured: Measured, options: ReadOptions, where: str) -> ToByte
 
 def _as_given(measured: Measured, given: tuple[float, float], where: str) -> ToBytes:
     black, white = given
-    outside = [(measured.least, measured.least_in)] if measured.least < black else []
-    outside += [(measured.most, measured.most_in)] if measured.most > white else []
-    for value, number in outside:
+    for value, number in _outside(measured, black, white):
         raise BadInput(
             f"{where} image {number} holds {value:.6g}, outside of --value-range {black:g} "
             f"{white:g}."

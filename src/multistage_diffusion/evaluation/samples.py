@@ -70,8 +70,7 @@ def read_images(folder: Path, count: int | None, real: Shape, reading: ReadOptio
 def _read(folder: Path, real: Shape, reading: ReadOptions) -> Images:
     arrays = sorted(folder.glob("[0-9]*.npy")) if real[0] not in AS_PNG else []
     if arrays:
-        pixels = torch.from_numpy(np.stack([_array(path) for path in arrays]))
-        return resized(Images(pixels, source=str(folder)), reading)
+        return _of_arrays(arrays, folder, reading)
     options = replace(
         ReadOptions(),
         size=reading.size,
@@ -83,6 +82,21 @@ def _read(folder: Path, real: Shape, reading: ReadOptions) -> Images:
         transparency="keep" if real[0] == 4 else "white",
     )
     return load(folder, options)
+
+
+def _of_arrays(paths: Sequence[Path], folder: Path, reading: ReadOptions) -> Images:
+    """Images of a file each, brought to the size that is asked for."""
+    stored = [Images(torch.from_numpy(_array(path))[None], source=str(path)) for path in paths]
+    images = [resized(image, reading) for image in stored]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise BadInput(
+                f"{path} is {list(image.shape)} (channels, height, width), but {paths[0]} is "
+                f"{list(images[0].shape)}: give --size H W to make all images equal."
+            )
+    changed = sum(image.resized for image in images)
+    pixels = torch.cat([image.pixels[:] for image in images])
+    return Images(pixels, source=str(folder), resized=changed)
 
 
 def _array(path: Path) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 import json
+import stat
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import pytest
@@ -107,3 +108,34 @@ def test_labels_come_from_the_first_level_with_several_subfolders(tmp_path: Path
         for name in ("data/train/a/1.png", "data/train/b/2.png", "data/train/b/more/3.png"):
             archive.writestr(name, png(np.zeros((2, 2), np.uint8)))
     assert load(tmp_path / "set.zip").classes == ("a", "b")
+
+
+def test_links_in_a_zip_are_left_out_and_named(folder: Path, tmp_path: Path) -> None:
+    path = zipped(folder, tmp_path / "a.zip")
+    link = ZipInfo("cat/link.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with ZipFile(path, "a") as archive:
+        archive.writestr(link, "1.png")
+    images = load(path)
+    assert len(images) == 12
+    assert [(entry.reason, entry.names) for entry in images.left_out] == [
+        ("links inside the archive", ("cat/link.png",))
+    ]
+
+
+def test_an_encrypted_image_without_a_suffix_is_named(tmp_path: Path) -> None:
+    info = ZipInfo("folder.d\\picture")
+    with ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(info, b"any")
+    content = (tmp_path / "a.zip").read_bytes()
+    begin = content.index(b"PK\x01\x02") + 8
+    (tmp_path / "a.zip").write_bytes(content[:begin] + b"\x01\x00" + content[begin + 2 :])
+    with pytest.raises(BadInput, match=r"a\.zip/folder\.d/picture is encrypted"):
+        load(tmp_path / "a.zip")
+
+
+def test_a_path_that_leads_out_of_an_archive_is_not_hidden(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "a.zip", "w") as archive:
+        for kind in ("cat", "dog"):
+            archive.writestr(f"../{kind}/0.png", png(np.zeros((4, 4), np.uint8)))
+    assert load(tmp_path / "a.zip").classes == ("cat", "dog")

@@ -99,3 +99,50 @@ def test_a_size_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None
         BadInput, match=r"Resizing .*a\.npy needs about 8,000\.0 GiB of memory, and"
     ):
         load(tmp_path / "a.npy", ReadOptions(size=(65536, 65536)))
+
+
+def test_labels_of_arrays_may_be_bytes_or_truth_values(tmp_path: Path) -> None:
+    arrays = np.zeros((3, 8, 8), np.uint8)
+    for labels, classes in (
+        (["caf\xe9".encode(), b"b", b"b"], ("b", "caf\xe9")),
+        ([b"caf\xe9", b"b", b"b"], ("b", "caf\\xe9")),
+        ([True, False, False], ("0", "1")),
+    ):
+        np.savez(tmp_path / "a.npz", images=arrays, labels=np.array(labels))
+        images = load(tmp_path / "a.npz")
+        assert images.classes == classes
+        assert images.class_numbers == (0, 1)
+        assert images.labels is not None
+        assert images.labels.tolist() == [1, 0, 0]
+
+
+def test_a_file_of_arrays_without_images_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros((0, 8, 8, 3), np.uint8), labels=np.zeros(0))
+    with pytest.raises(BadInput, match=r"a\.npz holds no images: its shape is \[0, 8, 8, 3\]"):
+        load(tmp_path / "a.npz")
+
+
+def test_values_outside_of_a_range_by_rounding_belong_to_it(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8)
+    values[0, 0, 0], values[0, -1, -1] = -1e-4, 1.0001
+    for black, white in ((0, 1), (-1, 1), (0, 255)):
+        np.save(tmp_path / "a.npy", values * (white - black) + black)
+        images = load(tmp_path / "a.npy")
+        assert f": {black}..{white} became 0..255" in images.notes[0]
+        assert load(tmp_path / "a.npy", ReadOptions(value_range=(black, white))) is not None
+    np.save(tmp_path / "a.npy", values * 1.01)
+    with pytest.raises(BadInput, match="none of the ranges"):
+        load(tmp_path / "a.npy")
+
+
+def test_floating_point_values_far_below_255_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(64.0).reshape(1, 8, 8) / 63 * 16)
+    with pytest.raises(BadInput, match=r"from 0 \(image 0\) to 16 \(image 0\).*--value-range"):
+        load(tmp_path / "a.npy")
+    assert load(tmp_path / "a.npy", ReadOptions(value_range=(0, 16))).pixels[:].max() == 255
+
+
+def test_an_array_in_fortran_order_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.asfortranarray(np.zeros((3, 8, 8), np.uint8)))
+    with pytest.raises(BadInput, match="is stored in Fortran order"):
+        load(tmp_path / "a.npy")

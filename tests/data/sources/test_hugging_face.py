@@ -87,3 +87,40 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatc
         match=r"no folder or file animals, and no data set .*: Couldn't reach 'animals' on the Hub",
     ):
         load("animals")
+
+
+def test_hidden_files_are_no_parts_of_a_folder_of_tables(
+    table: datasets.Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "set").mkdir()
+    plain = table.cast_column("kind", datasets.Value("int64"))
+    plain.to_parquet(tmp_path / "set" / "train-0.parquet")
+    (tmp_path / "set" / "._train-0.parquet").write_bytes(b"\0\5\x16\7")
+    images = load(tmp_path / "set")
+    assert len(images) == 12
+    assert images.notes == (
+        "no labels: no column has the type of class labels; --label-column chooses one of "
+        "colour, kind, weight",
+    )
+
+
+def test_arrow_files_of_unequal_types_are_refused(table: datasets.Dataset, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    other = table.cast_column("weight", datasets.Value("string"))
+    for name, part in (("0", table), ("1", other)):
+        part.save_to_disk(tmp_path / name)
+        (arrow,) = (tmp_path / name).glob("*.arrow")
+        arrow.rename(tmp_path / "set" / f"{name}.arrow")
+    with pytest.raises(BadInput, match=r"^Cannot read .*set: ValueError, The features"):
+        load(tmp_path / "set")
+
+
+def test_a_column_of_several_images_is_refused(table: datasets.Dataset, tmp_path: Path) -> None:
+    cells = [
+        [cell, cell]
+        for cell in table.cast_column("picture", datasets.Image(decode=False))["picture"]
+    ]
+    features = datasets.Features({"pictures": datasets.List(datasets.Image())})
+    datasets.Dataset.from_dict({"pictures": cells}, features=features).save_to_disk(tmp_path / "a")
+    with pytest.raises(BadInput, match="has list in the column pictures"):
+        load(tmp_path / "a", ReadOptions(image_key="pictures"))

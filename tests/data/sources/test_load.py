@@ -47,7 +47,7 @@ def test_bad_sources_are_named(tmp_path: Path) -> None:
         "bad.parquet": "Cannot read",
         "complex.npz": "uint8",
         "five.npy": "uint8",
-        "order.npy": "uint8",
+        "order.npy": "Fortran order",
         "short.npy": "ends before the last of its 9 images",
         "bad.npy": "Cannot read",
         "labels.npz": "2 integers",

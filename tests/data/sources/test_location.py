@@ -51,3 +51,22 @@ def test_what_is_no_pattern_is_refused(pattern: str) -> None:
 def test_braces_that_stand_for_too_many_files_are_refused_at_once(pattern: str) -> None:
     with pytest.raises(BadInput, match="more than 100,000 files"):
         locate(pattern)
+
+
+def test_a_pattern_stands_for_no_hidden_files_unless_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "@eaDir").mkdir()
+    for name in ("0.tar", "._0.tar", "@eaDir/0.tar"):
+        (tmp_path / name).touch()
+    assert locate(f"{tmp_path}/*.tar").paths == (tmp_path / "0.tar",)
+    assert locate(f"{tmp_path}/**/*.tar").paths == (tmp_path / "0.tar",)
+    assert locate(f"{tmp_path}/.*.tar").paths == (tmp_path / "._0.tar",)
+    assert locate(f"{tmp_path}/@eaDir/*.tar").paths == (tmp_path / "@eaDir/0.tar",)
+
+
+def test_a_link_to_nothing_is_no_reserved_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("digits").symlink_to("gone")
+    with pytest.raises(BadInput, match="digits is a link to nothing: gone does not exist"):
+        locate("digits")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from multistage_diffusion.data.formats import is_foreign, is_image_content
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.pillow import DAMAGE
 from multistage_diffusion.data.sources.files import arrange
-from multistage_diffusion.data.sources.left_out import REPEATED, LeftOut, about_empty
+from multistage_diffusion.data.sources.left_out import LINKS, REPEATED, LeftOut, about_empty
 from multistage_diffusion.data.sources.listing import Entry, Label, Listing, stamps
 from multistage_diffusion.data.sources.source import Source
 from multistage_diffusion.data.sources.tars import TAR_SUFFIXES, TarIndex, tar_files, tar_index
@@ -33,14 +34,15 @@ def list_zip(path: Path, options: ReadOptions) -> Listing:
     Raises:
         BadInput: if it cannot be read or holds no images.
     """
-    members, folders, repeated = _members(path)
+    members, folders, left_out = _members(path)
     with ZipFile(path) as archive:
         arranged = arrange(
             members,
             str(path),
             options,
             read=lambda name: _content(archive, members[name], path),
-            is_image=lambda name: _is_image(archive, members[name]),
+            is_image=lambda name: _is_image(archive, members[name], path),
+            before=left_out,
         )
     used = (*arranged.labels, *arranged.label_files)
     _check_readable(path, {name: members[name] for name in used})
@@ -50,12 +52,12 @@ def list_zip(path: Path, options: ReadOptions) -> Listing:
         count=partial(len, arranged.labels),
         identity=partial(stamps, [path]),
         notes=(*arranged.notes, *about_empty(without_files(folders, members))),
-        left_out=(*arranged.left_out, *repeated),
+        left_out=arranged.left_out,
     )
 
 
 def _members(path: Path) -> tuple[dict[str, ZipInfo], list[str], tuple[LeftOut, ...]]:
-    """The files of an archive by their names, its folders, and names that occur several times."""
+    """The files of an archive by their names, its folders, and links and names that repeat."""
     try:
         with ZipFile(path) as archive:
             infos = archive.infolist()
@@ -67,20 +69,25 @@ def _members(path: Path) -> tuple[dict[str, ZipInfo], list[str], tuple[LeftOut, 
     except DAMAGE as error:
         raise BadInput(f"Cannot read {path}: {_one_line(error)}.") from error
     members: dict[str, ZipInfo] = {}
-    repeated = list[str]()
+    repeated, links = list[str](), list[str]()
     for info in (info for info in infos if not _is_folder(info)):
         name = _name(info)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            links.append(name)
+            continue
         if name in members:
             repeated.append(name)
         members[name] = info
     folders = [_name(info) for info in infos if _is_folder(info)]
-    return members, folders, (LeftOut(REPEATED, tuple(repeated)),) if repeated else ()
+    left_out = (LeftOut(LINKS, tuple(links)), LeftOut(REPEATED, tuple(repeated)))
+    return members, folders, tuple(entry for entry in left_out if entry.names)
 
 
 def without_files(folders: Iterable[str], files: Iterable[str]) -> list[str]:
     """The folders of an archive in which nothing lies, without those of other programs."""
     named = {PurePosixPath(folder) for folder in folders}
-    parents = {parent for path in (*named, *map(PurePosixPath, files)) for parent in path.parents}
+    own = (PurePosixPath(file) for file in files if not is_foreign(file))
+    parents = {parent for path in (*named, *own) for parent in path.parents}
     return sorted(str(path) for path in named - parents if not is_foreign(str(path)))
 
 
@@ -126,7 +133,15 @@ def _content(archive: ZipFile, info: ZipInfo, path: Path) -> bytes:
         raise BadInput(f"Cannot read {path}/{info.filename}: {_one_line(error)}.") from error
 
 
-def _is_image(archive: ZipFile, info: ZipInfo) -> bool:
+def _is_image(archive: ZipFile, info: ZipInfo, path: Path) -> bool:
+    """Whether a file is an image by its content.
+
+    Raises:
+        BadInput: if that cannot be known of a file without a suffix.
+    """
+    name = _name(info)
+    if not PurePosixPath(name).suffix:
+        _check_readable(path, {name: info})
     try:
         with archive.open(info) as file:
             return is_image_content(file)
@@ -169,6 +184,7 @@ def list_tar(path: Path, options: ReadOptions) -> Listing:
         options,
         read=lambda name: _tar_content(path, name, index),
         is_image=lambda name: name in index.images,
+        before=index.left_out,
     )
     return Listing(
         entries=partial(_tar_entries, path, arranged.labels, index),
@@ -177,7 +193,7 @@ def list_tar(path: Path, options: ReadOptions) -> Listing:
         identity=partial(stamps, [path]),
         by_name=True,
         notes=(*arranged.notes, *about_empty(without_files(index.folders, index.files))),
-        left_out=(*arranged.left_out, *index.left_out),
+        left_out=arranged.left_out,
     )
 
 

@@ -171,7 +171,7 @@ def load_npz(path: Path, options: ReadOptions) -> Images:
         _check_grey(images.shape, options.layout, where)
         stored, notes = _as_pixels(images, options, where)
     said = (*chosen.notes, *notes)
-    if labels is None or len(images) == 0:
+    if labels is None:
         return Images(stored, source=where, notes=said)
     found, about = _labels_of(labels, len(images), f"{where} {chosen.labels}")
     return Images(
@@ -208,7 +208,9 @@ def _as_pixels(
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Images of any type as uint8 ``[N, C, H, W]``, and notes about it."""
     notes: tuple[str, ...] = ()
-    if images.dtype != np.uint8 and len(images):
+    if not len(images):
+        raise BadInput(f"{where} holds no images: its shape is {list(images.shape)}.")
+    if images.dtype != np.uint8:
         to_bytes, notes = _conversion(images, options, where)
         images = _converted(images, to_bytes)
     if images.ndim == 3:
@@ -246,14 +248,22 @@ def _labels_of(
     if labels.dtype.kind == "f" and np.all(labels == np.floor(labels)):
         labels = labels.astype(np.int64)
     are_texts = labels.dtype.kind in "US"
-    if labels.shape != (count,) or not (labels.dtype.kind in "iu" or are_texts):
+    if labels.shape != (count,) or not (labels.dtype.kind in "biu" or are_texts):
         raise BadInput(
             f"{where} needs 'labels' as {count} integers from 0, or names, "
             f"not {labels.dtype}{list(labels.shape)}."
         )
-    values = labels.astype(str) if are_texts else labels
+    values = _texts(labels) if are_texts else labels.tolist()
     names = [f"{where} {row}" for row in range(count)]
-    return numbered(values.tolist(), names), ()
+    return numbered(values, names), ()
+
+
+def _texts(labels: NDArray[Any]) -> list[str]:
+    """Names, which an array may hold as bytes; those that are not UTF-8 keep escapes."""
+    names = labels.tolist()
+    if labels.dtype.kind == "U":
+        return names
+    return [name.decode("utf-8", "backslashreplace") for name in names]
 
 
 def resized(images: Images, options: ReadOptions) -> Images:

@@ -1,4 +1,4 @@
-"""Labels in files beside images: ``dataset.json``, ``metadata.jsonl`` and ``metadata.csv``."""
+"""Labels in files beside images: ``dataset.json``, and Hugging Face's ``metadata`` files."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from multistage_diffusion.errors import BadInput
 
 __all__ = ["WRITTEN_HERE", "Read", "check_matches", "given_labels", "is_about_images"]
 
-METADATA = ("metadata.jsonl", "metadata.csv")  # of Hugging Face's image folders
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of Hugging Face's image folders
 WRITTEN_HERE = frozenset({"samples.json", "evaluations.json"})
 """What this program writes beside the images that it draws."""
 Read = Callable[[str], bytes]
@@ -30,11 +30,23 @@ def is_about_images(name: str) -> bool:
 
 
 def given_labels(
-    about: Sequence[str], images: Sequence[str], source: str, options: ReadOptions, read: Read
+    about: Sequence[str],
+    images: Sequence[str],
+    kept: Sequence[str],
+    source: str,
+    options: ReadOptions,
+    read: Read,
 ) -> tuple[Labels | None, tuple[str, ...], tuple[str, ...]]:
     """The labels that files beside the images give, these files, and notes about them.
 
     None if there are no such files, or labels come from elsewhere.
+
+    Args:
+        about: the files that say something about images.
+        images: all images.
+        kept: those of the part that is read.
+        source, options: the source and how it is read.
+        read: gives the content of a file.
     """
     found = sorted(name for name in about if PurePosixPath(name).name not in WRITTEN_HERE)
     edm = [name for name in found if name.endswith(DATASET_JSON) and _is_at_top(name, images)]
@@ -44,7 +56,8 @@ def given_labels(
         return None, (), unread
     if edm:
         return _of_edm(edm[0], found, images, source, read)
-    tables = [name for name in found if PurePosixPath(name).name.lower() in METADATA]
+    names = [name for name in found if PurePosixPath(name).name.lower() in METADATA]
+    tables = [name for name in names if _is_around_any(name, kept)]
     if not tables:
         _refuse_column(source, options.label_column)
         return None, (), ()
@@ -63,6 +76,12 @@ def _is_at_top(name: str, images: Sequence[str]) -> bool:
     """Whether a file lies at the top of all images: there, or in a folder around all of them."""
     folder = PurePosixPath(name).parent
     return all(PurePosixPath(image).is_relative_to(folder) for image in images)
+
+
+def _is_around_any(name: str, images: Sequence[str]) -> bool:
+    """Whether a file lies in a folder around some of the images."""
+    folder = PurePosixPath(name).parent
+    return any(PurePosixPath(image).is_relative_to(folder) for image in images)
 
 
 def _of_edm(

@@ -41,6 +41,7 @@ NOT_OPENED = (
 PICTURES = {"memorisation.png": "evaluations.json", "contact-sheet.png": "inspection.json"}
 """Pictures that this program draws, each with the file that lies beside it then."""
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 PACKED = "archives inside the data; unpack them, or give one as --data"
 DRAWN = "pictures that evaluate or inspect drew"
 
@@ -63,6 +64,7 @@ def arrange(
     options: ReadOptions,
     read: Read,
     is_image: Callable[[str], bool],
+    before: Sequence[LeftOut] = (),
 ) -> Arranged:
     """Finds out what files are.
 
@@ -72,6 +74,7 @@ def arrange(
         options: how it is read.
         read: gives the content of a file.
         is_image: whether a file without the suffix of an image is one.
+        before: what was left out before.
 
     Raises:
         BadInput: if there are no images, or an option does not apply.
@@ -92,19 +95,20 @@ def arrange(
     }
     left_out = [LeftOut(reason, tuple(sorted(names))) for reason, names in lists.items()]
     if not images:
-        raise BadInput(_no_images(source, left_out))
+        raise BadInput(_no_images(source, [*left_out, *before]))
     ordered = sorted(images, key=lambda name: PurePosixPath(name).parts)
     kept, other_parts = _of_one_split(ordered, source, options.split)
-    given, used, notes = given_labels(about, ordered, source, options, read)
+    given, used, notes = given_labels(about, ordered, kept, source, options, read)
     if given is None:
         labels, remark = of_subfolders(kept, options.skip_unlabelled)
-        remark = remark or (() if any(labels) else about_prefixes(kept))
+        if not remark and not any(labels):
+            remark = about_prefixes(kept) or _about_tables(no_images)
         notes += remark if options.labels is None else ()
     else:
         labels = [given.get(normalised(name)) for name in kept]
     return Arranged(
         dict(zip(kept, labels, strict=True)),
-        tuple(entry for entry in (*left_out, *other_parts) if entry.names),
+        tuple(entry for entry in (*left_out, *other_parts, *before) if entry.names),
         (*notes, *_about_parts(kept)),
         used,
     )
@@ -157,6 +161,15 @@ def _of_one_split(
         for folder in others
     ]
     return inside[chosen], [*left_out, LeftOut("in no part", tuple(inside[""]))]
+
+
+def _about_tables(others: Sequence[str]) -> tuple[str, ...]:
+    """A remark about tables beside images without labels, which may hold them."""
+    tables = sorted(name for name in others if PurePosixPath(name).suffix.lower() in TABLES)
+    if not tables:
+        return ()
+    verb = "is" if len(tables) == 1 else "are"
+    return (f"no labels: {named(tables)} {verb} not read; give --labels FILE if it holds them",)
 
 
 def _about_parts(names: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
 from multistage_diffusion.data.formats import is_foreign, is_image_content
@@ -18,6 +18,8 @@ __all__ = ["FOLDER", "list_folder"]
 
 SEEN = "links to what is read elsewhere in the data"
 DANGLING = "links to nothing"
+AS_TEXT = "links stored as text, which some programs make of them; make them links again"
+MOST_BYTES = 1024  # of the text of a link
 
 
 def list_folder(root: Path, options: ReadOptions) -> Listing:
@@ -34,6 +36,7 @@ def list_folder(root: Path, options: ReadOptions) -> Listing:
         options,
         read=lambda name: files[name].read_bytes(),
         is_image=lambda name: _is_image(files[name]),
+        before=walk.left_out(),
     )
     entries = [
         Entry(name, str(files[name]), partial(_opened, files[name]), label)
@@ -46,7 +49,7 @@ def list_folder(root: Path, options: ReadOptions) -> Listing:
         count=partial(len, entries),
         identity=partial(stamps, stamped),
         notes=(*arranged.notes, *walk.notes()),
-        left_out=(*arranged.left_out, *walk.left_out()),
+        left_out=arranged.left_out,
     )
 
 
@@ -71,6 +74,7 @@ class _Walk:
         self.linked = list[Path]()
         self.seen = list[str]()
         self.dangling = list[str]()
+        self.texts = list[str]()
         self.empty = list[str]()
 
     def files(self) -> dict[str, Path]:
@@ -84,9 +88,9 @@ class _Walk:
         return self._without_repeated(found)
 
     def left_out(self) -> tuple[LeftOut, ...]:
-        """Links that lead to what was found already, or to nothing."""
-        entries = (LeftOut(SEEN, tuple(self.seen)), LeftOut(DANGLING, tuple(self.dangling)))
-        return tuple(entry for entry in entries if entry.names)
+        """Links that lead to what was found already, or to nothing, or are text."""
+        links = {SEEN: self.seen, DANGLING: self.dangling, AS_TEXT: self.texts}
+        return tuple(LeftOut(reason, tuple(names)) for reason, names in links.items() if names)
 
     def notes(self) -> tuple[str, ...]:
         """What else there is to know."""
@@ -101,19 +105,34 @@ class _Walk:
 
         for name, inner, names in os.walk(folder, onerror=refuse):
             here = Path(name)
-            self.folders.add(_identity(here))
-            if not inner and not names and not is_foreign(self._name(here)):
+            if not self._enter(here):
+                self.seen.append(self._name(here))
+                inner.clear()
+                continue
+            if not is_foreign(self._name(here)) and all(map(is_foreign, (*inner, *names))):
                 self.empty.append(self._name(here))
             links = sorted(name for name in inner if (here / name).is_symlink())
-            self.linked += [here / name for name in links if not is_foreign(name)]
+            foreign = [name for name in links if is_foreign(self._name(here / name))]
+            self.linked += [here / name for name in links if name not in foreign]
             yield from (here / name for name in sorted(names) if self._is_file(here / name))
-            foreign = [name for name in inner if name in links and is_foreign(name)]
             yield from (here / name for name in foreign)
             inner[:] = sorted(name for name in inner if name not in links)
+
+    def _enter(self, folder: Path) -> bool:
+        """Notes that a folder is read, unless it is hidden; False if it was read before."""
+        identity = _identity(folder)
+        if identity in self.folders:
+            return False
+        if not is_foreign(self._name(folder)):
+            self.folders.add(identity)
+        return True
 
     def _is_file(self, path: Path) -> bool:
         if path.is_symlink() and not path.exists():
             self.dangling.append(self._name(path))
+            return False
+        if _is_text_of_link(path):
+            self.texts.append(self._name(path))
             return False
         return path.is_file()
 
@@ -123,14 +142,31 @@ class _Walk:
         return _identity(link) in self.folders or link.parent.resolve().is_relative_to(target)
 
     def _without_repeated(self, found: dict[str, Path]) -> dict[str, Path]:
-        """Files without those that are links to others of them."""
+        """Files without links to others of them, or to what an earlier link leads to."""
         links = {name: path for name, path in found.items() if path.is_symlink()}
         if not links:
             return found
-        real = {str(path.resolve()) for name, path in found.items() if name not in links}
-        repeated = {name for name, path in links.items() if str(path.resolve()) in real}
+        ours = (path for name, path in found.items() if not is_foreign(name))
+        real = {str(path.resolve()) for path in ours if not path.is_symlink()}
+        repeated = set[str]()
+        for name, path in sorted(links.items()):
+            target = str(path.resolve())
+            if target in real:
+                repeated.add(name)
+            real.add(target)
         self.seen += sorted(repeated)
         return {name: path for name, path in found.items() if name not in repeated}
+
+
+def _is_text_of_link(path: Path) -> bool:
+    """Whether a file without a suffix holds the path of a folder or file, as git stores a link."""
+    if path.suffix or not path.is_file() or path.stat().st_size > MOST_BYTES:
+        return False
+    try:
+        text = path.read_bytes().decode()
+        return bool(PurePath(text).parts) and (path.parent / text).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int]:

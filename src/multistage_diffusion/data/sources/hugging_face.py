@@ -21,6 +21,7 @@ from multistage_diffusion.data.sources.tables import (
     Table,
     content_and_path,
     find_columns,
+    has_paths,
 )
 from multistage_diffusion.errors import BadInput
 
@@ -32,11 +33,17 @@ SAVED_FILES = ("dataset_dict.json", "state.json")  # what save_to_disk leaves
 
 def holds_table(folder: Path) -> bool:
     """Whether a folder is a Hugging Face data set: parquet or arrow files, and no image files."""
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    names = _names_in(folder)
     has_files = any(name.lower().endswith(FILE_SUFFIXES) for name in names)
     if not has_files and not _is_saved(folder):
         return False
-    return not any(has_image_suffix(name) and not is_foreign(name) for name in names)
+    return not any(map(has_image_suffix, names))
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The paths inside a folder, in order, without those that are hidden or foreign."""
+    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")))
+    return [name for name in names if not is_foreign(name)]
 
 
 def _is_saved(folder: Path) -> bool:
@@ -54,7 +61,7 @@ def list_table_folder(folder: Path, options: ReadOptions) -> Listing:
     if _is_saved(folder):
         saved = _read(str(folder), lambda: datasets.load_from_disk(str(folder)))
         return _list_dataset(saved, str(folder), options)
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [folder / name for name in _names_in(folder) if (folder / name).is_file()]
     suffixes = {path.suffix.lower() for path in files}
     suffix = next(suffix for suffix in FILE_SUFFIXES if suffix in suffixes)
     splits: dict[str, list[Path]] = {}
@@ -66,20 +73,22 @@ def list_table_folder(folder: Path, options: ReadOptions) -> Listing:
         listing = list_parquet(splits[name], str(folder), options)
     else:
         listing = list_arrow(splits[name], str(folder), options)
-    unread = [
+    others = tuple(
         path.relative_to(folder).as_posix() for path in files if path.suffix.lower() != suffix
-    ]
-    others = tuple(name for name in unread if not is_foreign(name))
+    )
     left_out = (LeftOut(f"no {suffix} files", others),) if others else ()
-    return replace(listing, notes=notes, left_out=left_out)
+    return replace(listing, notes=(*notes, *listing.notes), left_out=left_out)
 
 
 def list_arrow(paths: Sequence[Path], source: str, options: ReadOptions) -> Listing:
     """The images of arrow files, one file after the other."""
     import datasets
 
-    parts = _read(source, lambda: [datasets.Dataset.from_file(str(path)) for path in paths])
-    return _list_dataset(datasets.concatenate_datasets(parts), source, options)
+    def together() -> Any:
+        parts = [datasets.Dataset.from_file(str(path)) for path in paths]
+        return datasets.concatenate_datasets(parts)
+
+    return _list_dataset(_read(source, together), source, options)
 
 
 def may_be_hub_id(source: str) -> bool:
@@ -173,12 +182,14 @@ def _stamps(dataset: Any) -> list[object]:
 
 
 def _image_paths(dataset: Any, image: str) -> list[str | None]:
-    """The path of each image; without reading images where they have fields."""
+    """The path of each image that may have one, without reading the images themselves."""
     import pyarrow.compute as pc
 
     column = dataset.data.column(image)
-    if column.type.num_fields:
+    if has_paths(column.type, inside=True):
         column = pc.struct_field(column, "path")
+    elif not has_paths(column.type):
+        return []
     return [content_and_path(cell)[1] for cell in column.to_pylist()]
 
 

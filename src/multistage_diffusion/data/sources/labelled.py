@@ -34,7 +34,7 @@ def labelled(listing: Listing, options: ReadOptions) -> Listing:
 
 def _with_labels(listing: Listing, given: Labels, options: ReadOptions) -> Listing:
     names = [entry.name for entry in listing.entries()]
-    if not any(normalised(name) in given for name in names):
+    if names and not any(normalised(name) in given for name in names):
         raise BadInput(
             f"{options.labels} has no label for {names[0]}, nor for {len(names) - 1} others of "
             f"{len(names)} images; files are named as they lie in the data, not like "

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 __all__ = [
     "FOREIGN",
+    "LINKS",
     "NO_IMAGE",
     "REPEATED",
     "UNREADABLE",
@@ -19,6 +20,7 @@ __all__ = [
 NO_IMAGE = "no images"
 UNREADABLE = "images of formats that Pillow does not open; convert them"
 FOREIGN = "hidden or made by other programs (thumbnails, caches)"
+LINKS = "links inside the archive"
 REPEATED = "named like a later file of the archive"
 NAMED = 3
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from multistage_diffusion.data.formats import is_foreign
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["Location", "expand_braces", "locate"]
@@ -57,6 +58,8 @@ def locate(source: Path | str) -> Location:
     path = Path(source)
     if os.path.exists(path):  # noqa: PTH110  (false for names that no file can have)
         return Location(given, (path,))
+    if os.path.islink(path):  # noqa: PTH114
+        raise BadInput(f"{given} is a link to nothing: {path.readlink()} does not exist.")
     if re.search(r"[*?\[{]", given):
         return Location(given, _files_of(given), is_pattern=True)
     return Location(given)
@@ -73,14 +76,23 @@ def _files_of(pattern: str) -> tuple[Path, ...]:
 def _matches(pattern: Path) -> Sequence[Path]:
     """The paths that ``*``, ``?`` and ``[]`` stand for, in order; the pattern itself if none.
 
+    They stand for no hidden files and none of other programs, as in a shell.
+
     Raises:
         BadInput: if it is no pattern.
     """
     root = Path(pattern.anchor)
     try:
-        return sorted(root.glob(str(pattern.relative_to(root)))) or [pattern]
+        found = sorted(root.glob(str(pattern.relative_to(root))))
+        return [path for path in found if not _is_hidden(path, pattern)] or [pattern]
     except (ValueError, IndexError) as error:
         raise BadInput(f"{str(pattern)!r} is not a pattern of file names: {error}.") from error
+
+
+def _is_hidden(path: Path, pattern: Path) -> bool:
+    """Whether a path is hidden or foreign where its pattern does not say so."""
+    said = pattern.name.startswith(".")
+    return not said and any(is_foreign(part) for part in set(path.parts) - set(pattern.parts))
 
 
 def expand_braces(pattern: str) -> list[str]:

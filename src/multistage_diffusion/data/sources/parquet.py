@@ -10,7 +10,12 @@ from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.listing import Listing, stamps
 from multistage_diffusion.data.sources.location import Location
 from multistage_diffusion.data.sources.source import Source
-from multistage_diffusion.data.sources.tables import Table, content_and_path, find_columns
+from multistage_diffusion.data.sources.tables import (
+    Table,
+    content_and_path,
+    find_columns,
+    has_paths,
+)
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.text import one_line
 
@@ -108,10 +113,14 @@ def _rows(source: str, files: Sequence[Any], columns: list[str]) -> Iterator[Map
 
 
 def _image_paths(source: str, files: Sequence[Any], image: str) -> Iterator[str | None]:
-    """The path of each image; without reading images where they have fields."""
-    has_fields = files[0].schema_arrow.field(image).type.num_fields > 0
-    for row in _rows(source, files, [f"{image}.path" if has_fields else image]):
-        yield content_and_path(row[image])[1]
+    """The path of each image that may have one, without reading the images themselves."""
+    for file in files:
+        schema = file.schema_arrow
+        kind = schema.field(schema.names.index(image)).type
+        inside = has_paths(kind, inside=True)
+        if inside or has_paths(kind):
+            rows = _rows(source, [file], [f"{image}.path" if inside else image])
+            yield from (content_and_path(row[image])[1] for row in rows)
 
 
 def _read(location: Location, options: ReadOptions) -> Listing:

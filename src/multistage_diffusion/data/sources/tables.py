@@ -74,7 +74,12 @@ class Table:
         return [self.identity(), self.columns.image, stamps(map(self._file, outside))]
 
     def _file(self, path: str) -> Path:
-        """The file of a path, which may be relative to the table or to where the command runs."""
+        """The file of a path, which may be relative to the table or to where the command runs.
+
+        Its parts may be separated by backslashes, as Windows has them.
+        """
+        if "\\" in path and not (self.folder / path).is_file():
+            path = path.replace("\\", "/")
         beside = self.folder / path
         return beside if beside.is_file() else Path(path)
 
@@ -101,6 +106,17 @@ def content_and_path(cell: Any) -> tuple[bytes | None, str | None]:
     if isinstance(cell, str):
         return None, cell
     return (bytes(cell) if cell is not None else None), None
+
+
+def has_paths(kind: Any, inside: bool = False) -> bool:
+    """Whether a column of an Arrow type holds paths; ``inside``: in a field beside the bytes."""
+    import pyarrow as pa
+
+    if inside:
+        return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_text(kind) for is_text in texts)
 
 
 def find_columns(
@@ -134,6 +150,8 @@ def find_columns(
     kinds = features.items()
     labels = (name for name, feature in kinds if isinstance(feature, datasets.ClassLabel))
     image = options.image_key or _image_column(features, source, first)
+    if not _is_image(features[image]):
+        _check_cell(first(image), image, source)
     label = options.label_column or next(labels, None)
     others = [name for name in features if name not in (image, label)]
     unread = [] if options.image_key else [name for name in others if _is_image(features[name])]
@@ -166,6 +184,16 @@ def _image_column(features: Mapping[str, Any], source: str, first: Callable[[str
     return found[0]
 
 
+def _check_cell(cell: Any, column: str, source: str) -> None:
+    """Raises BadInput if a column that was asked for holds something else than images."""
+    fields = isinstance(cell, Mapping) and ("bytes" in cell or "path" in cell)
+    if cell is not None and not fields and not isinstance(cell, bytes | str):
+        raise BadInput(
+            f"{source} has {type(cell).__name__} in the column {column}; an image is the bytes or "
+            "the path of a file, one in each row."
+        )
+
+
 def _is_image(feature: Any) -> bool:
     """Whether a column has the Hugging Face image feature, or at least its fields."""
     import datasets
@@ -176,6 +204,8 @@ def _is_image(feature: Any) -> bool:
 
 def _is_image_cell(cell: Any) -> bool:
     """Whether a cell holds the bytes of an image or the path of one."""
+    if isinstance(cell, Mapping):
+        return any(map(_is_image_cell, content_and_path(cell)))
     if isinstance(cell, bytes):
         return is_image_content(io.BytesIO(cell))
     return isinstance(cell, str) and has_image_suffix(cell)

@@ -9,13 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from multistage_diffusion.data.formats import has_image_suffix, is_foreign, is_image_content
 from multistage_diffusion.data.pillow import DAMAGE
-from multistage_diffusion.data.sources.left_out import REPEATED, LeftOut
+from multistage_diffusion.data.sources.left_out import LINKS, REPEATED, LeftOut
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["TAR_SUFFIXES", "TarIndex", "tar_files", "tar_index"]
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-LINKS = "links inside the archive"
 MOST_BYTES = 1 << 30  # of a file that is read; headers may claim anything
 BLOCK = 512
 BEGIN_BYTES = 1 << 16  # tell what a file is
