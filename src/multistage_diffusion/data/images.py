@@ -15,9 +15,15 @@ from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.space import LatentConfig, Space, space_of
 
-__all__ = ["Images"]
+__all__ = ["Images", "evenly_spaced"]
 
 BLOCK_BYTES = 16 << 20
+
+
+def evenly_spaced(total: int, count: int | None) -> Tensor:
+    """Indices of at most ``count`` of ``total`` images, evenly spaced, int64; all for None."""
+    wanted = min(count or total, total)
+    return torch.linspace(0, total - 1, wanted, dtype=torch.float64).round().long()
 
 
 @dataclass(frozen=True)

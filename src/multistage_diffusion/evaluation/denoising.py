@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from multistage_diffusion.data import Images
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values
 from multistage_diffusion.memory import check_memory
@@ -74,7 +74,7 @@ def measure_denoising(
     schedule = model.config.density
     conditional = model.config.classes > 0
     probe = Probe.draw(images, stages, schedule, conditional, seed, per_stage)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = default_device()
     losses = probe.network_losses(model.denoiser.to(device), device)
     optimal = probe.optimal_losses(images, model.denoiser)
     by_stage = [mean_of_values(part) for part in losses.chunk(len(stages))]

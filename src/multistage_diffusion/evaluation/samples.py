@@ -34,7 +34,6 @@ __all__ = [
     "check_shapes",
     "describe_samples",
     "draw_images",
-    "evenly_spaced",
     "read_images",
     "read_results",
 ]
@@ -143,12 +142,6 @@ def check_shapes(generated: Shape, real: Shape) -> None:
             f"the real ones {'x'.join(map(str, real))}: give data of the same kind, or --size for "
             "both."
         )
-
-
-def evenly_spaced(total: int, count: int | None) -> Tensor:
-    """Indices of at most ``count`` images, evenly spaced over all: int64."""
-    wanted = min(count or total, total)
-    return torch.linspace(0, total - 1, wanted, dtype=torch.float64).round().long()
 
 
 def describe_samples(model: Model, options: SampleOptions) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from multistage_diffusion.data.context import read_context
 from multistage_diffusion.data.labels import normalised
 from multistage_diffusion.data.sources.left_out import named
 from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser, set_compute_dtype
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig, load_model, named_classes
 from multistage_diffusion.run import find_model
@@ -86,7 +87,7 @@ def generate_batches(
     Yields:
         Indices, and their images as ``generate`` returns them.
     """
-    device = torch.accelerator.current_accelerator() or "cpu"
+    device = default_device()
     largest = min(batch_size, len(indices)) * (2 if options.guidance else 1)
     check_sampling_memory(model.config, largest, device)
     for start in range(0, len(indices), batch_size):

@@ -16,6 +16,7 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.config import Settings, read_config, setting, to_json
 from multistage_diffusion.cost import reused_macs, stage_costs
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_json
 from multistage_diffusion.memory import check_memory
@@ -228,7 +229,7 @@ def _fine_levels(model: Model, count: int) -> tuple[Tensor, list[int]]:
 
 def _start(model: Model, seed: int, indices: Sequence[int]) -> tuple[Tensor, partial[Tensor]]:
     """Unit noise and the denoiser with the labels of these samples, on the accelerator if any."""
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = default_device()
     conditions = Conditions(labels_of(model, SampleOptions(), indices)).to(device)
     denoiser = partial(model.denoiser.to(device), conditions=conditions)
     return noise(seed, indices, model.config.shape).to(device), denoiser

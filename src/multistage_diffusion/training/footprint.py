@@ -2,8 +2,6 @@
 
 import math
 
-import torch
-
 from multistage_diffusion import distributed
 from multistage_diffusion.cost import activation_bytes, total_parameters
 from multistage_diffusion.memory import check_memory, free_memory
@@ -24,7 +22,7 @@ def check_training_memory(config: RunConfig) -> None:
 
     What a batch needs takes seconds to count, so it is counted where it could matter.
     """
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = distributed.default_device()
     copies = COPIES + len(config.training.averaging.posthoc_ema)
     weights = copies * FLOAT32 * total_parameters(config.model)
     check_memory(weights, "Training the network", "give it smaller widths or fewer blocks", device)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from torch import Tensor
 
@@ -25,6 +24,8 @@ from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_warning
 from multistage_diffusion.config import Settings, changed, setting, to_json
 from multistage_diffusion.data import Images, ReadOptions
+from multistage_diffusion.data.images import evenly_spaced
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.denoising import measure_denoising
 from multistage_diffusion.evaluation.estimate import mean_of_values
@@ -34,7 +35,6 @@ from multistage_diffusion.evaluation.samples import (
     check_shapes,
     describe_samples,
     draw_images,
-    evenly_spaced,
     read_images,
     read_results,
 )
@@ -134,7 +134,7 @@ class Evaluate(Settings):
     def _reconstructions(self, real: Images) -> None:
         """Measures what an autoencoder loses."""
         suite = self._suite(real)
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        device = default_device()
         autoencoder = find_autoencoder(str(self.target), real).to(device)
         images = reconstruct(autoencoder, suite.images, device)
         psnr = image_psnr(images, suite.images).clamp(max=HIGHEST_PSNR)

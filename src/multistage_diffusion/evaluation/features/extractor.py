@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["Extractor", "FeaturePrecision", "Progress", "no_progress", "resized"]
@@ -64,7 +65,7 @@ class Extractor:
         return torch.cat(list(progress(batches, f"{label} images", len(images))))
 
     def _batches(self, images: Tensor, precision: FeaturePrecision) -> Iterator[Tensor]:
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        device = default_device()
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
         for batch in images.split(self.batch):
             with autocast:

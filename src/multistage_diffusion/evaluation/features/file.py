@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.features.extractor import Extractor
 from multistage_diffusion.files import fingerprint
@@ -39,7 +40,7 @@ def load_torchscript(path: Path) -> torch.jit.ScriptModule:
     Raises:
         BadInput: if the file is none.
     """
-    device = torch.accelerator.current_accelerator() or CPU
+    device = default_device()
     try:
         return torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
