@@ -44,11 +44,11 @@ class LatentOptions:
     """Whether a network works on latents, and how they are normalised."""
 
     autoencoder: str | None = None
-    """Work on latents of the images: pca-f2c6 or the like, a folder or hub id; see multistage
-    encode, whose folders are --data without this option."""
+    """Work on latents of the images: a name such as pca-f2c6, a folder or a hub id; see multistage
+    encode, whose output folders are given as --data without this option."""
     normalise: Literal["channels", "raw"] = "channels"
-    """Give every channel of latents the mean 0 and the standard deviation that the preconditioning
-    expects, or leave them as the autoencoder makes them (raw)."""
+    """Normalise every channel of the latents to mean 0 and the standard deviation that the
+    preconditioning expects, or use them as the autoencoder returns them (raw)."""
 
 
 def cached_latents(

@@ -41,27 +41,27 @@ class Sample(Settings):
     images: int = setting(64, at_least=1, at_most=10_000_000)
     """Number of images."""
     labels: tuple[str, ...] = ()
-    """Several classes, by names or numbers, that take turns."""
+    """Several classes, by name or number, drawn in turn."""
     per_label: int | None = setting(None, at_least=1, at_most=10_000_000)
-    """Number of images of each class that is drawn, instead of --images."""
+    """Number of images to draw of each class, instead of --images."""
     bands: tuple[int, ...] = setting((), at_least=1)
-    """Channels that pictures of many channels show, as 3 2 1 for red, green and blue. Default: the
-    first three. All channels are in 000000.npy then."""
+    """Channels shown in PNG previews of images with many channels, such as 3 2 1 for red, green and
+    blue. Default: the first three. 000000.npy holds all channels."""
     label_names: bool = False
     """Print the number and the name of each class, and stop."""
     batch_size: int = setting(64, at_least=1)
-    """Images at a time; changes the memory needed, not the images."""
+    """Number of images drawn at a time; it changes the memory needed, not the images."""
     sampling: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=SampleOptions
     )
     plan: Path | None = None
     """Solver and noise levels from multistage schedule."""
     budget: str | None = None
-    """Search them for what a sample may cost, such as 20nfe, 2GMAC or 0.5s, and keep the plan in
-    RUN/plans. The solver is dpmpp-2m unless another one than heun is given."""
+    """Search noise levels for a cost of one sample, such as 20nfe, 2GMAC or 0.5s, and keep the plan
+    in RUN/plans. The solver is dpmpp-2m unless another one than heun is given."""
     quality: Quality | None = None
-    """Solver and noise levels by one word instead: fast, 6 evaluations with levels searched for the
-    model; good, 12; best, 48 steps of dpmpp-2m."""
+    """Choose solver and noise levels: fast, 6 evaluations at levels searched for the model; good,
+    12 evaluations; best, 48 steps of dpmpp-2m."""
     pack: PackName | None = None
     """Also write all images as one file beside the folder: npz (arr_0 and labels arr_1, as ADM's
     and EDM's evaluations read it), npy, or parquet (Hugging Face's image feature)."""
