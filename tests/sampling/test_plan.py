@@ -113,7 +113,7 @@ def test_plans_are_files(model: Model, tmp_path: Path) -> None:
     assert load_plan(tmp_path / "plan.json") == found
     content = json.loads((tmp_path / "plan.json").read_text())
     (tmp_path / "other.json").write_text(json.dumps({**content, "solver": "none"}))
-    with pytest.raises(BadInput, match="a solver that there is not"):
+    with pytest.raises(BadInput, match="unknown solver"):
         load_plan(tmp_path / "other.json")
 
 

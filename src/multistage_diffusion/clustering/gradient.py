@@ -80,17 +80,16 @@ def _shared(network: StagedUNet) -> list[nn.Parameter]:
     """The parameters that every noise level uses."""
     if len(network.encoders) > 1:
         raise BadInput(
-            "The checkpoint holds separate networks, whose gradients have nothing in common; use "
-            "a unified one."
+            "The checkpoint holds separate networks, which share no parameters: give a unified one."
         )
     part = network if len(network.decoders) == 1 else network.encoders[0]
     return list(part.parameters())
 
 
 def _sketch(gradient: tuple[Tensor, ...]) -> Tensor:
-    """Adds up a gradient's entries modulo ``SKETCH``, with signs that depend on the place only:
+    """The sums of a gradient's entries at places equal modulo ``SKETCH``, with fixed signs.
 
-    ``[SKETCH]``.
+    The result is float32 ``[SKETCH]``.
     """
     signs = torch.Generator().manual_seed(0)
     total, place = torch.zeros(SKETCH), 0

@@ -1,4 +1,4 @@
-"""From the images of a source to a data set: brought to one size and stacked as they come."""
+"""From the images of a source to a data set: images are resized and stacked in order."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -34,8 +34,8 @@ __all__ = ["Progress", "ReadingState", "SourceReader", "Stack", "assemble", "fir
 
 FIRST_ROWS = 256
 Progress = Callable[[Iterator[Pixels], int, int], Iterator[Pixels]]
-"""Passes images through and may show how far they have come; it is given their number and how many
-were read before."""
+"""Passes images through and may show progress; it is also given their number and how many were read
+before."""
 
 
 def assemble(listing: Listing, options: ReadOptions, progress: Progress) -> Images:

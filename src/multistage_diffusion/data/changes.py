@@ -18,7 +18,7 @@ class Remark:
 
 @dataclass
 class Changes:
-    """How many images were changed, by how, and what else is worth a word."""
+    """How many images were changed in which way, and further remarks."""
 
     images: int = 0
     """All images."""

@@ -19,7 +19,7 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["MAX_PIXELS", "Decoded", "Pixels", "Undecodable", "decode", "load_image", "pages_of"]
 
 Pixels = NDArray[np.uint8]
-MAX_PIXELS = 178_956_970  # where Pillow takes an image for an attack
+MAX_PIXELS = 178_956_970  # where Pillow suspects a decompression bomb
 ALPHA = "had transparent parts and were laid on white"
 CUT = "had 16 bits and transparency and were cut to their upper 8 bits"
 PRINT = "were made for print (CMYK) and were converted to RGB"
@@ -168,7 +168,7 @@ def load_image(file: Path, keep_alpha: bool = False) -> Tensor:
 
 
 def _refuse_inverted(image: Image.Image) -> None:
-    """Raises ValueError about 16 bits that count from white, which Pillow does not turn round."""
+    """Raises ValueError about 16 bits that count from white, which Pillow does not invert."""
     tags = getattr(image, "tag_v2", {})
     if _is_deep_grey(image) and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise ValueError("its 16 bits count from white (WhiteIsZero); convert it to BlackIsZero")

@@ -49,8 +49,8 @@ def read_images(folder: Path, count: int | None, real: Shape, reading: ReadOptio
         folder: the folder; of ``sample``, it may hold ``000000.npy`` and so on.
         count: how many.
         real: channels, height and width of the real images.
-        reading: how these were read. The size, the way to it, and whether broken images are left
-            out hold for the folder too.
+        reading: how these were read. Size, fit and whether broken images are left out apply to
+            the folder too.
 
     Returns:
         As many images as were asked for, of the shape of the real ones.
@@ -179,7 +179,7 @@ class ResultData(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Loss):
-    """What is read of a result."""
+    """The fields of a result that are read."""
 
     metric: str
     images: int = setting(MISSING, at_least=0)
@@ -201,7 +201,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """
     results: Any = read_json(path) if path.exists() else []
     if not isinstance(results, list):
-        raise BadInput(f"{path} is not a list of results; move it away.")
+        raise BadInput(f"{path} is not a list of results; move or remove it.")
     for number, result in enumerate(results):
         from_json(Result, result, f"{path}, result {number}")
     return results

@@ -1,8 +1,8 @@
-"""From a unified network to a multi-stage one, so that training does not begin from scratch.
+"""Warm starts: a multi-stage network with the weights of a unified one.
 
-The encoder is kept. Every decoder is made from the unified one. Of the same width, it is the same;
-a narrower one gets the first channels; a wider one gets additional random channels, and zero
-weights read them at first.
+The encoder is kept, and every decoder is initialised from the unified one. A decoder of the same
+width is a copy; a narrower one gets the first channels; a wider one gets additional random
+channels, which are read with zero weights at first.
 """
 
 from collections.abc import Iterator, Sequence

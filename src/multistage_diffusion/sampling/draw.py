@@ -52,10 +52,10 @@ def generate(
 ) -> Tensor:
     """Draws the images with these indices: uint8 ``[len(indices), C, H, W]``, on the CPU.
 
-    Those of a latent model are decoded. The callback is told of each step, as in ``Solver``.
+    Those of a latent model are decoded. The callback is called in each step, see ``Solver``.
 
     Raises:
-        BadInput: if the model does not have the label, or its autoencoder is not there any more.
+        BadInput: if the model does not have the label, or its autoencoder is missing.
     """
     # before inference mode, in which weights would become untrainable
     set_compute_dtype(model.denoiser.to(device), PRECISIONS[options.precision])
@@ -164,7 +164,7 @@ def labels_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> T
 
 
 def context_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
-    """What the network attends to for each image, ``[len(indices), tokens, channels]``.
+    """The context of each image, ``[len(indices), tokens, channels]``; None without a file.
 
     Raises:
         BadInput: if the model takes none, or contexts of other channels.

@@ -94,7 +94,7 @@ def _to_zero(levels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GridEntry:
-    """A grid as the command line offers it."""
+    """A grid with its name and help."""
 
     name: str
     levels: Callable[[int, Schedule, Ends], Tensor]

@@ -92,7 +92,7 @@ class SampleOptions(Settings):
                 f"--guidance-range needs two levels, the smaller first, not {low} {high}."
             )
         if self.levels and not _falling(self.levels):
-            raise BadInput(f"--levels must fall and stay above 0, not {list(self.levels)}.")
+            raise BadInput(f"--levels must decrease and stay positive, not {list(self.levels)}.")
         ends_given = self.sigma_min is not None or self.sigma_max is not None
         if ends_given and (self.levels or self.grid not in WITH_ENDS):
             raise BadInput(
@@ -111,13 +111,13 @@ class SampleOptions(Settings):
         """The options with the levels of a grid's file in place of its name.
 
         Raises:
-            BadInput: if it holds no falling levels.
+            BadInput: if it holds no decreasing levels.
         """
         if self.levels or not isinstance(self.grid, Path):
             return self
         levels = read_levels(self.grid)
         if not levels or not _falling(levels):
-            raise BadInput(f"The noise levels in {self.grid} must fall and stay above 0.")
+            raise BadInput(f"The noise levels in {self.grid} must decrease and stay positive.")
         return replace(self, levels=levels, grid=SampleOptions().grid)
 
     def _check_settings(self) -> None:

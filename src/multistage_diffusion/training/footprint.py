@@ -14,13 +14,13 @@ __all__ = ["check_training_memory"]
 COPIES = 5  # weights, their gradient, two moments, averaged weights
 FLOAT32 = 4  # bytes
 MOST_FEATURES = 400
-"""Maps of the width of a decoder that an image surely keeps less than for the backward pass."""
+"""Upper bound of the feature maps kept for the backward pass, in multiples of a decoder's width."""
 
 
 def check_training_memory(config: RunConfig) -> None:
     """Raises BadInput if weights or a batch need more memory than there is.
 
-    What a batch needs takes seconds to count, so it is counted where it could matter.
+    The exact count for a batch takes seconds, so it is made only if an upper bound does not fit.
     """
     device = distributed.default_device()
     copies = COPIES + len(config.training.averaging.posthoc_ema)

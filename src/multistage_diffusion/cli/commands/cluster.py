@@ -167,7 +167,7 @@ def _print_intervals(result: Clustering) -> None:
     wanted = result.options.ci_width
     if wanted is None or result.ci_width <= wanted:
         return
-    finer = ", and --levels: these boundaries are between two levels" if result.apart else ""
+    finer = ", and --levels: these boundaries are between two levels" if result.spacing else ""
     print_warning(f"an interval is still wider than {wanted}; raise --most-pairs{finer}")
 
 

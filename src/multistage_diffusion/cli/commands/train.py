@@ -212,7 +212,7 @@ class _Messages:
         self.printed = set[str]()
 
     def on_step(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
-        """The question asked after every step; the first time, says when losses follow."""
+        """The stop condition that is checked after every step; it first says when losses follow."""
 
         def asked() -> bool:
             self._once("interval", f"losses follow every {self.interval:,} images", print_note)

@@ -64,7 +64,7 @@ def arrange(
     read: Read,
     is_image: Callable[[str], bool],
 ) -> Arranged:
-    """Finds out what files are.
+    """Classifies files.
 
     Args:
         files: their paths inside the source, parts separated by ``/``.

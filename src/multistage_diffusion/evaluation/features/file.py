@@ -28,7 +28,9 @@ def extractor_file(path: Path) -> Extractor:
         BadInput: if the file cannot be loaded.
     """
     if not path.is_file():
-        raise BadInput(f"There is no extractor file {path}.")
+        raise BadInput(
+            f"There is no file {path}: give --extractor an existing .pt, .ts or .onnx file."
+        )
     is_onnx = path.suffix.lower() == ".onnx"
     features = _onnx(path) if is_onnx else partial(_scripted, load_torchscript(path))
     return Extractor(path.stem, features, BATCH, identity=fingerprint(path))

@@ -1,7 +1,7 @@
-"""A model whose stages come from different models, each from its own best moment.
+"""A model whose stages come from different models, such as the best checkpoint for each stage.
 
-The noisy stages over-train first (the paper's early stopping), and a single moment cannot be the
-best one for all. The models put together have encoders of their own: the result is a network of
+The noisy stages overfit first (the paper's early stopping), and no single checkpoint is the best
+for all. The models put together have encoders of their own: the result is a network of
 separate pairs, with the same cost for each evaluation and more parameters.
 """
 
