@@ -100,18 +100,27 @@ class NetworkConfig(Settings):
         for name in ("encoder_widths", "decoder_widths", "channel_mult"):
             if not getattr(self, name):
                 raise BadInput(f"The setting {name} needs at least one number.")
+        self._check_filter()
+        self._check_heads()
+        self._check_blocks()
+
+    def _check_filter(self) -> None:
         taps = self.resample_filter
         if len(taps) % 2 or sum(taps) == 0 or len(taps) > MOST_TAPS:
             raise BadInput(
                 f"The setting resample_filter needs an even number of taps, at most {MOST_TAPS}, "
                 f"whose sum is not 0; not {list(taps[:MOST_TAPS])}."
             )
+
+    def _check_heads(self) -> None:
         most = max(self.encoder_widths + self.decoder_widths) * max(self.channel_mult)
         if self.head_channels > most:
             raise BadInput(
                 f"The setting head_channels is {self.head_channels}, more than any level has: give "
                 f"at most {most}, or 0 for a fixed number of heads."
             )
+
+    def _check_blocks(self) -> None:
         parts = len(self.encoder_widths) + len(self.decoder_widths)
         blocks = parts * len(self.channel_mult) * (self.blocks + 1)
         if blocks > MOST_BLOCKS:

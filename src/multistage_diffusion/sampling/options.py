@@ -84,6 +84,12 @@ class SampleOptions(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_levels()
+        self._check_combinations()
+        self._check_settings()
+
+    def _check_levels(self) -> None:
+        """Raises BadInput for levels and ranges of levels that are out of order."""
         if len(self.levels) > MOST_STEPS:
             raise BadInput(f"--levels has {len(self.levels)} levels, the most is {MOST_STEPS}.")
         low, high = self.guidance_range
@@ -93,6 +99,9 @@ class SampleOptions(Settings):
             )
         if self.levels and not _falling(self.levels):
             raise BadInput(f"--levels must decrease and stay positive, not {list(self.levels)}.")
+
+    def _check_combinations(self) -> None:
+        """Raises BadInput for options that exclude each other."""
         ends_given = self.sigma_min is not None or self.sigma_max is not None
         if ends_given and (self.levels or self.grid not in WITH_ENDS):
             raise BadInput(
@@ -100,12 +109,11 @@ class SampleOptions(Settings):
                 "levels have their own ends."
             )
         if self.reuse and (self.guidance or self.boundary == "blend"):
-            raise BadInput("--reuse cannot go with --guidance or --boundary blend.")
+            raise BadInput("--reuse cannot be combined with --guidance or --boundary blend.")
         if self.weaker and (not self.guidance or self.boundary == "blend"):
-            raise BadInput("--weaker needs a weight, --guidance 1.5, and no --boundary blend.")
+            raise BadInput("--weaker needs --guidance, such as 1.5, and no --boundary blend.")
         if self.label is not None and self.turns:
             raise BadInput("Give --label for one class or --labels for several, not both.")
-        self._check_settings()
 
     def with_levels_of_file(self) -> "SampleOptions":
         """The options with the levels of a grid's file in place of its name.

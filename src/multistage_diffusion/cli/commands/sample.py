@@ -85,16 +85,21 @@ class Sample(Settings):
         self._check_pack(model, out)
         if self.compile:
             compile_parts(model.denoiser.network)
-        with distributed.process_group(distributed.float64_device()), holding(out, "sample"):
-            folder = draw_samples(
-                model, options, count, self.batch_size, out, _show_progress, self.bands
-            )
-            self._pack(folder, count, labels_of(model, options, range(count)))
+        folder = self._draw(model, options, count, out)
         calls = ", ".join(map(str, evaluations_per_stage(model.config, options)))
         print_line(
             f"{count} images in {out}, a grid of them in {folder.grid}; evaluations per "
             f"image by stage: {calls}"
         )
+
+    def _draw(self, model: Model, options: SampleOptions, count: int, out: Path) -> SampleFolder:
+        """Draws the images that are missing, and packs all of them if that is asked for."""
+        with distributed.process_group(distributed.float64_device()), holding(out, "sample"):
+            folder = draw_samples(
+                model, options, count, self.batch_size, out, _show_progress, self.bands
+            )
+            self._pack(folder, count, labels_of(model, options, range(count)))
+        return folder
 
     def _with_levels(self, options: SampleOptions, model: Model) -> SampleOptions:
         """The options with the levels of a quality, a plan or a budget."""
@@ -112,7 +117,9 @@ class Sample(Settings):
         if self.pack is None:
             return
         if model.config.image_shape[0] not in AS_PNG:
-            raise BadInput("--pack is for images that PNG files hold: of 1, 3 or 4 channels.")
+            raise BadInput(
+                "--pack is for images of 1, 3 or 4 channels, which PNG files hold; leave it out."
+            )
         note = SampleFolder(out).note
         claim(self._packed(out), "was not made by this command", lambda _: note.exists())
 
@@ -128,16 +135,13 @@ class Sample(Settings):
         """How many images are drawn.
 
         Raises:
-            BadInput: if their number for each class is given, and the model has no classes.
+            BadInput: if --per-label is given, and the model is unconditional.
         """
         if self.per_label is None:
             return self.images
         classes = drawn_classes(model.config, sampling)
-        if not classes or self.per_label < 1:
-            raise BadInput(
-                f"--per-label must be at least 1, and the model class-conditional, not "
-                f"{self.per_label} and {model.config.classes} classes."
-            )
+        if not classes:
+            raise BadInput("--per-label needs a class-conditional model: give --images instead.")
         return self.per_label * len(classes)
 
 
