@@ -73,7 +73,8 @@ class NetworkDenoiser(nn.Module):
         parts = max(len(network.decoders), len(network.encoders))
         if parts != len(stages):
             raise BadInput(
-                f"{len(stages)} stages need {len(stages)} decoders, the network has {parts}."
+                f"{len(stages)} stages need {len(stages)} decoders, the network has {parts}: "
+                "give a decoder width for each stage."
             )
         self.network = network
         self.preconditioning = preconditioning

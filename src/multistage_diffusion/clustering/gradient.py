@@ -69,10 +69,13 @@ def _labels(model: Model, images: Images) -> Tensor | None:
     if config.shape != images.shape:
         raise BadInput(
             f"The checkpoint is for images of {list(config.shape)}, the data has "
-            f"{list(images.shape)}."
+            f"{list(images.shape)}: give --size, or another --checkpoint."
         )
     if config.classes and images.labels is None:
-        raise BadInput("The checkpoint is class-conditional, and the data has no labels.")
+        raise BadInput(
+            "The checkpoint is class-conditional, and the data has no labels: give --labels, or "
+            "another --checkpoint."
+        )
     return with_classes_of(config, images).labels if config.classes else None
 
 

@@ -47,9 +47,11 @@ class ClusterOptions(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.levels < self.stages:
-            raise BadInput(f"{self.stages} stages need as many levels, not {self.levels}.")
+            raise BadInput(f"{self.stages} stages need as many --levels, not {self.levels}.")
         if self.ci_width is not None and self.pairs < FEWEST_PAIRS:
-            raise BadInput(f"Intervals need at least {FEWEST_PAIRS} pairs, not {self.pairs}.")
+            raise BadInput(
+                f"Intervals need at least {FEWEST_PAIRS} pairs, not {self.pairs}: raise --pairs."
+            )
 
     @property
     def between_levels(self) -> bool:

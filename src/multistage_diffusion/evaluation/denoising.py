@@ -94,7 +94,10 @@ def _check(model: Model, images: Images, per_stage: int) -> None:
             f"model's {'x'.join(map(str, model.config.shape))}: give data of the same kind."
         )
     if per_stage < LEVELS or per_stage % LEVELS:
-        raise BadInput(f"The denoising loss takes a multiple of {LEVELS} images per stage.")
+        raise BadInput(
+            f"The denoising loss takes a multiple of {LEVELS} images in each stage, not "
+            f"{per_stage}: give other --images."
+        )
 
 
 def _weighted(estimates: Sequence[Estimate], shares: Sequence[float]) -> Estimate:

@@ -62,7 +62,10 @@ def read_images(folder: Path, count: int | None, real: Shape, reading: ReadOptio
     check_shapes(images.shape, real)
     wanted = len(images) if count is None else count
     if wanted > len(images):
-        raise BadInput(f"{folder} holds {len(images)} images, fewer than the {wanted} asked for.")
+        raise BadInput(
+            f"{folder} holds {len(images)} images, fewer than the {wanted} asked for: lower "
+            "--images, or draw more."
+        )
     return images.at(torch.arange(wanted))
 
 
@@ -90,7 +93,7 @@ def _array(path: Path) -> NDArray[np.uint8]:
     except (OSError, ValueError, EOFError) as error:
         raise BadInput(f"Cannot read {path}: {error}.") from error
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3:
-        raise BadInput(f"{path} holds no image, uint8 [C, H, W].")
+        raise BadInput(f"{path} holds no image, uint8 [C, H, W]; remove it.")
     return pixels
 
 

@@ -42,7 +42,7 @@ def warm_start(
             f"Decoders are made from that of a unified network; this one has {len(unified.stages)}."
         )
     if len(stages) != len(widths):
-        raise BadInput(f"{len(stages)} stages need as many decoder widths, not {len(widths)}.")
+        raise BadInput(f"{len(stages)} stages need as many --decoder-widths, not {len(widths)}.")
     network = replace(config.network, decoder_widths=tuple(widths))
     staged = replace(config, boundaries=stages.boundaries, network=network)
     denoiser = build_denoiser(staged)

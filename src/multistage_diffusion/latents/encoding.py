@@ -85,7 +85,7 @@ def encoding_of(
         BadInput: if these are latents already, or the autoencoder is for other images.
     """
     if not images.space.stores_pixels:
-        raise BadInput(f"{path} holds latents already.")
+        raise BadInput(f"{path} holds latents already: give --data the images themselves.")
     autoencoder.check(images.shape)
     channels, factor = autoencoder.info.channels, autoencoder.info.factor
     values = channels * images.shape[1] * images.shape[2] // factor**2

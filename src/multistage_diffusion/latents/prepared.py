@@ -156,7 +156,7 @@ def raw_latents(autoencoder: str, shape: tuple[int, int, int], deviation: float)
     if found.info.channels != channels:
         raise BadInput(
             f"The latents of {autoencoder} have {found.info.channels} channels, the network is for "
-            f"{channels}."
+            f"{channels}: give another --autoencoder."
         )
     factor = found.info.factor
     return LatentConfig(
@@ -189,6 +189,6 @@ def as_model_sees(
     if theirs != latents.autoencoder.fingerprint:
         raise BadInput(
             f"{path} holds latents of another autoencoder than the model's, which is "
-            f"{latents.autoencoder.name}."
+            f"{latents.autoencoder.name}: give images, or latents encoded with it."
         )
     return in_memory(normalised(images, latents))

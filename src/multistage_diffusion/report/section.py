@@ -77,7 +77,10 @@ def section_of(run: Run, key: str) -> Section:
     records = read_records(run)
     last = records[-1] if records else None
     if last and len(last.probe_loss) != len(config.model.boundaries) + 1:
-        raise BadInput(f"{run.stats} and {run.config} differ in the number of stages.")
+        raise BadInput(
+            f"{run.stats} and {run.config} differ in the number of stages: one is of another run; "
+            "put the right one back."
+        )
     results = results_of_run(run)
     parameters, costs = total_parameters(config.model), stage_costs(config.model)
     learned, stages = read_curve(run), _drawn_stages(run)

@@ -60,7 +60,9 @@ class OptimizationConfig(Settings):
         for text in self.freeze:
             frozen_interval(text)
         if self.weight_decay and self.optimizer == "adam":
-            raise BadInput("The setting weight_decay is for the optimizers adamw and muon.")
+            raise BadInput(
+                "The setting weight_decay is for the optimizers adamw and muon: choose one of them."
+            )
         if self.min_snr and self.learned_weight:
             raise BadInput("Give min_snr or learned_weight: both decide the weight of the loss.")
 

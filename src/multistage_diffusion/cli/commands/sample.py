@@ -117,9 +117,7 @@ class Sample(Settings):
         if self.pack is None:
             return
         if model.config.image_shape[0] not in AS_PNG:
-            raise BadInput(
-                "--pack is for images of 1, 3 or 4 channels, which PNG files hold; leave it out."
-            )
+            raise BadInput("--pack is for images of 1, 3 or 4 channels; leave it out.")
         note = SampleFolder(out).note
         claim(self._packed(out), "was not made by this command", lambda _: note.exists())
 

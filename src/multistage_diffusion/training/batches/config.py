@@ -40,7 +40,9 @@ class DrawConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.noise_candidates > 1 and self.augment:
-            raise BadInput("The setting noise_candidates is for training without augment.")
+            raise BadInput(
+                "The setting noise_candidates is for training without augment: give one of them."
+            )
         shares = self.shares
         if isinstance(shares, tuple) and not _all_positive(shares):
             raise BadInput(

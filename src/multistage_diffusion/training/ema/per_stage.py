@@ -31,7 +31,9 @@ def put_together(models: Sequence[Model]) -> Model:
     """
     first = models[0]
     if any(model.config != first.config for model in models):
-        raise BadInput("The models to put together differ in network, stages or images.")
+        raise BadInput(
+            "The models to put together differ in network, stages or images: give models of a run."
+        )
     stages = len(first.config.boundaries) + 1
     if len(models) != stages:
         raise BadInput(f"{len(models)} models for {stages} stages: give one for each.")
