@@ -152,7 +152,7 @@ class PairDenoiser:
             yield levels.pop(0).value().unflatten(1, self.images.shape[1:])
 
     def _own_blocks(self) -> Iterator[Tensor]:
-        """The part of the images that this process looks at, as rows, a block at a time."""
+        """The part of the images of this process as rows, a block at a time."""
         size, parts, part = len(self.images), distributed.world_size(), distributed.rank()
         end = size * (part + 1) // parts
         for start in range(size * part // parts, end, self.block_rows):

@@ -50,7 +50,7 @@ def _share(count: int, total: int) -> tuple[str, str]:
 
 
 def _print_sizes(seen: Survey) -> None:
-    """Prints the sizes and, if there are several, what the usual squares would make of them."""
+    """Prints the sizes and, if there are several, the effect of resizing to the usual squares."""
     print_line("")
     common = seen.sizes.most_common(MOST_ROWS)
     rows = [[f"{h}x{w}", *_share(count, len(seen.names))] for (h, w), count in common]

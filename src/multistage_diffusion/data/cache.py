@@ -4,7 +4,7 @@ A data set has a folder, whose name holds a hash of what identifies the source a
 that decide about its pixels. In it are
 
 - shards, ``00000.npy`` and so on, uint8 ``[n, C, H, W]``;
-- ``shards.json``, which records how far they have come, so that an interrupted build continues;
+- ``shards.json``, which records which are complete, so that an interrupted build continues;
 - for each way to label the images, a file with the labels and all else, which is written last.
 
 One process builds, others wait for it.

@@ -35,7 +35,7 @@ def deep_colours(image: Image.Image, again: Callable[[], Image.Image]) -> NDArra
 
     Args:
         image: the image, which is decoded.
-        again: opens the same image once more.
+        again: opens the same image again.
     """
     tiles = [(tile, _raw_mode(tile.args)) for tile in getattr(image, "tile", ())]
     if not tiles or any(mode not in OTHER_BYTE for _, mode in tiles):

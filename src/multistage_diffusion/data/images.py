@@ -55,7 +55,7 @@ class Images:
     """Files and images of the source that are not read, except ``skipped``."""
 
     resized: int = 0
-    """How many were brought to another size."""
+    """How many images were resized."""
     latents: LatentConfig | None = None
     """How latents were made and normalised, if that is known."""
     mirrored: Tensor | MappedRows | None = field(default=None, repr=False)

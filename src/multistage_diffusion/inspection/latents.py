@@ -1,4 +1,4 @@
-"""A look at a folder of latents: channels, histograms, and what decoding gives back."""
+"""Inspection of a folder of latents: channels, histograms, and decoded images."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -147,8 +147,8 @@ def draw_samples(
         images: how many.
         batch_size: how many at a time.
         out: the folder.
-        progress: passes batches through and may show how far they have come; it is given the
-            number of images.
+        progress: passes batches through and may show progress; it is also given the number of
+            images.
         bands: channels that previews show, for images that PNG files do not hold.
 
     Raises:

@@ -35,7 +35,7 @@ class DrawConfig(Settings):
     pipeline); needs --augment-channels 9."""
     held_out: float = setting(0.0, at_least=0, below=1)
     """Share of the images that is held out of training; the loss on it is recorded, and overfitting
-    is reported in words."""
+    is reported."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
