@@ -19,9 +19,9 @@ from multistage_diffusion.run import Run
 from multistage_diffusion.stages import Stages
 
 __all__ = [
+    "print_caveats",
     "print_cost",
     "print_denoising",
-    "print_doubts",
     "print_reading",
     "print_values",
     "summary",
@@ -53,7 +53,7 @@ def print_reading(folder: str, images: Images) -> None:
         print_warning(f"{folder}: {images.resized} images were resized to {size} (--size)")
 
 
-def print_doubts(suite: Suite, count: int) -> None:
+def print_caveats(suite: Suite, count: int) -> None:
     """Prints which metrics were left out, and whether the images are too few.
 
     Args:

@@ -18,7 +18,7 @@ from multistage_diffusion.model import Model, load_model, save_model
 from multistage_diffusion.run import Run, checkpoint_model, claim
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import provenance
-from multistage_diffusion.training.ema.per_stage import put_together
+from multistage_diffusion.training.ema.per_stage import combine_stages
 from multistage_diffusion.training.ema.profiles import (
     exponent,
     half_life_exponent,
@@ -74,13 +74,13 @@ class Ema(Settings):
             )
         if self.stages_from:
             models = {path: load_model(path) for path in self.stages_from}
-            self._write(put_together([models[path] for path in self.stages_from]))
+            self._write(combine_stages([models[path] for path in self.stages_from]))
         elif self.per_stage:
-            self._put_together()
+            self._combine_best()
         else:
             self._average()
 
-    def _put_together(self) -> None:
+    def _combine_best(self) -> None:
         """Writes a model of the best checkpoint for each stage."""
         if self.data is None:
             raise BadInput("--per-stage chooses by the loss on images: give them with --data.")
@@ -92,7 +92,7 @@ class Ema(Settings):
         losses = torch.tensor([self._losses(model, images) for model in models])
         best = losses.argmin(0).tolist()
         _print_losses(models, losses)
-        self._write(put_together([models[index] for index in best]))
+        self._write(combine_stages([models[index] for index in best]))
 
     def _write(self, made: Model) -> None:
         weights = made.denoiser.network.state_dict()

@@ -9,9 +9,9 @@ import tyro
 from torch import Tensor
 
 from multistage_diffusion.cli.evaluation import (
+    print_caveats,
     print_cost,
     print_denoising,
-    print_doubts,
     print_reading,
     print_values,
     summary,
@@ -142,7 +142,7 @@ class Evaluate(Settings):
         about = {"autoencoder": str(self.target), "images": len(images)}
         about |= self._origin(real, len(images))
         results = [{"metric": name, **summary([value]), **about} for name, value in found.items()]
-        print_doubts(suite, len(images))
+        print_caveats(suite, len(images))
         print_values(results)
         if self.target.exists():
             self._write(results)
@@ -221,7 +221,7 @@ class Evaluate(Settings):
     def _distances(self, suite: Suite, model: Model | None, real: Images) -> None:
         sets, about = self._generated(model, real)
         values = [suite.measure(images) for images in sets]
-        print_doubts(suite, len(sets[0]))
+        print_caveats(suite, len(sets[0]))
         found = {name: [value[name] for value in values] for name in values[0]}
         about |= {"images": len(sets[0]), **self._origin(real, len(suite.images))}
         results = [{"metric": name, **summary(value), **about} for name, value in found.items()]
