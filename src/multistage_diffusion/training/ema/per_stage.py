@@ -1,8 +1,8 @@
 """A model whose stages come from different models, such as the best checkpoint for each stage.
 
 The noisy stages overfit first (the paper's early stopping), and no single checkpoint is the best
-for all. The combined models keep their own encoders: the result is a network of
-separate pairs, with the same cost for each evaluation and more parameters.
+for all. The combined models keep their own encoders: the result is a network of separate pairs,
+with the same cost for each evaluation and more parameters.
 """
 
 from collections.abc import Sequence
