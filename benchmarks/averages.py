@@ -19,7 +19,7 @@ import tyro
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.data import Images, load
-from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
+from multistage_diffusion.denoiser import MEMORY_FORMAT, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, preset_model
 from multistage_diffusion.schedule import SCHEDULES, ScheduleName
@@ -103,7 +103,7 @@ class AveragedRun:
         draws = draw(self.config, self.images, self.levels, self.state.images)
         rows = torch.arange(self.config.training.batch_size)
         samples = draws.read(rows, self.images, False, CPU)
-        return draws.place(samples, CPU, fastest_memory_format(self.state.denoiser))
+        return draws.place(samples, CPU, MEMORY_FORMAT)
 
     def _update_weights(self, batch: Batch) -> None:
         state = self.state

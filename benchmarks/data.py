@@ -29,7 +29,7 @@ from multistage_diffusion.data.decoding import decode
 from multistage_diffusion.data.parallel import cores, in_order
 from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.data.sources.load import list_images
-from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
+from multistage_diffusion.denoiser import MEMORY_FORMAT, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.networks.config import NetworkConfig
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
@@ -137,7 +137,6 @@ class Steps:
     def __init__(self, config: RunConfig, images: Images, ahead: int) -> None:
         denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), torch.bfloat16)
         self.state = State.initial(denoiser, config.training)
-        self.memory_format = fastest_memory_format(denoiser)
         self.reader = batch_reader(config, images, ahead)
         self.counts = [config.training.batch_size, 0, 0]
 
@@ -146,7 +145,7 @@ class Steps:
         start = time.perf_counter()
         draws, (samples,) = self.reader(self.state.images)
         waited = time.perf_counter() - start
-        self._update_weights(draws.place(samples, DEVICE, self.memory_format))
+        self._update_weights(draws.place(samples, DEVICE, MEMORY_FORMAT))
         synchronize()
         return StepTime(waited, time.perf_counter() - start)
 

@@ -26,10 +26,7 @@ import tyro
 from machine import DEVICE, device_name, seconds_of, synchronize
 
 from multistage_diffusion import distributed
-from multistage_diffusion.denoiser import (
-    fastest_memory_format,
-    set_compute_dtype,
-)
+from multistage_diffusion.denoiser import MEMORY_FORMAT, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.training.batches.levels import Levels
@@ -104,9 +101,8 @@ class Step:
         sigma = Levels.of(config).draw(count, torch.Generator().manual_seed(0))
         shared = share_out(torch.ones(count), distributed.world_size(), 1)
         self.sigma = sigma[shared[distributed.rank()][0]]
-        memory_format = fastest_memory_format(denoiser)
         y = torch.randn(settings.batch, *model.shape, device=DEVICE)
-        self.y = y.to(memory_format=memory_format)
+        self.y = y.to(memory_format=MEMORY_FORMAT)
         self.denoiser = denoiser
         self.reducer = GradientReducer(denoiser.parameters(), settings.bucket)
 

@@ -23,10 +23,10 @@ from machine import device_name
 from torch import Tensor
 
 from multistage_diffusion.data import ReadOptions, load
+from multistage_diffusion.data.images import evenly_spaced
 from multistage_diffusion.evaluation.estimate import Estimate
 from multistage_diffusion.evaluation.features.efficientnet import efficientnet_lite0
 from multistage_diffusion.evaluation.frechet import frechet
-from multistage_diffusion.evaluation.samples import evenly_spaced
 from multistage_diffusion.model import Model, load_model
 from multistage_diffusion.run import find_model
 from multistage_diffusion.sampling import SampleOptions, generate_batches, sampling_macs

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from multistage_diffusion.cost import stage_costs, unified
-from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
+from multistage_diffusion.denoiser import MEMORY_FORMAT, set_compute_dtype
 from multistage_diffusion.model import ModelConfig, build_denoiser
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.sampling import SampleOptions, karras_grid, sampling_macs
@@ -65,7 +65,7 @@ def of_this_package(name: str, config: ModelConfig, settings: Settings) -> Candi
     denoiser = set_compute_dtype(build_denoiser(config).to(DEVICE).eval(), settings.dtype)
     grid = karras_grid(settings.steps, *config.density.sampling_range)
     start = torch.randn(settings.batch, *config.shape, device=DEVICE) * grid[0]
-    start = start.to(memory_format=fastest_memory_format(denoiser))
+    start = start.to(memory_format=MEMORY_FORMAT)
     options = SampleOptions(solver="ddim", steps=settings.steps)
 
     def draw() -> Tensor:

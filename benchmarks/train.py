@@ -21,7 +21,7 @@ from machine import DEVICE, convolution_rate, device_name, median_seconds, secon
 
 from multistage_diffusion.config import replace_settings
 from multistage_diffusion.cost import stage_costs, unified
-from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
+from multistage_diffusion.denoiser import MEMORY_FORMAT, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.schedule import SCHEDULES
@@ -61,7 +61,6 @@ class Steps:
         denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), dtype)
         self.state = State.initial(denoiser, config.training)
         self.shape = config.model.shape
-        self.memory_format = fastest_memory_format(denoiser)
         if compiled:
             compile_parts(denoiser.network)
 
@@ -77,7 +76,7 @@ class Steps:
 
     def _random_images(self, count: int) -> torch.Tensor:
         images = torch.randn(count, *self.shape, device=DEVICE)
-        return images.to(memory_format=self.memory_format)
+        return images.to(memory_format=MEMORY_FORMAT)
 
 
 def levels(config: RunConfig, shares: Sequence[float], batch: int, seed: int = 0) -> torch.Tensor:

@@ -101,5 +101,5 @@ def test_json_has_the_types_of_the_settings(tmp_path: Path) -> None:
     assert found == Outer(length=3, name="caf?", inner=Inner(rates=(1.0, 0.5)))
     for value in ({"length": "3"}, {"length": 3.5}, {"length": True}, {"inner": {"rates": 1}}):
         path.write_text(json.dumps(value))
-        with pytest.raises(BadInput, match=rf"{path} does not hold what it should: (length|inner)"):
+        with pytest.raises(BadInput, match=rf"{path} is invalid: (length|inner)"):
             read_config(Outer, path)

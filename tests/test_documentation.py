@@ -7,13 +7,15 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import pytest
 
 import multistage_diffusion
 from multistage_diffusion import presets
 from multistage_diffusion.cli import parse
-from multistage_diffusion.config import replace_settings
+from multistage_diffusion.config import fixed_settings, replace_settings, to_json
+from multistage_diffusion.training.config import TrainingConfig
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -86,6 +88,22 @@ def test_prose_has_at_most_100_columns(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     wide = [line for line in text.splitlines() if len(line) > 100 and not line.startswith("|")]
     assert wide == []
+
+
+def _names(settings: dict[str, Any]) -> set[str]:
+    """The names of nested settings."""
+    inner = (_names(value) for value in settings.values() if isinstance(value, dict))
+    return settings.keys() | set[str]().union(*inner)
+
+
+def test_the_page_on_training_lists_the_settings_that_may_change() -> None:
+    config = TrainingConfig()
+    changing = _names(to_json(config)) - _names(fixed_settings(config))
+    (listed,) = re.findall(
+        r"settings may change when a run is continued:([^.]*)\.",
+        (ROOT / "docs" / "training.md").read_text(),
+    )
+    assert set(re.findall(r"--([a-z-]+)", listed)) == {name.replace("_", "-") for name in changing}
 
 
 @pytest.mark.parametrize(

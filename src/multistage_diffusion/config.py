@@ -34,13 +34,11 @@ Config = TypeVar("Config")
 
 
 LARGEST = 10**15
-"""The most that a setting may be which has no lower limit of its own: float64 and int64 hold it
-exactly."""
+"""Upper limit of settings without a lower one of their own; float64 and int64 hold it exactly."""
 ADAPTERS = dict[type[Any], TypeAdapter[Any]]()
 MOST_DIGITS = 40
 MOST_SHOWN = 300  # characters of a message about a file
-MOST_NUMBERS = 1000
-"""In a setting that is a list."""
+MOST_NUMBERS = 1000  # of a setting that is a list
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +94,9 @@ class Settings:
 def _check(name: str, value: Any, bounds: Bounds) -> None:
     if isinstance(value, tuple):
         if len(value) > MOST_NUMBERS:
-            raise BadInput(f"The setting {name} has {len(value):,} values, more than there can be.")
+            raise BadInput(
+                f"The setting {name} has {len(value):,} values; give at most {MOST_NUMBERS:,}."
+            )
         for number in value:
             _check(name, number, bounds)
     elif isinstance(value, int | float) and not bounds.holds(value):
@@ -153,9 +153,9 @@ def fixed_settings(config: object) -> dict[str, Any]:
     values = {entry.name: getattr(config, entry.name) for entry in kept}
     json = to_json(config)
     return {
-        name: fixed_settings(value) if is_dataclass(value) else json.get(name)  # or left out
+        name: fixed_settings(value) if is_dataclass(value) else json.get(name)
         for name, value in values.items()
-        if name in json  # some are left out where they do not apply
+        if name in json  # settings that do not apply are left out
     }
 
 
@@ -187,7 +187,7 @@ def to_json(config: object) -> dict[str, Any]:
 
 
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """What checks JSON for a class; making it takes longer than using it."""
+    """The adapter that checks JSON for a class; it is cached, since making one takes long."""
     if kind not in ADAPTERS:
         ADAPTERS[kind] = TypeAdapter(kind)
     return ADAPTERS[kind]
@@ -211,7 +211,7 @@ def from_json(kind: type[Config], value: object, where: str = "") -> Config:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"
         problem = first["msg"].removeprefix("Value error, ").removesuffix(".")
-        prefix = f"{where} does not hold what it should: " if where else "Bad setting "
+        prefix = f"{where} is invalid: " if where else "Bad setting "
         raise BadInput(f"{prefix}{field[:MOST_SHOWN]}: {problem[:MOST_SHOWN]}.") from error
     return config
 

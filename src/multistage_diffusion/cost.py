@@ -1,6 +1,6 @@
 """What a network costs in each stage, counted by torch itself.
 
-Nothing is computed: the tensors hold no numbers.
+Nothing is computed: tensors are on the meta device or fake.
 """
 
 import math
@@ -39,7 +39,7 @@ __all__ = [
 
 
 MOST_FEATURES = 64
-"""Maps of the width of a decoder that an evaluation surely holds less than at once."""
+"""Upper bound of the feature maps, in multiples of a decoder's width, that an evaluation holds."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ def step_macs(
 
 @lru_cache(maxsize=16)
 def known_costs(config: ModelConfig, frozen: tuple[bool, ...]) -> tuple[StageCost, ...]:
-    """``stage_costs``, counted once for the same arguments."""
+    """``stage_costs``, cached."""
     return tuple(stage_costs(config, frozen))
 
 
 def reused_macs(config: ModelConfig) -> list[int]:
-    """Multiply-accumulates of a call in each stage that takes over the encoder's features."""
+    """Multiply-accumulates of an evaluation in each stage that reuses the encoder's features."""
     with torch.device("meta"):
         denoiser = build_denoiser(config)
         x = torch.empty(1, *config.shape)
@@ -152,10 +152,7 @@ def _forward(
 
 
 def activation_bytes(config: ModelConfig, stage: int, dtype: torch.dtype = torch.float32) -> int:
-    """Memory that one more image keeps between forward and backward pass.
-
-    In the precision ``dtype``.
-    """
+    """Bytes that one more image keeps between forward and backward pass, computed in ``dtype``."""
     with FakeTensorMode():
         network = build_denoiser(config).network
         one, two = (_saved_bytes(network, config, stage, batch, dtype) for batch in (1, 2))
@@ -165,7 +162,7 @@ def activation_bytes(config: ModelConfig, stage: int, dtype: torch.dtype = torch
 def check_sampling_memory(config: ModelConfig, batch: int, device: torch.device | str) -> None:
     """Raises BadInput if a device lacks the memory to evaluate a network on a batch.
 
-    The exact count takes a second, so it is made where the images alone take a part of the memory.
+    The exact count takes a second, so it is made only if an upper bound exceeds the free memory.
     """
     images = 4 * batch * math.prod(config.shape)
     if images * max(config.network.decoder_widths) < free_memory(device) / MOST_FEATURES:
@@ -177,7 +174,7 @@ def check_sampling_memory(config: ModelConfig, batch: int, device: torch.device 
 
 
 def evaluation_bytes(config: ModelConfig, stage: int) -> int:
-    """Peak memory that one more image takes while a network is evaluated, in float32."""
+    """Bytes by which one more image raises the peak memory of an evaluation in float32."""
     with FakeTensorMode(), torch.no_grad():
         network = build_denoiser(config).network
         one, two = (_peak_bytes(network, config, stage, batch) for batch in (1, 2))

@@ -25,6 +25,7 @@ __all__ = [
     "barrier",
     "begin_all_reduce_sum",
     "broadcast",
+    "default_device",
     "float64_device",
     "init_process_group",
     "is_main_process",
@@ -60,6 +61,11 @@ def barrier() -> None:
         return
     on_gpu = dist.get_backend() == "nccl"
     dist.barrier(device_ids=[torch.cuda.current_device()] if on_gpu else None)
+
+
+def default_device() -> torch.device:
+    """The accelerator that torch finds, or the CPU if there is none."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def float64_device() -> torch.device:
@@ -98,7 +104,10 @@ def _rendezvous() -> tuple[Any, int, int]:
         store, own_rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     except (ValueError, dist.DistError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise BadInput(f"Rank 0 was not found at {address}: {error}.") from error
+        raise BadInput(
+            f"Rank 0 was not found at {address} ({error}): check MASTER_ADDR and MASTER_PORT, or "
+            "start the processes with torchrun."
+        ) from error
     return store, own_rank, size
 
 

@@ -1,7 +1,4 @@
-"""Writing files without ever losing what was there before.
-
-Not by a crash, a full disk or a second command.
-"""
+"""Writing files so that a crash, a full disk or a second command never loses an earlier version."""
 
 import hashlib
 import json
@@ -47,7 +44,7 @@ def copy_atomically(source: Path, target: Path) -> None:
 
 @contextmanager
 def file_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """A file with a temporary name beside ``path`` that is renamed to it, unless an error stops.
+    """A file with a temporary name beside ``path`` that is renamed to it, unless an error occurs.
 
     Creates the folder if need be.
     """
@@ -82,7 +79,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def folder_atomically(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that is renamed to it, unless an error stops its filling.
+    """A temporary folder beside ``path`` that is renamed to it, unless an error occurs.
 
     ``path`` is free or an empty folder.
     """
@@ -127,7 +124,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     value = read_json(path)
     if not isinstance(value, dict):
-        raise BadInput(f"{path} does not hold what it should: a JSON object.")
+        raise BadInput(f"{path} is invalid: it must hold a JSON object.")
     return value
 
 
@@ -138,7 +135,7 @@ def fingerprint(path: Path) -> str:
 
 
 def json_fingerprint(value: object) -> str:
-    """A hash of what ``json`` makes of a value."""
+    """A hash of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -59,7 +59,7 @@ class ModelConfig(Settings):
     schedule: ScheduleName
     """The density of the noise levels in training."""
     schedule_settings: ScheduleSettings = ()
-    """Its parameters, where they are not the usual ones."""
+    """Its parameters that differ from the defaults."""
     preconditioning: PreconditioningName
     """What the network predicts, and the weight of its loss."""
     sigma_data: float = setting(MISSING, at_least=0)
@@ -231,7 +231,10 @@ def load_model(path: Path) -> Model:
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     real = all(tensor.is_floating_point() for tensor in tensors.values())
     if shapes != _shapes(config) or not real:
-        raise BadInput(f"The weights in {path} do not fit its configuration.")
+        raise BadInput(
+            f"The weights in {path} do not fit its configuration: the file was edited or damaged; "
+            "take a checkpoint or an earlier copy."
+        )
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise BadInput(
             f"{path} holds NaN or infinity in {broken[0]}: its training diverged, or the file is "

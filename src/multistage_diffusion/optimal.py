@@ -26,15 +26,15 @@ __all__ = ["OptimalDenoiser", "PairDenoiser"]
 BLOCK_BYTES = 64 << 20
 LEAST_SIGMA = 1e-100  # at which all weight is on the nearest image, as at 0
 LEAST_PAIR_SIGMA = 1e-6  # the same in the form of pairs, whose logits of 0 are rounded
-LEAST_LOGIT = (
-    -64.0
-)  # weights of 1e-28 change nothing, and products with the denormal numbers below are very slow
+LEAST_LOGIT = -64.0
+"""Weights below ``exp(-64)`` are raised to it: they change nothing, and products with denormal
+numbers are very slow."""
 
 
 class OptimalDenoiser:
     """D*(x; sigma) = E[y | x] for y uniform on a set of images.
 
-    It has the type of a network denoiser.
+    It can be used in place of a network denoiser.
 
     Args:
         images: ``[N, C, H, W]``, floating point, or uint8 (then read as values ``2 v / 255 - 1``).
@@ -152,7 +152,7 @@ class PairDenoiser:
             yield levels.pop(0).value().unflatten(1, self.images.shape[1:])
 
     def _own_blocks(self) -> Iterator[Tensor]:
-        """The part of the images that this process looks at, as rows, a block at a time."""
+        """The part of the images of this process as rows, a block at a time."""
         size, parts, part = len(self.images), distributed.world_size(), distributed.rank()
         end = size * (part + 1) // parts
         for start in range(size * part // parts, end, self.block_rows):

@@ -136,7 +136,7 @@ PRECONDITIONINGS: dict[str, Callable[[float, Schedule], Preconditioning]] = {
     "flow": lambda *_: flow_preconditioning(),
 }
 """The preconditionings by name, as functions of the data's standard deviation and of the schedule,
-whose clock the network receives where it is of the preconditioning's kind."""
+whose clock the network receives if it is of the kind that the preconditioning expects."""
 
 DEFAULT_SIGMA_DATA = 0.5
 
@@ -146,7 +146,7 @@ def expected_deviation(name: str, sigma_data: float | None) -> float:
 
     Args:
         name: of the preconditioning.
-        sigma_data: that it is given; EDM's 0.5 if not given.
+        sigma_data: of the preconditioning; EDM's 0.5 if not given.
     """
     given = PRECONDITIONINGS[name](sigma_data or DEFAULT_SIGMA_DATA, VP())
     return float(1 / given.c_in(torch.zeros((), dtype=torch.float64)))

@@ -187,7 +187,7 @@ def holder_file(folder: Path, command: str) -> Path:
 
 
 def is_of_lock(path: PurePath) -> bool:
-    """Whether a file is one of those of a lock, which say nothing about what a folder holds."""
+    """Whether a file belongs to a lock, and so does not count as content of a folder."""
     return path.name.startswith(".") and path.name.endswith((LOCK, HOLDER))
 
 
@@ -216,7 +216,7 @@ def claim(
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Waits until no other process works on a path that several may want to make."""
+    """Holds the lock of a path that several processes may want to create; waits for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_name(f"{path.name}.lock")):
         yield

@@ -40,8 +40,7 @@ __all__ = [
     "make_schedule",
 ]
 
-LARGEST = 1e5
-"""Value of a parameter of a schedule."""
+LARGEST = 1e5  # value of a parameter of a schedule
 
 
 def as_float64(value: Tensor | float) -> Tensor:
@@ -117,9 +116,8 @@ class VP(Schedule):
     def to_clock(self, sigma: Tensor | float) -> Tensor:
         log = 2 * torch.log1p(as_float64(sigma) ** 2)
         root = (self.beta_min**2 + (self.beta_max - self.beta_min) * log).sqrt()
-        return log / (
-            self.beta_min + root
-        )  # the form of the root that does not cancel at small sigma
+        # this form of the root does not cancel at small sigma
+        return log / (self.beta_min + root)
 
 
 @dataclass(frozen=True)
@@ -286,15 +284,15 @@ SCHEDULES: dict[str, Schedule] = {**DENSITIES, "karras": Karras()}
 """All schedules by name."""
 
 ScheduleSettings = tuple[tuple[str, float], ...]
-"""Names and values of a schedule's parameters that are not the usual ones."""
+"""Names and values of a schedule's parameters that differ from the defaults."""
 
 
 @lru_cache(maxsize=64)
 def make_schedule(name: str, settings: ScheduleSettings = ()) -> Schedule:
-    """A schedule by name, with other parameters than usual.
+    """A schedule by name, with parameters that differ from its defaults.
 
     Raises:
-        BadInput: if it does not have one of the parameters.
+        BadInput: if it lacks one of the parameters, or a value is out of range.
     """
     usual: Any = SCHEDULES[name]
     known = [
@@ -312,7 +310,8 @@ def make_schedule(name: str, settings: ScheduleSettings = ()) -> Schedule:
     low, high = made.sampling_range
     if not 0 < low < high < math.inf:
         raise BadInput(
-            f"The schedule {name} with these settings has noise levels from {low:g} to {high:g}."
+            f"The schedule {name} with these settings has noise levels from {low:g} to {high:g}: "
+            "choose settings for which they are positive, finite and increasing."
         )
     return made
 

@@ -1,4 +1,4 @@
-"""What stored values mean to a network: a space maps them to the values it works on, and back.
+"""Spaces: maps from stored values to the values that networks work on, and back.
 
 In ``PIXELS``, files hold bytes 0 to 255 and networks see -1 to 1. In ``LATENTS``, files hold the
 output of an autoencoder as floating point, and networks see these values unchanged. Whatever
@@ -39,7 +39,7 @@ class Space(ABC):
     """A map from stored values to the values that networks work on, and its inverse."""
 
     contents: ClassVar[str]
-    """What messages call the stored values, in the plural."""
+    """The word for the stored values in messages, in the plural."""
     unit: ClassVar[float]
     """Length, in the range of the network, of the unit that clustering gives sigma and eta in."""
     levels: ClassVar[int | None]

@@ -124,7 +124,7 @@ def _parsed(text: str, key: str, path: Path) -> object:
 
 
 def _advice(path: Path) -> str:
-    """What to do about a damaged file; where it is stored says what it is."""
+    """What to do about a damaged file, by the folder that it is stored in."""
     if path.parent.parent.name == "checkpoints":
         return "remove its folder to continue from the checkpoint before it"
     if path.parent.name == "averages":

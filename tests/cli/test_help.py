@@ -23,9 +23,9 @@ SUBCOMMANDS = {
 COMMANDS = tuple(command for name in command_names() for command in SUBCOMMANDS.get(name, (name,)))
 INTRODUCTION = """# The commands
 
-`--dry-run` prints what a command would do and stops; only `train --size` leaves a picture then.
-Exit codes: 0 done, 2 an error you can fix (in one line), 130 interrupted. `--debug` also shows
-where in the program an error comes from.
+Where a command has `--dry-run`, it prints the resolved settings and stops; only `train --size` also
+writes a preview. Exit codes: 0 done, 2 an error you can fix (one line), 130 interrupted. `--debug`
+also shows where in the program an error comes from.
 """
 
 

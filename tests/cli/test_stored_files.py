@@ -108,7 +108,7 @@ def test_a_field_of_a_stages_file_is_named(
     )
     changed(stages, edit)
     result = run("plan", "small", "--no-measure", "--stages", stages)
-    assert_refused(result, f"{stages} does not hold what it should")
+    assert_refused(result, f"{stages} is invalid")
     assert message in result[2]
 
 
@@ -210,5 +210,5 @@ def test_a_field_of_the_learned_curve_is_named(
     path = trained / "uncertainty.json"
     path.write_text(json.dumps({"images": 32, **losses, "probe": losses}))
     changed(path, edit)
-    assert_refused(run("report", trained), f"{path} does not hold what it should")
+    assert_refused(run("report", trained), f"{path} is invalid")
     assert message in run("report", trained)[2]

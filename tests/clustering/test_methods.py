@@ -140,8 +140,8 @@ def test_intervals_cover_the_boundary_of_many_pairs(
         ends = zip(found.ci95, truth, strict=True)
         covered += [low <= value <= high for (low, high), value in ends]
         assert all(low < high for low, high in found.ci95)
-        assert found.ci_width >= found.apart
-        assert (found.apart > 0) == (stages != 3)
+        assert found.ci_width >= found.spacing
+        assert (found.spacing > 0) == (stages != 3)
     assert covered.min() >= 0.8 * draws
 
 

@@ -188,7 +188,7 @@ def test_the_autoencoder_of_latents_is_used_again(tmp_path: Path, colours: Image
 
 
 def test_too_large_values_for_float16(colours: Images) -> None:
-    from multistage_diffusion.latents.encoding import _write_values
+    from multistage_diffusion.latents.shards import _write_values
 
     with pytest.raises(BadInput, match="bfloat16"):
         _write_values(Path("unused"), torch.full((1, 1, 1, 1), 1e6), "float16")

@@ -71,5 +71,5 @@ def test_a_weaker_model_guides_unless_its_weight_is_one(model: Model, earlier: P
 
 
 def test_a_weaker_model_needs_a_weight(earlier: Path) -> None:
-    with pytest.raises(BadInput, match="--weaker needs a weight"):
+    with pytest.raises(BadInput, match="--weaker needs --guidance"):
         SampleOptions(weaker=earlier)

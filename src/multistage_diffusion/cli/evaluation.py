@@ -1,4 +1,4 @@
-"""What ``multistage evaluate`` prints and draws."""
+"""What ``multistage evaluate`` records, prints and draws."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,18 +7,70 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multistage_diffusion.cli.terminal import print_line, print_table
+from multistage_diffusion.cli.reading import report_reading
+from multistage_diffusion.cli.terminal import print_line, print_table, print_warning
+from multistage_diffusion.data import Images
 from multistage_diffusion.data.png import grid_image, save_png, shown_bands
 from multistage_diffusion.evaluation.denoising import Denoising
-from multistage_diffusion.evaluation.estimate import Estimate
+from multistage_diffusion.evaluation.estimate import Estimate, over_seeds
 from multistage_diffusion.evaluation.memorisation import measure_memorisation
 from multistage_diffusion.evaluation.suite import Suite
 from multistage_diffusion.run import Run
 from multistage_diffusion.stages import Stages
 
-__all__ = ["print_cost", "print_denoising", "print_values", "write_pairs"]
+__all__ = [
+    "print_caveats",
+    "print_cost",
+    "print_denoising",
+    "print_reading",
+    "print_values",
+    "summary",
+    "write_pairs",
+]
 
+FEW_IMAGES = 2000
 PAIRS = 32
+
+
+def summary(estimates: list[Estimate]) -> dict[str, Any]:
+    """Value and interval as JSON: over seeds if there are several estimates, else over images."""
+    values = [estimate.value for estimate in estimates]
+    found = over_seeds(values) if len(values) > 1 else estimates[0]
+    interval = list(found.interval) if found.interval else None
+    return {
+        "value": found.value,
+        "interval": interval,
+        "interval_over": "seeds" if len(values) > 1 else "images",
+        **({"values": values} if len(values) > 1 else {}),
+    }
+
+
+def print_reading(folder: str, images: Images) -> None:
+    """Prints what was changed in generated images as they were read."""
+    report_reading(folder, images)
+    if images.resized:
+        size = "x".join(map(str, images.shape[1:]))
+        print_warning(f"{folder}: {images.resized} images were resized to {size} (--size)")
+
+
+def print_caveats(suite: Suite, count: int) -> None:
+    """Prints which metrics were left out, and whether the images are too few.
+
+    Args:
+        suite: what was measured.
+        count: number of generated images.
+    """
+    for reason in suite.skipped:
+        print_warning(f"left out: {reason}")
+    if suite.options.suite == "full" and suite.options.inception is None:
+        print_warning(
+            "left out: FID, KID and Inception Score need Inception's weights, --inception FILE"
+        )
+    if count < FEW_IMAGES:
+        print_warning(
+            f"{count} images are few: Frechet distances and MIND grow as images get fewer; "
+            "compare only numbers from the same number of images"
+        )
 
 
 def print_values(results: Sequence[dict[str, Any]]) -> None:
@@ -56,21 +108,21 @@ def print_cost(about: dict[str, Any]) -> None:
 
 def print_denoising(found: Denoising, stages: Stages) -> None:
     """Prints the losses of a model by stage and by level."""
-    print_line(f"denoising = {_with_reach(found.mean)} (95 %), over the schedule's density")
+    print_line(f"denoising = {_with_margin(found.mean)} (95 %), over the schedule's density")
     rows = []
     for stage, loss in enumerate(found.stages):
         low, high = stages.bounds(stage)
         levels = f"{low:.4g} .. {high:.4g}"
         optimal, zero = found.optimal[stage], found.zero[stage]
-        rows.append([str(stage + 1), levels, _with_reach(loss), f"{optimal:.4f}", f"{zero:.4f}"])
+        rows.append([str(stage + 1), levels, _with_margin(loss), f"{optimal:.4f}", f"{zero:.4f}"])
     print_table(["stage", "sigma", "loss", "optimal denoiser", "zeros"], rows)
     print_table(
         ["sigma", "loss", "optimal denoiser"],
-        [[f"{at.sigma:.3g}", _with_reach(at.loss), f"{at.optimal:.4f}"] for at in found.levels],
+        [[f"{at.sigma:.3g}", _with_margin(at.loss), f"{at.optimal:.4f}"] for at in found.levels],
     )
 
 
-def _with_reach(estimate: Estimate) -> str:
+def _with_margin(estimate: Estimate) -> str:
     if estimate.interval is None:
         return f"{estimate.value:.4f}"
     return f"{estimate.value:.4f} ± {estimate.interval[1] - estimate.value:.4f}"

@@ -1,7 +1,7 @@
 """One command of a kind at a time in a folder, or at a file.
 
-The lock is the system's own, which ends with the process that holds it, however that ends: a lock
-file that a killed command left behind keeps nobody out.
+The lock is the system's own and is released when its process ends, however it ends: a lock file
+that a killed command left behind blocks nobody.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ MOST_SHOWN = 200  # characters of a note
 
 @contextlib.contextmanager
 def holding(path: Path, command: str, *, file: bool = False) -> Iterator[None]:
-    """Keeps the same command out of a folder until the end of the block. Of ranks, 0 does so.
+    """Locks a folder against the same command until the end of the block. Only rank 0 locks.
 
     Args:
         path: the folder where the command writes; made if it is not there.

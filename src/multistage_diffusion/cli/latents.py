@@ -27,7 +27,7 @@ def latents_of(
 
 
 def print_latents(encoding: Encoding, index: LatentIndex) -> None:
-    """Prints shape, statistics and losses of latents."""
+    """Prints shape, statistics and reconstruction error of latents."""
     latent = "x".join(map(str, encoding.shape))
     image = "x".join(map(str, encoding.image_shape))
     name = encoding.autoencoder.name

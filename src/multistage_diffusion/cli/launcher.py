@@ -1,4 +1,4 @@
-"""The variables by which torchrun and other launchers tell processes who they are."""
+"""The environment variables that torchrun and other launchers set for each process."""
 
 import os
 
@@ -29,4 +29,7 @@ def check_launcher() -> None:
         )
     rank = int(os.environ.get("RANK", "0"))
     if "WORLD_SIZE" in os.environ and rank >= world_size:
-        raise BadInput(f"RANK is {rank}, but WORLD_SIZE {world_size} gives ranks 0 to below it.")
+        raise BadInput(
+            f"RANK is {rank}, but WORLD_SIZE is {world_size}, so that ranks are 0 to "
+            f"{world_size - 1}: start the processes by torchrun."
+        )

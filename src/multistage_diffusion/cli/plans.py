@@ -1,4 +1,4 @@
-"""Plans on the command line: their files, and what is printed of them."""
+"""Plans on the command line: their files, and how they are printed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ __all__ = ["Quality", "plan_file", "print_plan", "with_plan", "with_quality"]
 
 Quality = Literal["fast", "good", "best"]
 BUDGETS = {"fast": "6nfe", "good": "12nfe"}
-"""What is searched for; more steps of the usual grid are closer than what a search finds."""
+"""Budgets of the qualities that search their levels. At larger budgets the usual grid is closer."""
 BEST = SampleOptions(solver="dpmpp-2m", steps=48)
 
 
@@ -88,7 +88,7 @@ def with_quality(
         options: with the usual solver and levels.
         model: the model.
         target: its run or file, for the plan of a budget, which is searched if it is not there.
-        quality: what is wanted.
+        quality: the quality that is asked for.
 
     Raises:
         BadInput: if options say which solver or levels to use.

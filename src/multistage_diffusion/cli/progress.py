@@ -38,7 +38,7 @@ def show_progress(
     note: Callable[[Item], str] = lambda _: "",
     start: int = 0,
 ) -> Iterator[Item]:
-    """Passes items through and shows how far they have come, on standard error of rank 0.
+    """Passes items through and shows progress on standard error of rank 0.
 
     Args:
         items: the work.

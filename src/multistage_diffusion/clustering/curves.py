@@ -5,9 +5,8 @@ image. Its agreement with either limit, as a function of the noise level, says h
 nearly constant behaviour reaches. For a pair of an image y and a noise n, with pixel values in [0,
 1], ``x = y + sigma n`` and ``D = D*(x; sigma)``:
 
-    S0(sigma) = share of pixels with |y - D|    <= eta sigma    (agreement with the limit of no
-    noise), S1(sigma) = share of pixels with |ybar - D| <= eta sigma    (agreement with the limit of
-    pure noise).
+    S0(sigma) = share of pixels with |y - D| <= eta sigma       (agreement with the clean image),
+    S1(sigma) = share of pixels with |ybar - D| <= eta sigma    (agreement with the mean image).
 
 With means taken over pairs and over quantiles u of the schedule, the stages are cut at
 
@@ -128,10 +127,7 @@ def _agreement(
 
 
 def _share(agrees: Tensor) -> Floats:
-    """The share of the pixels at which something holds, for each pair:
-
-    ``[pairs]`` of ``[pairs, C, H, W]``.
-    """
+    """The share of true pixels of each pair: ``[pairs]`` of bool ``[pairs, C, H, W]``."""
     flat = agrees.flatten(1)
     shares: Floats = flat.sum(1).cpu().double().div_(flat.shape[1]).numpy()
     return shares

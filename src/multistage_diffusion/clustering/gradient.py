@@ -69,10 +69,13 @@ def _labels(model: Model, images: Images) -> Tensor | None:
     if config.shape != images.shape:
         raise BadInput(
             f"The checkpoint is for images of {list(config.shape)}, the data has "
-            f"{list(images.shape)}."
+            f"{list(images.shape)}: give --size, or another --checkpoint."
         )
     if config.classes and images.labels is None:
-        raise BadInput("The checkpoint is class-conditional, and the data has no labels.")
+        raise BadInput(
+            "The checkpoint is class-conditional, and the data has no labels: give --labels, or "
+            "another --checkpoint."
+        )
     return with_classes_of(config, images).labels if config.classes else None
 
 
@@ -80,17 +83,16 @@ def _shared(network: StagedUNet) -> list[nn.Parameter]:
     """The parameters that every noise level uses."""
     if len(network.encoders) > 1:
         raise BadInput(
-            "The checkpoint holds separate networks, whose gradients have nothing in common; use "
-            "a unified one."
+            "The checkpoint holds separate networks, which share no parameters: give a unified one."
         )
     part = network if len(network.decoders) == 1 else network.encoders[0]
     return list(part.parameters())
 
 
 def _sketch(gradient: tuple[Tensor, ...]) -> Tensor:
-    """Adds up a gradient's entries modulo ``SKETCH``, with signs that depend on the place only:
+    """The sums of a gradient's entries at places equal modulo ``SKETCH``, with fixed signs.
 
-    ``[SKETCH]``.
+    The result is float32 ``[SKETCH]``.
     """
     signs = torch.Generator().manual_seed(0)
     total, place = torch.zeros(SKETCH), 0

@@ -125,12 +125,12 @@ def _steps(
 def _more_pairs(found: Clustering) -> int:
     """How many pairs the intervals need to be as narrow as asked for; 0 if they are.
 
-    What is wider than the distance of the levels shrinks with the square root of the number.
+    The part of a width above the spacing of the levels shrinks with the square root of the number.
     """
     wanted = found.options.ci_width
-    if wanted is None or not found.apart < wanted < found.ci_width:
+    if wanted is None or not found.spacing < wanted < found.ci_width:
         return 0
-    factor = min(4.0, max(1.1, ((found.ci_width - found.apart) / (wanted - found.apart)) ** 2))
+    factor = min(4.0, max(1.1, ((found.ci_width - found.spacing) / (wanted - found.spacing)) ** 2))
     return min(found.options.most_pairs, math.ceil(found.pairs * factor))
 
 
@@ -167,7 +167,7 @@ def _by_gradients(
 def _bounds(
     cut: Cut, schedule: Schedule, options: ClusterOptions, sums: Sums
 ) -> tuple[Stages, Schedule, ClusterOptions, list[tuple[float, float]]]:
-    """The stages and the intervals of their boundaries, with what they are found by."""
+    """The stages, the schedule, the options, and the intervals of the boundaries."""
     places = cut(np.ones_like(sums.pairs))
     found = [(below + above) / 2 for below, above in places]
     _check(tuple(found), options)

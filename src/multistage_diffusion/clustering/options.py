@@ -20,36 +20,38 @@ class ClusterOptions(Settings):
     """
 
     method: Literal["optimal-denoiser", "timestep", "snr", "gradient"] = "optimal-denoiser"
-    """By the behaviour of the optimal denoiser on the data; by distance in time or in log SNR
-    alone; or by the cosine of the gradients of a trained model (Go et al. 2023)."""
+    """Cut by the behaviour of the optimal denoiser on the data; by distance in time or in log SNR
+    alone; or by the cosine similarity of a trained model's gradients (Go et al. 2023)."""
     stages: int = setting(3, at_least=1, at_most=16)
     """Number of stages.
 
-    The optimal denoiser gives 3 by its agreement with its two limits, any other number by the
-    similarity of noise levels to each other.
+    The method optimal-denoiser cuts 3 stages by the agreement with the two limits of the denoiser,
+    any other number by the similarity of noise levels to each other.
     """
     alpha: float = setting(0.9, above=0, at_most=1)
-    """Mean agreement that a stage must keep."""
+    """Least mean agreement within a stage."""
     eta: float = setting(2 / 256, above=0)
-    """Tolerated difference of a pixel, in units of sigma and of the range [0, 1]."""
+    """Largest difference at which pixels agree, divided by sigma; pixels range over [0, 1]."""
     pairs: int = setting(256, at_least=1, at_most=500_000)
     """Pairs of image and noise, each evaluated at every level."""
     levels: int = setting(33, at_least=3, at_most=1000)
-    """Noise levels."""
+    """Number of noise levels."""
     ci_width: float | None = setting(None, at_least=1e-6, at_most=1)
     """Draw more pairs until every boundary's 95 % interval is at most this wide, as a share of the
     levels (for vp, in t)."""
     most_pairs: int = setting(16384, at_least=1, at_most=500_000)
-    """No more pairs than this, even if an interval stays wider."""
+    """Most pairs that --ci-width may draw, even if an interval is still wider."""
     seed: int = setting(0, at_least=0)
-    """The pairs are a function of it."""
+    """Seed of the pairs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.levels < self.stages:
-            raise BadInput(f"{self.stages} stages need as many levels, not {self.levels}.")
+            raise BadInput(f"{self.stages} stages need as many --levels, not {self.levels}.")
         if self.ci_width is not None and self.pairs < FEWEST_PAIRS:
-            raise BadInput(f"Intervals need at least {FEWEST_PAIRS} pairs, not {self.pairs}.")
+            raise BadInput(
+                f"Intervals need at least {FEWEST_PAIRS} pairs, not {self.pairs}: raise --pairs."
+            )
 
     @property
     def between_levels(self) -> bool:

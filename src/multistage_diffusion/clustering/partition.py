@@ -68,9 +68,8 @@ def similarity_values(similarity: Floats) -> Floats:
     sums = np.zeros((levels + 1, levels + 1))
     sums[1:, 1:] = similarity.cumsum(0).cumsum(1)
     diagonal = np.diag(sums)
-    squares = (
-        diagonal[None, :] - sums - sums.T + diagonal[:, None]
-    )  # sum over the block i..j-1 of a symmetric matrix
+    # sums over the blocks i..j-1 of a symmetric matrix
+    squares = diagonal[None, :] - sums - sums.T + diagonal[:, None]
     lengths = np.arange(levels + 1)[None, :] - np.arange(levels + 1)[:, None]
     return np.where(lengths > 0, squares / np.where(lengths > 0, lengths, 1), -np.inf)
 

@@ -45,10 +45,10 @@ class Clustering:
         return max(widths, default=0.0)
 
     @property
-    def apart(self) -> float:
-        """Distance of the levels next to a boundary, the largest, as a share of all levels.
+    def spacing(self) -> float:
+        """Largest distance between the two levels around a boundary, as a share of all levels.
 
-        0 where boundaries are not between two levels.
+        0 where boundaries are interpolated.
         """
         if self.sigmas is None or not self.options.between_levels or not self.stages.boundaries:
             return 0.0

@@ -34,11 +34,11 @@ class Sums:
 
     @property
     def count(self) -> int:
-        """All pairs."""
+        """Number of pairs."""
         return int(self.pairs.sum())
 
     def add(self, part: Agreement) -> None:
-        """Adds the pairs that come next."""
+        """Adds the next pairs."""
         group = np.arange(self.count, self.count + len(part.low)) % GROUPS
         np.add.at(self.pairs, group, 1)
         for name, values in vars(part).items():
@@ -97,5 +97,5 @@ class Sums:
         pairs = arrays.pop("pairs", np.empty(0))
         whole = all(len(array) == GROUPS == len(pairs) for array in arrays.values())
         if not whole or not set(arrays) <= {entry.name for entry in fields(Agreement)}:
-            raise BadInput(f"{path} does not hold what it should; remove it to begin again.")
+            raise BadInput(f"{path} is invalid; remove it to begin again.")
         return Sums(pairs, arrays)

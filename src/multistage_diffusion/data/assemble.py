@@ -1,4 +1,4 @@
-"""From the images of a source to a data set: brought to one size and stacked as they come."""
+"""From the images of a source to a data set: images are resized and stacked in order."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -34,8 +34,8 @@ __all__ = ["Progress", "ReadingState", "SourceReader", "Stack", "assemble", "fir
 
 FIRST_ROWS = 256
 Progress = Callable[[Iterator[Pixels], int, int], Iterator[Pixels]]
-"""Passes images through and may show how far they have come; it is given their number and how many
-were read before."""
+"""Passes images through and may show progress; it is also given their number and how many were read
+before."""
 
 
 def assemble(listing: Listing, options: ReadOptions, progress: Progress) -> Images:
@@ -65,7 +65,7 @@ def first_size(listing: Listing, options: ReadOptions) -> int:
 def _examine(
     options: ReadOptions, deep: DeepRange, entry: Entry
 ) -> tuple[ExaminedImage | BrokenImage, Pixels | None]:
-    """An image, and its pixels brought to size, ``[C, H, W]``, unless it is broken."""
+    """An image, and its resized pixels, ``[C, H, W]``, unless it is broken."""
     image = examine_entry(options, deep, entry)
     if isinstance(image, BrokenImage):
         return image, None
@@ -132,7 +132,7 @@ class ReadingState:
             raise BadInput(f"All {count} images of {source} are broken; the first is {first}.")
 
     def notes(self) -> list[str]:
-        """How many images were converted, and how, in words."""
+        """Remarks on how many images were converted in which way."""
         notes = [*self.changes.conversions(self.entries), *self.changes.further()]
         kept = self.entries - len(self.broken)
         if 0 < self.grey < kept:
@@ -166,7 +166,7 @@ class SourceReader:
         self.decoded = list[_Decoded]()
 
     def images(self, progress: Progress) -> Iterator[Pixels]:
-        """The images that can be decoded, ``[C, H, W]``, brought to size.
+        """The images that can be decoded, ``[C, H, W]``, resized.
 
         ``state`` is up to the image that came last.
         """

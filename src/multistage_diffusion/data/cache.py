@@ -4,14 +4,13 @@ A data set has a folder, whose name holds a hash of what identifies the source a
 that decide about its pixels. In it are
 
 - shards, ``00000.npy`` and so on, uint8 ``[n, C, H, W]``;
-- ``shards.json``, which records how far they have come, so that an interrupted build continues;
+- ``shards.json``, which records which are complete, so that an interrupted build continues;
 - for each way to label the images, a file with the labels and all else, which is written last.
 
 One process builds, others wait for it.
 """
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 
 import filelock
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +36,7 @@ from multistage_diffusion.data.assemble import (
 from multistage_diffusion.data.decoding import Pixels
 from multistage_diffusion.data.images import Images
 from multistage_diffusion.data.label_files import read_labels
-from multistage_diffusion.data.mapped import MappedFile, MappedRows
+from multistage_diffusion.data.mapped import MappedFile, MappedRows, npy_header
 from multistage_diffusion.data.options import ReadOptions
 from multistage_diffusion.data.sources.left_out import left_out_notes
 from multistage_diffusion.data.sources.listing import Listing
@@ -258,7 +256,7 @@ class _Writer:
     def _write(self, rows: Pixels, found: ReadingState) -> None:
         file = self.folder / f"{len(self.state.shards):05d}.npy"
         if len(rows):
-            write_atomically(file, _header(rows), rows.data.cast("B"))
+            write_atomically(file, npy_header(rows), rows.data.cast("B"))
             self.state.shards.append(_shard(file))
         _write(self.folder / "shards.json", _Shards(found, self.state.shards))
 
@@ -266,13 +264,6 @@ class _Writer:
 def _shard(file: Path) -> _Shard:
     state = file.stat()
     return _Shard(state.st_size, state.st_mtime_ns, fingerprint(file))
-
-
-def _header(rows: Pixels) -> bytes:
-    """The header of a ``.npy`` file."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
-    return header.getvalue()
 
 
 def _write(path: Path, value: object) -> None:

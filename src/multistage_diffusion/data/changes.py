@@ -18,7 +18,7 @@ class Remark:
 
 @dataclass
 class Changes:
-    """How many images were changed, by how, and what else is worth a word."""
+    """How many images were changed in which way, and further remarks."""
 
     images: int = 0
     """All images."""
@@ -29,11 +29,11 @@ class Changes:
     unread_pages: int = 0
     """Pages and frames that were not read."""
     in_files: int = 0
-    """Of so many files."""
+    """Number of files with unread pages or frames."""
     first_in: str = ""
     """The first of these files."""
     resized: int = 0
-    """Images that were brought to another size."""
+    """Images that were resized."""
     deep: int = 0
     """Images of 16 bits."""
     largest: int = 0
@@ -63,11 +63,11 @@ class Changes:
             self.clipped += image.clipped
 
     def conversions(self, entries: int) -> list[str]:
-        """How many of ``entries`` images were converted, and how, in words."""
+        """Remarks on how many of ``entries`` images were converted in which way."""
         return [f"{count} of {entries} images {done}" for done, count in self.converted.items()]
 
     def further(self) -> list[str]:
-        """All else, in words."""
+        """All other remarks."""
         return [*self._about_depth(), *self._about_pages(), *map(_sentence, self.remarks.items())]
 
     def _about_depth(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Context that networks attend to, for example embeddings of texts: an array beside the images."""
+"""Context for cross-attention, for example text embeddings: an array beside the images."""
 
 from pathlib import Path
 

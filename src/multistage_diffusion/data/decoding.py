@@ -19,7 +19,7 @@ from multistage_diffusion.errors import BadInput
 __all__ = ["MAX_PIXELS", "Decoded", "Pixels", "Undecodable", "decode", "load_image", "pages_of"]
 
 Pixels = NDArray[np.uint8]
-MAX_PIXELS = 178_956_970  # where Pillow takes an image for an attack
+MAX_PIXELS = 178_956_970  # where Pillow suspects a decompression bomb
 ALPHA = "had transparent parts and were laid on white"
 CUT = "had 16 bits and transparency and were cut to their upper 8 bits"
 PRINT = "were made for print (CMYK) and were converted to RGB"
@@ -50,9 +50,9 @@ class Decoded:
     """``[H, W, C]`` with one or three channels, upright; uint16 as stored if the file is so deep.
     With four channels if transparency was to be kept."""
     mode: str
-    """Its channels as they are stored, in words."""
+    """Description of its channels as they are stored."""
     done: str = ""
-    """How its values were converted, in words; empty if they were not."""
+    """Description of how its values were converted; empty if they were not."""
     turned: bool = False
     """Whether it was turned upright."""
     pages: int = 1
@@ -97,7 +97,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _decode_somehow(file: IO[bytes], page: int, max_pixels: int, keep_alpha: bool) -> Decoded:
-    """Decodes a file; if that fails, once more without its metadata."""
+    """Decodes a file; if that fails, again without its metadata."""
     try:
         return _decode(file, page, max_pixels, keep_alpha)
     except DAMAGE:
@@ -168,7 +168,7 @@ def load_image(file: Path, keep_alpha: bool = False) -> Tensor:
 
 
 def _refuse_inverted(image: Image.Image) -> None:
-    """Raises ValueError about 16 bits that count from white, which Pillow does not turn round."""
+    """Raises ValueError about 16 bits that count from white, which Pillow does not invert."""
     tags = getattr(image, "tag_v2", {})
     if _is_deep_grey(image) and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise ValueError("its 16 bits count from white (WhiteIsZero); convert it to BlackIsZero")
@@ -181,7 +181,7 @@ def _is_deep_grey(image: Image.Image) -> bool:
 
 
 def _mode(image: Image.Image) -> str:
-    """How an image is stored, in words, before it is decoded."""
+    """Description of how an image is stored, before it is decoded."""
     words = MODES.get(image.mode, image.mode)
     if _is_deep_grey(image):
         return "16-bit grey"

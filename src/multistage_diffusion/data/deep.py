@@ -53,7 +53,7 @@ def deep_colours(image: Image.Image, again: Callable[[], Image.Image]) -> NDArra
 
     Args:
         image: the image, which is decoded.
-        again: opens the same image once more.
+        again: opens the same image again.
 
     Returns:
         Also grey with an opaque alpha, as uint16 ``[H, W, 1]``.

@@ -36,9 +36,9 @@ class ExaminedImage:
     pixels: Pixels
     """uint8 ``[H, W, C]``, upright, in its own size."""
     mode: str = "bytes"
-    """Its channels as they are stored, in words."""
+    """Description of its channels as they are stored."""
     converted: str = ""
-    """How its values were converted, in words; empty if they were not."""
+    """Description of how its values were converted; empty if they were not."""
     turned: bool = False
     """Whether it was turned upright."""
     page: int = 0
@@ -59,7 +59,7 @@ class ExaminedImage:
 
     @property
     def changes(self) -> str:
-        """All that reading changed, in words; empty for nothing."""
+        """Description of all that reading changed; empty for nothing."""
         words = (self.converted, TURNED if self.turned else "")
         return "; ".join(word for word in words if word)
 
@@ -161,7 +161,7 @@ def _with_alpha(pixels: NDArray[Any]) -> Pixels:
 
 
 def scaling(top: int) -> str:
-    """What was done to images of 16 bits, in words."""
+    """Description of the conversion of 16-bit images."""
     bits = f" ({top.bit_length()} bits)" if top & (top + 1) == 0 else ""
     return f"had 16 bits a channel and were rounded to 8: 0..{top}{bits} became 0..255"
 
@@ -169,7 +169,7 @@ def scaling(top: int) -> str:
 def _of_array(images: Images) -> Iterator[ExaminedImage]:
     if not images.space.stores_pixels:
         raise BadInput(
-            f"{images.source} holds {images.space.contents}; inspect looks at images. multistage "
+            f"{images.source} holds {images.space.contents}; inspect is for images. multistage "
             "cluster reads both."
         )
     for row in range(len(images)):

@@ -1,4 +1,4 @@
-"""Images of any size brought to one size."""
+"""Resizing images to one size."""
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ REDUCING_GAP = 3.0
 
 
 def fitted(pixels: Pixels, size: tuple[int, int], fit: Fit) -> Pixels:
-    """An image brought to another size.
+    """An image resized to a given height and width.
 
     Args:
         pixels: uint8 ``[H, W, C]``, any number of channels.

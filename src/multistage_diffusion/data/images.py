@@ -15,9 +15,15 @@ from multistage_diffusion.data.sources.listing import Listing
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.space import LatentConfig, Space, space_of
 
-__all__ = ["Images"]
+__all__ = ["Images", "evenly_spaced"]
 
 BLOCK_BYTES = 16 << 20
+
+
+def evenly_spaced(total: int, count: int | None) -> Tensor:
+    """Indices of at most ``count`` of ``total`` images, evenly spaced, int64; all for None."""
+    wanted = min(count or total, total)
+    return torch.linspace(0, total - 1, wanted, dtype=torch.float64).round().long()
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Images:
     """Files and images of the source that are not read, except ``skipped``."""
 
     resized: int = 0
-    """How many were brought to another size."""
+    """How many images were resized."""
     latents: LatentConfig | None = None
     """How latents were made and normalised, if that is known."""
     mirrored: Tensor | MappedRows | None = field(default=None, repr=False)

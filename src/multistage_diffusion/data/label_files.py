@@ -62,7 +62,7 @@ def parse_labels(content: bytes, suffix: str, where: str, column: str | None = N
 
     Args:
         content: the content.
-        suffix: of the file, which says what it is.
+        suffix: of the file, which gives its format.
         where: its name in messages.
         column: which column holds the label, if another one than ``label``.
 
@@ -79,7 +79,7 @@ def parse_rows(content: bytes, suffix: str, where: str) -> Rows:
 
     Args:
         content: the content of a CSV or parquet file, or of one with a JSON object in each line.
-        suffix: of the file, which says what it is.
+        suffix: of the file, which gives its format.
         where: its name in messages.
 
     Raises:

@@ -45,7 +45,7 @@ class NumberedLabels:
 
 
 def number_of(text: str) -> int | None:
-    """The whole number that a text is, such as 3 or 3.0, which tables make of it; else None."""
+    """The whole number in a text, such as 3, or 3.0 as tables write it; else None."""
     whole, _, zeros = text.partition(".")
     is_whole = whole.removeprefix("-").isdecimal() and not zeros.strip("0")
     return int(whole) if is_whole and len(text) <= MOST_DIGITS else None

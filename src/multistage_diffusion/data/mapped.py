@@ -1,5 +1,6 @@
 """Images in ``.npy`` files that are read when needed, so that data may be larger than memory."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from multistage_diffusion.data.value_range import ToBytes
 from multistage_diffusion.errors import BadInput
 
-__all__ = ["BAD_HEADER", "MappedFile", "MappedRows", "read_header"]
+__all__ = ["BAD_HEADER", "MappedFile", "MappedRows", "npy_header", "read_header"]
 
 BAD_HEADER = (ValueError, TypeError, SyntaxError, TokenError)
 """Errors of numpy about the header of an array."""
@@ -37,6 +38,13 @@ def read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
             return *read(file), file.tell()
     except (OSError, EOFError, *BAD_HEADER) as error:
         raise BadInput(f"Cannot read {path}: {error}.") from error
+
+
+def npy_header(array: NDArray[Any]) -> bytes:
+    """The header of the ``.npy`` file of an array, whose data follow."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return header.getvalue()
 
 
 class MappedFile:

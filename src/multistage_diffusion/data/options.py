@@ -30,7 +30,7 @@ class ReadOptions(Settings):
     """center-crop: scale and cut out the middle; resize: stretch; pad: scale and reflect edges."""
     labels: Path | None = None
     """File of labels: CSV with the header file,label; JSON {"file": label} or a line for each
-    image; EDM's dataset.json. Goes before all others."""
+    image; EDM's dataset.json. It replaces all other labels."""
     label_column: str | None = None
     """Column of a table or of metadata.csv, or key of a sample's .json, with the label. Default:
     first class label; label."""
@@ -42,20 +42,20 @@ class ReadOptions(Settings):
     """Which image of a WebDataset sample, such as input for key.input.png; or column of a table
     with the images."""
     pages: Literal["first", "all"] = "first"
-    """Of files with several pages or frames (TIFF, GIF, APNG)."""
+    """Which pages or frames of a file are read (TIFF, GIF, APNG)."""
     transparency: Literal["white", "keep"] = "white"
-    """Transparent parts of images are laid on white, or kept as a fourth channel of all images."""
+    """Compose transparent images onto white, or keep alpha as a fourth channel of all images."""
     max_value: int | None = setting(None, at_least=1, at_most=65535)
-    """Value of 16-bit images that becomes 255. Default: that of as few bits as hold the largest
-    value of the set."""
+    """Value of 16-bit images that becomes 255. Default: the largest value of the smallest bit
+    depth, 8 to 16, that holds all values of the data set."""
     max_pixels: int = setting(MAX_PIXELS, at_least=1)
-    """Images of more pixels are broken."""
+    """Images with more pixels than this count as broken."""
     layout: Layout | None = None
-    """Where the channels of arrays are. Default: by the sizes, where these leave no doubt."""
+    """Order of the axes of arrays. Default: inferred from their sizes, if these are unambiguous."""
     value_range: tuple[float, float] | None = None
-    """Black and white of floating-point arrays. Default: 0 1, -1 1 or 0 255, by the values."""
+    """Values of black and white in floating-point arrays. Default: 0 1, -1 1 or 0 255, inferred."""
     latents: bool = False
-    """Floating-point arrays are latents of an autoencoder, [N, C, H, W], and stay as they are."""
+    """Read floating-point arrays as latents of an autoencoder, [N, C, H, W], without conversion."""
     skip_broken: bool = False
     """Leave out images that cannot be decoded, and name them, instead of stopping."""
     cache: Path | None = None

@@ -14,7 +14,7 @@ __all__ = ["cores", "in_order"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-TOGETHER = 8  # handed to a thread at once, since handing over has its price too
+TOGETHER = 8  # handed to a thread at once, since handing over takes time too
 
 
 def cores() -> int:
@@ -25,7 +25,7 @@ def cores() -> int:
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
 ) -> Iterator[Result]:
-    """What ``work`` makes of each item, in their order; only a few items are taken ahead.
+    """The result of ``work`` for each item, in order; only a few items are taken ahead.
 
     Args:
         work: called in threads.

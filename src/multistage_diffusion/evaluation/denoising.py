@@ -1,17 +1,17 @@
-"""Denoising loss: how well a model denoises images, without drawing any.
+"""Denoising loss: how well a model denoises images, without sampling.
 
-It needs no samples and no feature extractor, and has no noise of a solver; models of one schedule
-and preconditioning can be compared with it stage by stage and level by level.
+It needs neither samples nor a feature extractor, and no solver adds variance; models of one
+schedule and preconditioning can be compared stage by stage and level by level.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from multistage_diffusion.data import Images
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values
 from multistage_diffusion.memory import check_memory
@@ -57,11 +57,11 @@ def measure_denoising(
     """Losses on the same images, noise and levels for every model of the same stages.
 
     Args:
-        model: the model; of a conditional one each image's own label is given.
-        images: images that it was not trained on, or was.
+        model: the model; a conditional one is given the label of each image.
+        images: images to denoise, which the model may have been trained on.
         stages: parts of the schedule by which losses are reported.
         per_stage: noisy images in each stage, a multiple of 8.
-        seed: of images, noise and levels.
+        seed: of the choice of images, of noise and levels.
 
     Raises:
         BadInput: if images and model do not fit.
@@ -74,7 +74,7 @@ def measure_denoising(
     schedule = model.config.density
     conditional = model.config.classes > 0
     probe = Probe.draw(images, stages, schedule, conditional, seed, per_stage)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = default_device()
     losses = probe.network_losses(model.denoiser.to(device), device)
     optimal = probe.optimal_losses(images, model.denoiser)
     by_stage = [mean_of_values(part) for part in losses.chunk(len(stages))]
@@ -94,18 +94,21 @@ def _check(model: Model, images: Images, per_stage: int) -> None:
             f"model's {'x'.join(map(str, model.config.shape))}: give data of the same kind."
         )
     if per_stage < LEVELS or per_stage % LEVELS:
-        raise BadInput(f"The denoising loss takes a multiple of {LEVELS} images per stage.")
+        raise BadInput(
+            f"The denoising loss takes a multiple of {LEVELS} images in each stage, not "
+            f"{per_stage}: give other --images."
+        )
 
 
 def _weighted(estimates: Sequence[Estimate], shares: Sequence[float]) -> Estimate:
     """The weighted mean of independent estimates."""
     value = sum(share * one.value for share, one in zip(shares, estimates, strict=True))
-    reaches = [one.interval[1] - one.value for one in estimates if one.interval]
-    if len(reaches) < len(estimates):
+    margins = [one.interval[1] - one.value for one in estimates if one.interval]
+    if len(margins) < len(estimates):
         return Estimate(value)
-    squares = ((share * reach) ** 2 for share, reach in zip(shares, reaches, strict=True))
-    reach = sum(squares) ** 0.5
-    return Estimate(value, (value - reach, value + reach))
+    squares = ((share * margin) ** 2 for share, margin in zip(shares, margins, strict=True))
+    margin = sum(squares) ** 0.5
+    return Estimate(value, (value - margin, value + margin))
 
 
 def _levels(sigma: Tensor, losses: Tensor, optimal: Tensor, count: int) -> Iterable[LevelLoss]:

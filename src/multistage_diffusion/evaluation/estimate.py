@@ -15,7 +15,7 @@ NORMAL_95 = 1.959964
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95 % interval, which is None where there is nothing to find it from."""
+    """A value and its 95 % interval, which is None if it cannot be estimated."""
 
     value: float
     interval: tuple[float, float] | None = None
@@ -23,8 +23,8 @@ class Estimate:
 
 def with_deviation(value: float, deviation: float) -> Estimate:
     """A value with the interval of a normal distribution of this standard deviation."""
-    reach = NORMAL_95 * deviation
-    return Estimate(value, (value - reach, value + reach))
+    margin = NORMAL_95 * deviation
+    return Estimate(value, (value - margin, value + margin))
 
 
 def mean_of_values(values: Tensor) -> Estimate:
@@ -57,5 +57,5 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     if len(values) < 2:
         return Estimate(value)
     error = float(np.std(values, ddof=1)) / len(values) ** 0.5
-    reach = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * error
-    return Estimate(value, (value - reach, value + reach))
+    margin = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * error
+    return Estimate(value, (value - margin, value + margin))

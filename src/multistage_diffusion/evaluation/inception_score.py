@@ -18,14 +18,14 @@ def inception_score(probabilities: Tensor, splits: int = SPLITS, seed: int = 0) 
     Args:
         probabilities: of the classes, ``[N, classes]``.
         splits: number of parts, at most the number of images.
-        seed: of the order in which images are dealt out to the parts.
+        seed: of the random partition of the images.
     """
     source = torch.Generator().manual_seed(seed)
     shuffled = probabilities.double()[torch.randperm(len(probabilities), generator=source)]
     parts = shuffled.tensor_split(min(splits, len(shuffled)))
     scores = torch.stack([_score(part) for part in parts])
-    value, reach = float(scores.mean()), 2 * float(scores.std(correction=0))
-    return Estimate(value, (value - reach, value + reach))
+    value, margin = float(scores.mean()), 2 * float(scores.std(correction=0))
+    return Estimate(value, (value - margin, value + margin))
 
 
 def _score(probabilities: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ METRICS: dict[str, Metric] = {
         ("precision", "recall", "density", "coverage"),
     ),
     "memorisation": Metric(
-        "share of images nearer to a training image than others are",
+        "share of images unusually close to a training image",
         _memorisation,
         ("memorisation",),
     ),

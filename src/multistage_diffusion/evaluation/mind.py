@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from multistage_diffusion.data.images import evenly_spaced
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.estimate import (
     Estimate,
     bootstrap_deviation,
     with_deviation,
 )
-from multistage_diffusion.evaluation.samples import evenly_spaced
 
 __all__ = ["mind"]
 

@@ -1,4 +1,4 @@
-"""Precision and recall, density and coverage: what nearest neighbours say about two sets.
+"""Precision and recall, density and coverage of two sets, from nearest neighbours.
 
 Precision and recall are those of Kynkaanniemi et al. (2019), density and coverage those of Naeem et
 al. (2020), with the five nearest neighbours of both.
@@ -28,7 +28,7 @@ class Manifolds:
     recall: Estimate
     """Share of real images that lie in the ball of a generated one."""
     density: Estimate
-    """In how many balls of real images a generated one lies, over the expected number."""
+    """Number of balls of real images in which a generated one lies, over the expected number."""
     coverage: Estimate
     """Share of real images with a generated one in their ball."""
 
@@ -60,7 +60,7 @@ def compare_manifolds(generated: Tensor, real: Tensor, nearest: int = NEAREST) -
 
 
 def _balls(rows: Tensor, centres: Tensor, radius: Tensor) -> Tensor:
-    """In how many balls each row lies: int64 ``[len(rows)]``."""
+    """Number of balls in which each row lies: int64 ``[len(rows)]``."""
     return torch.cat([(block < radius).sum(1) for block in distances(rows, centres)])
 
 

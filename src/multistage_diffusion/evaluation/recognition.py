@@ -1,4 +1,4 @@
-"""What a classifier of the real images makes of generated ones, and whether these are copies."""
+"""How a classifier of the real images classifies generated ones, and whether these are copies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

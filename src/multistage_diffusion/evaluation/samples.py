@@ -34,7 +34,6 @@ __all__ = [
     "check_shapes",
     "describe_samples",
     "draw_images",
-    "evenly_spaced",
     "read_images",
     "read_results",
 ]
@@ -50,8 +49,8 @@ def read_images(folder: Path, count: int | None, real: Shape, reading: ReadOptio
         folder: the folder; of ``sample``, it may hold ``000000.npy`` and so on.
         count: how many.
         real: channels, height and width of the real images.
-        reading: how these were read. The size, the way to it, and whether broken images are left
-            out hold for the folder too.
+        reading: how these were read. Size, fit and whether broken images are left out apply to
+            the folder too.
 
     Returns:
         As many images as were asked for, of the shape of the real ones.
@@ -63,7 +62,10 @@ def read_images(folder: Path, count: int | None, real: Shape, reading: ReadOptio
     check_shapes(images.shape, real)
     wanted = len(images) if count is None else count
     if wanted > len(images):
-        raise BadInput(f"{folder} holds {len(images)} images, fewer than the {wanted} asked for.")
+        raise BadInput(
+            f"{folder} holds {len(images)} images, fewer than the {wanted} asked for: lower "
+            "--images, or draw more."
+        )
     return images.at(torch.arange(wanted))
 
 
@@ -105,7 +107,7 @@ def _array(path: Path) -> NDArray[np.uint8]:
     except (OSError, ValueError, EOFError) as error:
         raise BadInput(f"Cannot read {path}: {error}.") from error
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3:
-        raise BadInput(f"{path} holds no image, uint8 [C, H, W].")
+        raise BadInput(f"{path} holds no image, uint8 [C, H, W]; remove it.")
     return pixels
 
 
@@ -159,12 +161,6 @@ def check_shapes(generated: Shape, real: Shape) -> None:
         )
 
 
-def evenly_spaced(total: int, count: int | None) -> Tensor:
-    """Indices of at most ``count`` images, evenly spaced over all: int64."""
-    wanted = min(count or total, total)
-    return torch.linspace(0, total - 1, wanted, dtype=torch.float64).round().long()
-
-
 def describe_samples(model: Model, options: SampleOptions) -> dict[str, Any]:
     """How images are drawn from a model and what that costs, as JSON.
 
@@ -200,7 +196,7 @@ class ResultData(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Loss):
-    """What is read of a result."""
+    """The fields of a result that are read."""
 
     metric: str
     images: int = setting(MISSING, at_least=0)
@@ -222,7 +218,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """
     results: Any = read_json(path) if path.exists() else []
     if not isinstance(results, list):
-        raise BadInput(f"{path} is not a list of results; move it away.")
+        raise BadInput(f"{path} is not a list of results; move or remove it.")
     for number, result in enumerate(results):
         from_json(Result, result, f"{path}, result {number}")
     return results

@@ -44,8 +44,8 @@ class SuiteOptions(Settings):
     metric: tuple[str, ...] = ()
     """fd (Frechet distance, the default), kd (kernel distance), mind (sliced Wasserstein), prdc
     (precision, recall, density, coverage), memorisation; each over the features of --extractor, or
-    of another one as in fd-pixels. denoising stands alone: the loss on --data by stage and level.
-    """
+    of another extractor as in fd-pixels. denoising cannot be combined with others: it is the loss
+    on --data by stage and level."""
     suite: Literal["quick", "full"] | None = None
     """quick: fd, kd and mind; full: all metrics, and FID, KID and Inception Score where --inception
     is given."""

@@ -1,4 +1,4 @@
-"""A look at a data set before anything is trained on it."""
+"""Inspection of a data set before anything is trained on it."""
 
 from multistage_diffusion.inspection.contact_sheet import contact_sheet
 from multistage_diffusion.inspection.findings import Findings, conclude

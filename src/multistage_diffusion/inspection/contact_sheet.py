@@ -90,7 +90,7 @@ def _framed(
 def contact_sheet(shown: Sequence[SheetImage], title: str) -> Image.Image:
     """One picture of many images.
 
-    Originals stand beside what networks see, where that differs; otherwise it is a grid.
+    Where they differ, originals are shown beside what networks see; otherwise it is a grid.
 
     Args:
         shown: the images; where there are too many, some of them, spread evenly.

@@ -1,4 +1,4 @@
-"""A look at a folder of latents: channels, histograms, and what decoding gives back."""
+"""Inspection of a folder of latents: channels, histograms, and decoded images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from multistage_diffusion.config import read_config, to_json
-from multistage_diffusion.data.images import Images
+from multistage_diffusion.data.images import Images, evenly_spaced
 from multistage_diffusion.data.png import grid_image, save_png
 from multistage_diffusion.data.sources.latents import (
     ENCODING,
@@ -104,9 +104,7 @@ def _inspects(path: Path, data: Path) -> bool:
 
 def _decoded(images: Images) -> torch.Tensor:
     """Some of the images, evenly spaced: uint8 ``[n, C, H, W]``."""
-    count = min(SHOWN, len(images))
-    rows = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
-    return space_of_model(images.latents).decode(images.pixels[rows])
+    return space_of_model(images.latents).decode(images.pixels[evenly_spaced(len(images), SHOWN)])
 
 
 def _as_json(found: LatentFindings) -> dict[str, Any]:

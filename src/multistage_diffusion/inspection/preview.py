@@ -58,7 +58,7 @@ def _is_preview(path: Path) -> bool:
 def preview(images: Images, name: str, options: ReadOptions) -> Image.Image:
     """A picture of some images.
 
-    Originals stand beside what the network sees where images were brought to another size.
+    Where images were resized, each original is shown beside what the network sees.
     """
     size = options.height_and_width
     originals = list(_originals(images, options)) if size is not None else []

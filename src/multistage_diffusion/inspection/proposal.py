@@ -34,7 +34,7 @@ class Proposal:
     options: tuple[str, ...]
     """Options of ``multistage train`` beyond the preset."""
     remarks: tuple[str, ...]
-    """Why, and what else there is, in sentences."""
+    """Sentences: the reasons, and alternatives."""
 
     @property
     def preset(self) -> Preset:

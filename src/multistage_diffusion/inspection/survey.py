@@ -49,7 +49,7 @@ class Survey:
     expected: int
     """Images in the source, broken ones among them."""
     notes: tuple[str, ...] = ()
-    """About the source, in words."""
+    """Remarks on the source."""
     classes: tuple[str, ...] = ()
     """Names of classes that the source gives."""
     left_out: tuple[LeftOut, ...] = ()
@@ -140,8 +140,8 @@ def survey(
     Args:
         source: as for ``load``.
         options: how images are read.
-        progress: passes items on, and may show how far they have come; it is given the items, a
-            label and their number.
+        progress: passes items on, and may show progress; it is given the items, a label and their
+            number.
 
     Raises:
         BadInput: if there is no image that can be decoded.

@@ -1,8 +1,8 @@
-"""From a unified network to a multi-stage one, so that training does not begin from scratch.
+"""Warm starts: a multi-stage network with the weights of a unified one.
 
-The encoder is kept. Every decoder is made from the unified one. Of the same width, it is the same;
-a narrower one gets the first channels; a wider one gets additional random channels, and zero
-weights read them at first.
+The encoder is kept, and every decoder is initialised from the unified one. A decoder of the same
+width is a copy; a narrower one gets the first channels; a wider one gets additional random
+channels, which are read with zero weights at first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ def warm_start(
             f"Decoders are made from that of a unified network; this one has {len(unified.stages)}."
         )
     if len(stages) != len(widths):
-        raise BadInput(f"{len(stages)} stages need as many decoder widths, not {len(widths)}.")
+        raise BadInput(f"{len(stages)} stages need as many --decoder-widths, not {len(widths)}.")
     network = replace(config.network, decoder_widths=tuple(widths))
     staged = replace(config, boundaries=stages.boundaries, network=network)
     denoiser = build_denoiser(staged)

@@ -1,4 +1,4 @@
-"""Autoencoders, and the latents that they make of images."""
+"""Autoencoders, and latents of images."""
 
 from multistage_diffusion.latents.autoencoder import Autoencoder, decode, encode
 from multistage_diffusion.latents.find import find_autoencoder, load_autoencoder

@@ -57,7 +57,7 @@ class Autoencoder(ABC):
         if channels != self.image_channels:
             raise BadInput(
                 f"The autoencoder {name} is for images with {self.image_channels} channels, the "
-                f"data has {channels}."
+                f"data has {channels}: choose another one."
             )
         if height % factor or width % factor:
             raise BadInput(

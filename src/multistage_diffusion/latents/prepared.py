@@ -44,11 +44,11 @@ class LatentOptions:
     """Whether a network works on latents, and how they are normalised."""
 
     autoencoder: str | None = None
-    """Work on latents of the images: pca-f2c6 or the like, a folder or hub id; see multistage
-    encode, whose folders are --data without this option."""
+    """Work on latents of the images: a name such as pca-f2c6, a folder or a hub id; see multistage
+    encode, whose output folders are given as --data without this option."""
     normalise: Literal["channels", "raw"] = "channels"
-    """Give every channel of latents the mean 0 and the standard deviation that the preconditioning
-    expects, or leave them as the autoencoder makes them (raw)."""
+    """Normalise every channel of the latents to mean 0 and the standard deviation that the
+    preconditioning expects, or use them as the autoencoder returns them (raw)."""
 
 
 def cached_latents(
@@ -156,7 +156,7 @@ def raw_latents(autoencoder: str, shape: tuple[int, int, int], deviation: float)
     if found.info.channels != channels:
         raise BadInput(
             f"The latents of {autoencoder} have {found.info.channels} channels, the network is for "
-            f"{channels}."
+            f"{channels}: give another --autoencoder."
         )
     factor = found.info.factor
     return LatentConfig(
@@ -189,6 +189,6 @@ def as_model_sees(
     if theirs != latents.autoencoder.fingerprint:
         raise BadInput(
             f"{path} holds latents of another autoencoder than the model's, which is "
-            f"{latents.autoencoder.name}."
+            f"{latents.autoencoder.name}: give images, or latents encoded with it."
         )
     return in_memory(normalised(images, latents))

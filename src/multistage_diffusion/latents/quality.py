@@ -1,16 +1,16 @@
-"""What decoding loses."""
+"""How much images change when they are encoded and decoded."""
 
 import torch
 from torch import Tensor
 
-from multistage_diffusion.data.images import Images
+from multistage_diffusion.data.images import Images, evenly_spaced
 from multistage_diffusion.latents.autoencoder import Autoencoder, decode, encode
 
 __all__ = ["HIGHEST_PSNR", "image_psnr", "reconstruct", "reconstruction_psnr"]
 
 MOST_IMAGES = 256
 HIGHEST_PSNR = 100.0
-"""In means over images, for those that come back as they were; dB."""
+"""In dB, for images that do not change, where a mean over images is taken."""
 
 
 @torch.no_grad()
@@ -44,9 +44,7 @@ def reconstruction_psnr(
 
     None if no image changes.
     """
-    count = min(MOST_IMAGES, len(images))
-    rows = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
-    original = images.pixels[rows]
+    original = images.pixels[evenly_spaced(len(images), MOST_IMAGES)]
     values = image_psnr(reconstruct(autoencoder, original, device), original)
     exact = values.isinf()
     return None if exact.all() else float(values[~exact].mean())

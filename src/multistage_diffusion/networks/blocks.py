@@ -129,7 +129,7 @@ class ResamplingConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around an embedding, a skip, and attention if asked for.
+    """Two convolutions with the embedding between them, a skip, and optionally attention.
 
     The embedding is added, or shifts and scales the second normalisation (``adaptive_scale``).
     Residual sums are scaled by ``sqrt(1/2)`` to keep the variance, unless ``residual_scale`` is

@@ -92,10 +92,10 @@ def _attends(config: NetworkConfig, attention: bool) -> list[bool]:
 def decoder_attention(shape: Sequence[int], config: NetworkConfig, stage: int) -> tuple[int, ...]:
     """Sizes of feature maps at which the decoder of a stage has attention.
 
-    In the authors' latent diffusion, the factor of down-sampling is counted on from one decoder to
-    the next and halved, rounded down, at every up-sampling. The second decoder begins at what it
-    takes for the full size: it has attention only if the configuration asks for it there, and then
-    at its lowest level. From then on the factor is 0, and later decoders have none.
+    In the authors' latent diffusion, the down-sampling factor carries over from one decoder to the
+    next and is halved, rounded down, at every up-sampling. The second decoder therefore begins with
+    factor 1: it has attention only if the configuration asks for it at full size, and then at its
+    lowest level. After that the factor is 0, and later decoders have no attention.
 
     Args:
         shape: channels, height, width of an image.

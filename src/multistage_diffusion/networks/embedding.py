@@ -18,9 +18,9 @@ FOURIER_SCALE = 16.0  # standard deviation of random frequencies
 
 
 class Embedding(nn.Module):
-    """Waves of the noise label, with class and augmentation labels, through two linear layers.
+    """Features of the noise label, plus class and augmentation labels, through two linear layers.
 
-    The waves are
+    The features are
 
     - ``positional``: sines and cosines with frequencies from 1 to 1/10000 (DDPM++);
     - ``fourier``: sines and cosines with random frequencies (NCSN++);
@@ -56,7 +56,7 @@ class Embedding(nn.Module):
     def forward(
         self, c_noise: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
     ) -> Tensor:
-        """Embeds.
+        """Computes the embedding.
 
         Args:
             c_noise: noise labels, ``[B]``.
@@ -66,7 +66,7 @@ class Embedding(nn.Module):
         Returns:
             ``[B, 4 * width]``.
         """
-        emb = self._waves(c_noise).to(self.layer0.weight.dtype)
+        emb = self._sinusoids(c_noise).to(self.layer0.weight.dtype)
         if self.label is not None and self.before:
             emb = emb + self.label(self._one_hot(labels, emb) * math.sqrt(self.classes))
         if self.augment is not None and augment is not None:
@@ -90,13 +90,13 @@ class Embedding(nn.Module):
         last = max(half - 1, 1) if self.kind == "positional" else half
         return (1 / 10000) ** (torch.arange(half) / last)
 
-    def _waves(self, c_noise: Tensor) -> Tensor:
+    def _sinusoids(self, c_noise: Tensor) -> Tensor:
         turn = 2 * math.pi if self.kind == "fourier" else 1.0
         angles = torch.outer(c_noise, self.frequencies * turn)
-        waves = [angles.sin(), angles.cos()]
+        parts = [angles.sin(), angles.cos()]
         if self.kind == "sinusoidal":
-            waves.reverse()
-        return torch.cat(waves, dim=1)[:, : self.channels]  # an odd width lacks the last one
+            parts.reverse()
+        return torch.cat(parts, dim=1)[:, : self.channels]  # an odd width lacks the last one
 
     def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
         """Labels as ``[B, classes]``, with rows of zeros for no class."""

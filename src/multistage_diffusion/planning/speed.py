@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from multistage_diffusion.conditions import Conditions
-from multistage_diffusion.denoiser import fastest_memory_format, set_compute_dtype
+from multistage_diffusion.denoiser import MEMORY_FORMAT, set_compute_dtype
 from multistage_diffusion.model import build_denoiser
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import RunConfig
@@ -53,10 +53,7 @@ def measure_speed(
     state = State.initial(denoiser, config.training)
     training, sampling = [], []
     for stage in range(len(denoiser.stages)):
-        batches = [
-            _batch(config, stage, size, device, fastest_memory_format(denoiser))
-            for size in (1, config.training.batch_size)
-        ]
+        batches = [_batch(config, stage, size, device) for size in (1, config.training.batch_size)]
         training.append(
             _per_image(lambda batch: denoiser.loss(*batch).mean().backward(), batches, seconds)
         )
@@ -70,13 +67,7 @@ def _update(state: State) -> None:
     state.count([1] * len(state.denoiser.stages))
 
 
-def _batch(
-    config: RunConfig,
-    stage: int,
-    size: int,
-    device: torch.device | str,
-    layout: torch.memory_format,
-) -> Batch:
+def _batch(config: RunConfig, stage: int, size: int, device: torch.device | str) -> Batch:
     """Images, levels, noise and labels in one stage."""
     schedule, stages = config.model.density, Stages(config.model.boundaries)
     low, high = stages.bounds(stage)
@@ -84,7 +75,7 @@ def _batch(
         (float(schedule.u(low)) if low > 0 else 0.0)
         + (float(schedule.u(high)) if high < float("inf") else 1.0)
     ) / 2
-    y = torch.zeros(size, *config.model.shape, device=device).to(memory_format=layout)
+    y = torch.zeros(size, *config.model.shape, device=device).to(memory_format=MEMORY_FORMAT)
     labels = torch.zeros(size, dtype=torch.long, device=device) if config.model.classes else None
     return y, schedule.sigma(inside).expand(size), torch.randn_like(y), Conditions(labels)
 

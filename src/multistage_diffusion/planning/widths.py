@@ -30,7 +30,8 @@ def propose_widths(config: ModelConfig, share: Sequence[float], ratio: float) ->
     """
     if len(config.network.encoder_widths) > 1:
         raise BadInput(
-            "Widths are proposed for networks with one shared encoder, not for separate ones."
+            "Widths are proposed for networks with one shared encoder, not for separate ones: "
+            "leave out --budget."
         )
     twin = unified(config)
     limit = ratio * _macs(twin, twin.network.decoder_widths[0])
@@ -42,7 +43,7 @@ def propose_widths(config: ModelConfig, share: Sequence[float], ratio: float) ->
         narrowest = _mean_macs(config, share, [WIDTH_STEP] * len(share)) * ratio / limit
         raise BadInput(
             f"Even decoders of width {WIDTH_STEP} cost {narrowest:.3f} times the unified network; "
-            f"{ratio:g} is too little."
+            f"give a --budget above {ratio:g}."
         )
     return _scaled(config, _largest(fits))
 

@@ -10,14 +10,14 @@ KL_F2 = AutoencoderPreset(network=NetworkSettings(widths=(64, 128), blocks=2, la
 LARGE = AutoencoderPreset(network=NetworkSettings(widths=(128, 256, 512), latent_channels=3))
 
 _PRESETS: dict[str, tuple[str, AutoencoderPreset]] = {
-    "kl-f2": ("Half the size a side, 4 channels; for images of 32x32 pixels.", KL_F2),
-    "kl-f4": ("A quarter of the size a side, 3 channels.", LARGE),
+    "kl-f2": ("Latents of half the height and width, 4 channels; for images of 32x32.", KL_F2),
+    "kl-f4": ("Latents of a quarter of the height and width, 3 channels.", LARGE),
     "kl-f8": (
-        "An eighth of the size a side, 4 channels.",
+        "Latents of an eighth of the height and width, 4 channels.",
         replace(LARGE, network=NetworkSettings(widths=(128, 256, 512, 512), latent_channels=4)),
     ),
     "vq-f4": (
-        "A quarter of the size a side, 3 channels, 8192 codes: that of the paper's latents.",
+        "Latents of a quarter of the height and width, 3 channels, 8192 codes, as in the paper.",
         replace(LARGE, network=replace(LARGE.network, kind="vq")),
     ),
 }

@@ -153,7 +153,10 @@ def _check_context(preset: Preset, images: Images) -> None:
     if context is None:
         return
     if len(context) != len(images):
-        raise BadInput(f"There are contexts of {len(context)} images, and {len(images)} images.")
+        raise BadInput(
+            f"There are contexts of {len(context)} images, and {len(images)} images: give "
+            "--context a row for each image."
+        )
     if context.shape[2] != channels:
         raise BadInput(
             f"The context has {context.shape[2]} channels: give --context-channels "

@@ -16,15 +16,15 @@ __all__ = ["DiffusionConfig", "Preset"]
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig(Settings):
-    """What is learned at which noise levels."""
+    """What the network predicts, and the noise levels it is trained on."""
 
     schedule: ScheduleName = "vp"
     """Density of the noise levels in training: vp draws t uniformly, edm draws log sigma from
     N(-1.2, 1.2), flow (flow matching) from N(0, 1), which is a logit-normal t = sigma / (1 +
     sigma)."""
     schedule_settings: ScheduleSettings = ()
-    """Other parameters of it than the usual ones, such as beta_start 0.00085 beta_end 0.012 for
-    ddpm."""
+    """Parameters of the schedule that differ from its defaults, such as beta_start 0.00085 beta_end
+    0.012 for ddpm."""
     preconditioning: PreconditioningName = "vp"
     """What the network predicts: the noise (vp, ddpm), v (ddpm-v), EDM's mixture of noise and
     image, or the velocity of flow matching (flow)."""
@@ -33,8 +33,7 @@ class DiffusionConfig(Settings):
     conditional: bool = False
     """Train a class-conditional model, if the data has labels."""
     boundaries: tuple[float, ...] = setting((), above=0)
-    """Noise levels between the stages where no stages file is given and there are several
-    decoders."""
+    """Noise levels between the stages of several decoders, if no stages file is given."""
 
 
 @dataclass(frozen=True, kw_only=True)

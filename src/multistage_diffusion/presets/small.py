@@ -89,7 +89,7 @@ def _sibling(base: Preset) -> Preset:
 SMALL: dict[str, tuple[str, Preset]] = {
     "digits": ("Handwritten digits of 8x8 pixels, class-conditional; minutes on a laptop.", DIGITS),
     "small": (
-        "Images of about 32x32 pixels; a small network to try things out with.",
+        "A small network for images of about 32x32 pixels.",
         SMALL_IMAGES,
     ),
     "edm-small": (

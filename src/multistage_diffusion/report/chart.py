@@ -1,6 +1,6 @@
-"""Line charts as SVG text whose colours are those of the page, by day and by night.
+"""Line charts as SVG text whose colours are those of the page, in light and dark mode.
 
-Sizes are those of letters on a phone: a chart is drawn for a width of 340 CSS pixels and grows with
+Font sizes are meant for a phone: a chart is drawn for a width of 340 CSS pixels and scales with
 its place on the page.
 """
 

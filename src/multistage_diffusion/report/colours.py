@@ -1,4 +1,4 @@
-"""The colours of reports and figures, by day and by night."""
+"""The colours of reports and figures, in light and dark mode."""
 
 __all__ = [
     "BACKGROUND",

@@ -1,4 +1,4 @@
-"""What a page says about several runs together."""
+"""The section of a page that compares several runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

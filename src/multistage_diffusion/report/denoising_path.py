@@ -1,4 +1,4 @@
-"""The way of one sample from noise to an image, step by step."""
+"""The path of one sample from noise to an image, step by step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ MOST_MACS = 5e11
 
 @dataclass(frozen=True)
 class PathStep:
-    """A state on the way."""
+    """A state on the path."""
 
     sigma: float
     stage: int
@@ -32,7 +32,7 @@ class PathStep:
     noisy: str
     """The state, divided by its standard deviation."""
     denoised: str
-    """What the network makes of it."""
+    """The denoised image."""
 
 
 @dataclass(frozen=True)

@@ -82,5 +82,5 @@ def _ranges(model: Model) -> list[tuple[float, float]]:
 
 
 def _of_model(results: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
-    """What was measured on the model that had seen so many images."""
+    """The measurements of the model after this number of images."""
     return [result for result in results if result.get("trained_images", images) == images]

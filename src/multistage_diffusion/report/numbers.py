@@ -1,4 +1,4 @@
-"""Numbers as a reader likes them."""
+"""Numbers and times formatted for a page."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Runs, or a study, as one HTML page that needs nothing beside it."""
+"""Runs, or a study, as one HTML page without external files."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -42,7 +42,7 @@ class Panels:
     """Charts of one kind."""
 
     key: str
-    """A word that no other panels of the page have."""
+    """A key that no other panels of the page have."""
     choices: Mapping[str, Sequence[str]]
     """The SVG text of the charts, by the name of their horizontal axis; the first is shown."""
     legend: Sequence[tuple[str, str]]

@@ -1,4 +1,4 @@
-"""What a page says about one run."""
+"""The section of a page about one run."""
 
 import json
 import re
@@ -34,10 +34,10 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says about one run."""
+    """The content of the section about one run."""
 
     key: str
-    """A word that no other section of the page has."""
+    """A key that no other section of the page has."""
     name: str
     headline: str
     config: RunConfig
@@ -77,7 +77,10 @@ def section_of(run: Run, key: str) -> Section:
     records = read_records(run)
     last = records[-1] if records else None
     if last and len(last.probe_loss) != len(config.model.boundaries) + 1:
-        raise BadInput(f"{run.stats} and {run.config} differ in the number of stages.")
+        raise BadInput(
+            f"{run.stats} and {run.config} differ in the number of stages: one is of another run; "
+            "put the right one back."
+        )
     results = results_of_run(run)
     parameters, costs = total_parameters(config.model), stage_costs(config.model)
     learned, stages = read_curve(run), _drawn_stages(run)
@@ -152,7 +155,7 @@ def stages_of(config: RunConfig, last: Record | None) -> Stages:
 def _costs(
     config: RunConfig, costs: Sequence[StageCost], parameters: int, last: Record | None
 ) -> Table:
-    """What a stage is, costs and has learned."""
+    """The table of the stages: noise levels, costs and losses."""
     stages = stages_of(config, last)
     own = len(stages) == len(config.model.boundaries) + 1
     shares = stage_shares(config) if own else Levels.of(config).shares

@@ -1,4 +1,4 @@
-"""DPM-Solver++ with steps as long as a tolerance allows, for each image by itself."""
+"""DPM-Solver++ with steps as long as a tolerance allows, for each image separately."""
 
 import math
 from collections.abc import Sequence
@@ -95,13 +95,13 @@ def _exponential(x: Tensor, h: Tensor, value: Tensor, slope: Tensor | None = Non
 
 
 def _error(start: Tensor, end: Tensor, lower: Tensor, tolerance: float) -> Tensor:
-    """Error of each image as a part of what is tolerated: float64 ``[B]``."""
+    """Error of each image, divided by the tolerated error: float64 ``[B]``."""
     scale = torch.maximum(start.abs(), end.abs()) * tolerance
     part = (end - lower) / scale.clamp(min=ABSOLUTE)
     return part.flatten(1).square().mean(1).sqrt().cpu().double()
 
 
-EACH = "steps by --tolerance, each image by itself"
+EACH = "step sizes follow --tolerance, for each image separately"
 SOLVERS = (
     SolverEntry(
         "dpmpp-12",

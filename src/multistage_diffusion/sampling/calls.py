@@ -62,10 +62,10 @@ def guidance_of(config: ModelConfig, options: SampleOptions) -> Guidance:
 def evaluations_per_stage(config: ModelConfig, options: SampleOptions) -> list[int]:
     """How often a solver evaluates the network for one image, by the stage of the noise level.
 
-    Classifier-free guidance and blending evaluate twice where they act. An evaluation with reused
-    features counts, a weaker model's decoder does not.
+    Classifier-free guidance and blending evaluate twice where they are applied. An evaluation with
+    reused features counts, a weaker model's decoder does not.
 
-    Of an adaptive solver: for data from a Gaussian of the same standard deviation.
+    The steps of an adaptive solver are those for Gaussian data of the same standard deviation.
     """
     sigma = _visited(config, options)
     number = torch.ones_like(sigma, dtype=torch.long)
@@ -87,7 +87,7 @@ def _counts(stages: Stages, sigma: Tensor, number: Tensor) -> list[int]:
 
 
 def sampling_macs(config: ModelConfig, options: SampleOptions) -> int:
-    """Multiply-accumulates of one image with all of its evaluations, see evaluations_per_stage."""
+    """Multiply-accumulates of all evaluations for one image, see ``evaluations_per_stage``."""
     whole = [cost.macs for cost in stage_costs(config)]
     calls = evaluations_per_stage(config, options)
     total = sum(count * macs for count, macs in zip(calls, whole, strict=True))
@@ -112,7 +112,7 @@ def _visited(config: ModelConfig, options: SampleOptions) -> Tensor:
 
 
 def _guided(config: ModelConfig, options: SampleOptions, sigma: Tensor) -> Tensor:
-    """Whether guidance acts at each level: int64, 0 or 1."""
+    """Whether guidance is applied at each level: int64, 0 or 1."""
     return (guidance_of(config, options).at(sigma, config.stages) != 1).long()
 
 

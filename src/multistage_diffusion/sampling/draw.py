@@ -13,6 +13,7 @@ from multistage_diffusion.data.context import read_context
 from multistage_diffusion.data.labels import normalised
 from multistage_diffusion.data.sources.left_out import named
 from multistage_diffusion.denoiser import Denoiser, NetworkDenoiser, set_compute_dtype
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig, load_model, named_classes
 from multistage_diffusion.run import find_model
@@ -51,10 +52,10 @@ def generate(
 ) -> Tensor:
     """Draws the images with these indices: uint8 ``[len(indices), C, H, W]``, on the CPU.
 
-    Those of a latent model are decoded. The callback is told of each step, as in ``Solver``.
+    Those of a latent model are decoded. The callback is called in each step, see ``Solver``.
 
     Raises:
-        BadInput: if the model does not have the label, or its autoencoder is not there any more.
+        BadInput: if the model does not have the label, or its autoencoder is missing.
     """
     # before inference mode, in which weights would become untrainable
     set_compute_dtype(model.denoiser.to(device), PRECISIONS[options.precision])
@@ -86,7 +87,7 @@ def generate_batches(
     Yields:
         Indices, and their images as ``generate`` returns them.
     """
-    device = torch.accelerator.current_accelerator() or "cpu"
+    device = default_device()
     largest = min(batch_size, len(indices)) * (2 if options.guidance else 1)
     check_sampling_memory(model.config, largest, device)
     for start in range(0, len(indices), batch_size):
@@ -163,7 +164,7 @@ def labels_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> T
 
 
 def context_of(model: Model, options: SampleOptions, indices: Sequence[int]) -> Tensor | None:
-    """What the network attends to for each image, ``[len(indices), tokens, channels]``.
+    """The context of each image, ``[len(indices), tokens, channels]``; None without a file.
 
     Raises:
         BadInput: if the model takes none, or contexts of other channels.

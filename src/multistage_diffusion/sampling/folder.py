@@ -46,7 +46,7 @@ GRID_IMAGES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class SampleNote(Settings):
-    """What the samples of a folder are."""
+    """The model and the settings of the samples in a folder."""
 
     options: dict[str, Any]
     """How they were drawn."""
@@ -147,8 +147,8 @@ def draw_samples(
         images: how many.
         batch_size: how many at a time.
         out: the folder.
-        progress: passes batches through and may show how far they have come; it is given the
-            number of images.
+        progress: passes batches through and may show progress; it is also given the number of
+            images.
         bands: channels that previews show, for images that PNG files do not hold.
 
     Raises:
@@ -194,7 +194,7 @@ def _check(model: Model, options: SampleOptions, images: int, batch_size: int) -
             f"Give at least 1 image and a batch size of at least 1, not {images} and {batch_size}."
         )
     check_label(model, options)
-    evaluations_per_stage(model.config, options)  # refuses what cannot be solved
+    evaluations_per_stage(model.config, options)  # raises an error for options that do not fit
 
 
 def _completed(note: SampleNote) -> dict[str, Any]:
@@ -211,6 +211,6 @@ def _save_array(path: Path, pixels: Tensor) -> None:
 
 
 def _identity(model: Model, options: SampleOptions) -> dict[str, Any]:
-    """What decides about the samples, as JSON."""
+    """Everything that determines the samples, as JSON."""
     config = {"model": to_json(model.config), **model.run}
     return {"options": to_json(options), "trained_images": model.images, "config": config}

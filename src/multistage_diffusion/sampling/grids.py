@@ -94,7 +94,7 @@ def _to_zero(levels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GridEntry:
-    """A grid as the command line offers it."""
+    """A grid with its name and help."""
 
     name: str
     levels: Callable[[int, Schedule, Ends], Tensor]
@@ -104,13 +104,17 @@ class GridEntry:
 
 
 ENTRIES = (
-    GridEntry("karras", lambda n, _, ends: karras_grid(n, *ends), "even in sigma^(1/7) (EDM)"),
-    GridEntry("log-snr", lambda n, _, ends: log_snr_grid(n, *ends), "even in log sigma"),
-    GridEntry("time", time_grid, "even in the schedule's clock: t for vp, sigma for edm"),
+    GridEntry(
+        "karras", lambda n, _, ends: karras_grid(n, *ends), "evenly spaced in sigma^(1/7) (EDM)"
+    ),
+    GridEntry("log-snr", lambda n, _, ends: log_snr_grid(n, *ends), "evenly spaced in log sigma"),
+    GridEntry(
+        "time", time_grid, "evenly spaced in the schedule's own time: t for vp, sigma for edm"
+    ),
     GridEntry(
         "step",
         lambda n, s, _: step_grid(n, s),
-        "every n-th of a discrete schedule's steps, as DDIM",
+        "every n-th step of a discrete schedule, as in DDIM",
     ),
 )
 GRIDS = {entry.name: entry for entry in ENTRIES}

@@ -1,4 +1,4 @@
-"""Starting points of samples."""
+"""Noise: the starting points of samples, and the noise of stochastic solvers."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def noise(
     of the batch or the device.
 
     Args:
-        seed: of all of it.
+        seed: of all noise.
         indices: of the images.
         shape: of an image.
         draw: for noise during sampling, its number; None for the noise that an image begins with.

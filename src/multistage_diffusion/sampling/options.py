@@ -36,53 +36,60 @@ class SampleOptions(Settings):
 
     solver: Annotated[SolverName, tyro.conf.arg(help=SOLVER_HELP)] = "heun"
     steps: int = setting(18, at_least=1, at_most=MOST_STEPS)
-    """Steps from pure noise to the image."""
+    """Number of solver steps from pure noise to the image."""
     grid: Annotated[GridName | Path, tyro.conf.arg(help=GRID_HELP)] = "karras"
     sigma_min: float | None = setting(None, above=0, at_most=1e9)
-    """Last noise level before 0; by default the smallest one of the model's schedule."""
+    """Last noise level before 0. Default: the smallest of the model's schedule."""
     sigma_max: float | None = setting(None, above=0, at_most=1e9)
-    """First noise level; by default the largest one of the model's schedule."""
+    """First noise level. Default: the largest of the model's schedule."""
     levels: tuple[float, ...] = setting((), at_least=1e-9, at_most=1e9)
     """Noise levels to visit, largest first, instead of --steps and --grid."""
     reuse: tuple[float, ...] = setting((), at_least=1e-9, at_most=1e9)
-    """Levels at which the encoder is not evaluated: the features that it made of the level before
-    serve again, if that is in the same stage."""
+    """Noise levels at which the encoder is not evaluated: its features of the level before are
+    reused, if that level is in the same stage."""
     boundary: BoundaryRule = "keep"
-    """Where the denoiser jumps from stage to stage: keep the history of a multistep solver, restart
-    it at first order, snap the nearest noise level onto the boundary, or blend both decoders."""
+    """What happens at the boundaries between stages, where the denoiser is discontinuous: keep the
+    history of a multistep solver, restart it at first order, snap the nearest noise level onto the
+    boundary, or blend both decoders."""
     guidance: tuple[float, ...] = setting((), at_least=-1e6, at_most=1e6)
     """Weight of classifier-free guidance, one for all stages or one for each, smallest noise first;
     1 for none. For models trained with --label-dropout, or any with --weaker."""
     guidance_range: tuple[float, float] = (0.0, math.inf)
-    """Noise levels between which it acts."""
+    """Noise levels between which guidance is applied."""
     weaker: Path | None = None
-    """An earlier checkpoint of the same run, or a model of the same encoder with narrower decoders,
-    to be guided away from (autoguidance); the encoder is evaluated once for both."""
+    """A weaker model to guide away from (autoguidance): an earlier checkpoint of the same run, or a
+    model of the same encoder with narrower decoders. The encoder is evaluated once for both."""
     eta: float | None = None
-    """Share of the noise that is new in each step of ddim, dpmpp-sde and dpmpp-2m-sde, 0 to 1."""
+    """Share of the noise that ddim, dpmpp-sde and dpmpp-2m-sde redraw in each step, 0 to 1."""
     churn: float | None = None
-    """EDM's S_churn for heun and euler: noise that is added before steps."""
+    """EDM's S_churn for heun and euler: how much noise is added before steps."""
     churn_range: tuple[float, float] | None = None
-    """Noise levels between which it is added (S_tmin, S_tmax)."""
+    """Noise levels between which --churn adds noise (S_tmin, S_tmax)."""
     churn_noise: float | None = None
-    """Its standard deviation (S_noise)."""
+    """Standard deviation of the noise of --churn (S_noise)."""
     tolerance: float | None = None
-    """Of the adaptive solvers: error of a step relative to the image."""
+    """Tolerated error of a step of the adaptive solvers, relative to the image."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of products and convolutions; bf16 changes the images a little."""
+    """Precision of matrix products and convolutions; bf16 changes the images slightly."""
     seed: int = setting(0, at_least=0)
-    """Image i is a function of the seed and i only."""
+    """Seed of the samples: image i is a function of the seed and i only."""
     label: str | int | None = None
     """The class to draw, by name or number, for a class-conditional model. By default the classes
     take turns."""
     turns: Annotated[tuple[str | int, ...], tyro.conf.Suppress] = ()
     """Several classes that take turns."""
     context: Path | None = None
-    """File .npy [N, tokens, channels] of what the network attends to: image i takes row i, or i
-    modulo N."""
+    """File .npy [N, tokens, channels] of context for cross-attention: image i uses row i modulo
+    N."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_levels()
+        self._check_combinations()
+        self._check_settings()
+
+    def _check_levels(self) -> None:
+        """Raises BadInput for levels and ranges of levels that are out of order."""
         if len(self.levels) > MOST_STEPS:
             raise BadInput(f"--levels has {len(self.levels)} levels, the most is {MOST_STEPS}.")
         low, high = self.guidance_range
@@ -91,7 +98,10 @@ class SampleOptions(Settings):
                 f"--guidance-range needs two levels, the smaller first, not {low} {high}."
             )
         if self.levels and not _falling(self.levels):
-            raise BadInput(f"--levels must fall and stay above 0, not {list(self.levels)}.")
+            raise BadInput(f"--levels must decrease and stay positive, not {list(self.levels)}.")
+
+    def _check_combinations(self) -> None:
+        """Raises BadInput for options that exclude each other."""
         ends_given = self.sigma_min is not None or self.sigma_max is not None
         if ends_given and (self.levels or self.grid not in WITH_ENDS):
             raise BadInput(
@@ -99,24 +109,23 @@ class SampleOptions(Settings):
                 "levels have their own ends."
             )
         if self.reuse and (self.guidance or self.boundary == "blend"):
-            raise BadInput("--reuse cannot go with --guidance or --boundary blend.")
+            raise BadInput("--reuse cannot be combined with --guidance or --boundary blend.")
         if self.weaker and (not self.guidance or self.boundary == "blend"):
-            raise BadInput("--weaker needs a weight, --guidance 1.5, and no --boundary blend.")
+            raise BadInput("--weaker needs --guidance, such as 1.5, and no --boundary blend.")
         if self.label is not None and self.turns:
             raise BadInput("Give --label for one class or --labels for several, not both.")
-        self._check_settings()
 
     def with_levels_of_file(self) -> "SampleOptions":
         """The options with the levels of a grid's file in place of its name.
 
         Raises:
-            BadInput: if it holds no falling levels.
+            BadInput: if it holds no decreasing levels.
         """
         if self.levels or not isinstance(self.grid, Path):
             return self
         levels = read_levels(self.grid)
         if not levels or not _falling(levels):
-            raise BadInput(f"The noise levels in {self.grid} must fall and stay above 0.")
+            raise BadInput(f"The noise levels in {self.grid} must decrease and stay positive.")
         return replace(self, levels=levels, grid=SampleOptions().grid)
 
     def _check_settings(self) -> None:

@@ -3,7 +3,7 @@
 Along a recorded path every step of a solver is a linear combination of states and denoised images
 that are already known: ``a x_i + b D_i + c D_h`` for a step from level i that remembers level h.
 Its error against the recorded state at the next level is a quadratic form in their inner products,
-so all steps between any levels are tried without evaluating the network again.
+so that the steps between all pairs of levels are compared without evaluating the network again.
 """
 
 import math

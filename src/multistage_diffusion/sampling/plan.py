@@ -16,6 +16,7 @@ from torch import Tensor
 from multistage_diffusion.conditions import Conditions
 from multistage_diffusion.config import Settings, read_config, setting, to_json
 from multistage_diffusion.cost import reused_macs, stage_costs
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.files import write_json
 from multistage_diffusion.memory import check_memory
@@ -33,7 +34,7 @@ from multistage_diffusion.sampling.solvers import SOLVERS, SolverName
 __all__ = ["Budget", "Candidate", "Plan", "find_plan", "load_plan", "parse_budget", "save_plan"]
 
 FINE_LEVELS = 64
-REUSE_LEVELS = 32  # the programme's states are pairs of levels then
+REUSE_LEVELS = 32  # fewer, since the search with reuse has pairs of levels as its states
 REFERENCE_STEPS = 100  # of Heun's method
 SEARCH_SEED, CHECK_SEED = 1_000_001, 1_000_002
 GRIDS = ("karras", "log-snr")
@@ -90,7 +91,7 @@ def parse_budget(text: str) -> Budget:
     """A budget such as ``20nfe``, ``2GMAC`` or ``0.5s``, for one sample.
 
     Raises:
-        BadInput: if it is none.
+        BadInput: if the text is no budget.
     """
     match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?) *(?:(nfe)|([kMGT]?)MACs?|(s))", text.strip())
     try:
@@ -98,7 +99,7 @@ def parse_budget(text: str) -> Budget:
     except ValueError:
         amount = 0.0
     if not match or not 1 / MOST_BUDGET <= amount <= MOST_BUDGET:
-        raise BadInput(f"The budget of a sample is such as 20nfe, 2GMAC or 0.5s, not {text!r}.")
+        raise BadInput(f"Give the budget of a sample such as 20nfe, 2GMAC or 0.5s, not {text!r}.")
     if match[2]:
         return Budget(amount, "nfe")
     if match[4]:
@@ -119,7 +120,7 @@ def load_plan(path: FilePath) -> Plan:
     """
     plan = read_config(Plan, path)
     if plan.solver not in SOLVERS:
-        raise BadInput(f"{path} is a plan for a solver that there is not: {plan.solver}.")
+        raise BadInput(f"{path} is a plan for the unknown solver {plan.solver}; search it again.")
     return plan
 
 
@@ -137,8 +138,8 @@ def find_plan(
         model: the model.
         budget: for one sample.
         solver: which the levels are for.
-        images: samples whose paths are recorded; as many others decide.
-        reuse: to search also levels at which the encoder is not evaluated.
+        images: samples whose paths are recorded; as many others are compared.
+        reuse: whether to search also for levels at which the encoder is not evaluated.
 
     Raises:
         BadInput: if the levels of this solver cannot be searched, or the budget pays for no step or
@@ -193,7 +194,9 @@ Entry = tuple[str, SampleOptions, float]
 
 def _entry(name: str, solver: SolverName, found: Levels | None, budget: Budget) -> Entry:
     if found is None:
-        raise BadInput(f"The budget of {budget.amount:g} {budget.unit} pays for no step.")
+        raise BadInput(
+            f"The budget of {budget.amount:g} {budget.unit} pays for no step: give a larger one."
+        )
     options = SampleOptions(solver=solver, levels=found.levels, reuse=found.reused)
     return name, options, found.cost
 
@@ -228,7 +231,7 @@ def _fine_levels(model: Model, count: int) -> tuple[Tensor, list[int]]:
 
 def _start(model: Model, seed: int, indices: Sequence[int]) -> tuple[Tensor, partial[Tensor]]:
     """Unit noise and the denoiser with the labels of these samples, on the accelerator if any."""
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = default_device()
     conditions = Conditions(labels_of(model, SampleOptions(), indices)).to(device)
     denoiser = partial(model.denoiser.to(device), conditions=conditions)
     return noise(seed, indices, model.config.shape).to(device), denoiser

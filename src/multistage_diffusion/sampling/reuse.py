@@ -1,4 +1,4 @@
-"""Encoder reuse: the features of one call serve the decoder calls that follow in the same stage."""
+"""Encoder reuse: the features of one call are used by later decoder calls in the same stage."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The best noise levels for a budget: a dynamic programme over the steps of a recorded path."""
+"""The best noise levels for a budget: dynamic programming over the steps of a recorded path."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ UNITS = 240
 
 @dataclass(frozen=True)
 class Reuse:
-    """What it costs and saves to take over the encoder's features of an earlier level."""
+    """The errors and costs of reusing the encoder's features of an earlier level."""
 
     errors: Array
     """Of the denoised image at level i with the features of level k: ``[k, i]``, RMS, see
     ``path.stale_errors``."""
     costs: Sequence[float]
-    """Of an evaluation at each level that takes features over."""
+    """Of an evaluation at each level with reused features."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Levels:
     levels: tuple[float, ...]
     """Decreasing and positive; the last step goes to 0."""
     error: float
-    """What the programme minimised: the sum of the squares of all steps' errors at the end."""
+    """The sum of the squares of all steps' errors at the end, which is minimised."""
     cost: float
     """Of a sample."""
     reused: tuple[float, ...] = ()
@@ -52,7 +52,7 @@ class _Steps:
     stale_errors: Array
     """``[k, i, j]``: what is added if the encoder was last evaluated at level k < i."""
     stale_costs: Array
-    """``[i, j]``: then."""
+    """``[i, j]``: the costs of such a step."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Table:
     """The best ways to level i from level h, if the encoder was last evaluated at level k."""
 
     errors: Array
-    """``[h, i, k, c]`` with c units."""
+    """Sums of squared errors, ``[h, i, k, c]``, with c units of the budget spent."""
     origin: IntArray
     """h and k of the state before, as one number."""
 
@@ -77,7 +77,7 @@ def best_levels(
         rule: the solver.
         costs: of an evaluation at each level but the last.
         budget: for all evaluations, in the same unit.
-        reuse: to choose also where the encoder's features are taken over.
+        reuse: errors and costs of reuse, to choose also where features are reused.
     """
     steps = _steps(path, rule, costs, reuse)
     unit = budget / UNITS
@@ -132,7 +132,7 @@ def _fill(steps: _Steps, prices: IntArray, stale_prices: IntArray) -> _Table:
 
 
 def _evaluate(table: _Table, ways: Array, i: int, j: int, price: int) -> None:
-    """Takes the step from i to j, encoder and all, after the best of the ways ``[h, k, c]``."""
+    """Adds the step from i to j with the encoder, after the best of the ways ``[h, k, c]``."""
     if price > UNITS:
         return
     keys = ways.shape[1]
@@ -143,7 +143,7 @@ def _evaluate(table: _Table, ways: Array, i: int, j: int, price: int) -> None:
 
 
 def _take_over(table: _Table, ways: Array, stale: Array, i: int, j: int, price: int) -> None:
-    """Takes it with the encoder of each k < i, after the best of the ways ``[h, k, c]``."""
+    """Adds the same step with the features of each k < i, after the best of ``[h, k, c]``."""
     if price > UNITS or not i:
         return
     affordable = ways[:, :, : UNITS + 1 - price]

@@ -34,7 +34,7 @@ Noise = Callable[[int], Tensor]
 Callback = Callable[[int, float, Tensor, Tensor], None]
 """Called in each step with its index, its noise level, x at this level and the denoised image."""
 Edit = Callable[[int, Tensor], Tensor]
-"""Called at the end of each step with its index and the new state; returns what to go on with."""
+"""Called at the end of each step with its index and the new state; returns the state to use."""
 
 
 def ignore(step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
@@ -81,7 +81,7 @@ class Solver(Protocol):
 
 @dataclass(frozen=True)
 class SolverEntry:
-    """A solver as the command line offers it."""
+    """A solver with its name, help and properties."""
 
     name: str
     function: Solver

@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Settings):
-    """How weights are found. Lengths are counted in images, not in steps."""
+    """How the network is trained. Lengths are counted in images, not in steps."""
 
     images: int = setting(1_000_000, above=0, may_change=True)
     """Length of the run in images. It may change when a run is resumed."""
@@ -43,10 +43,10 @@ class TrainingConfig(Settings):
     learning_rate: float = setting(5e-4, above=0, at_most=1000)
     """Learning rate after the warm-up."""
     precision: PrecisionName = "float32"
-    """bf16 runs the network in bfloat16 with float32 weights; tf32 rounds factors to 10 bits, on
-    GPUs that can."""
+    """bf16 runs the network in bfloat16 with float32 weights; tf32 computes float32 products in
+    TF32, on GPUs that support it."""
     seed: int = setting(0, at_least=0)
-    """Weights, order of images, noise levels, noise and dropout are functions of it."""
+    """Seed of the initial weights, the order of images, noise levels, noise and dropout."""
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     draws: DrawConfig = field(default_factory=DrawConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)

@@ -2,8 +2,6 @@
 
 import math
 
-import torch
-
 from multistage_diffusion import distributed
 from multistage_diffusion.cost import activation_bytes, total_parameters
 from multistage_diffusion.memory import check_memory, free_memory
@@ -16,15 +14,15 @@ __all__ = ["check_training_memory"]
 COPIES = 5  # weights, their gradient, two moments, averaged weights
 FLOAT32 = 4  # bytes
 MOST_FEATURES = 400
-"""Maps of the width of a decoder that an image surely keeps less than for the backward pass."""
+"""Upper bound of the feature maps kept for the backward pass, in multiples of a decoder's width."""
 
 
 def check_training_memory(config: RunConfig) -> None:
     """Raises BadInput if weights or a batch need more memory than there is.
 
-    What a batch needs takes seconds to count, so it is counted where it could matter.
+    The exact count for a batch takes seconds, so it is made only if an upper bound does not fit.
     """
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = distributed.default_device()
     copies = COPIES + len(config.training.averaging.posthoc_ema)
     weights = copies * FLOAT32 * total_parameters(config.model)
     check_memory(weights, "Training the network", "give it smaller widths or fewer blocks", device)

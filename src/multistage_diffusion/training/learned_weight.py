@@ -6,8 +6,8 @@ the noise level ``sigma``, training minimises
     exp(-u(sigma)) L + u(sigma).
 
 For a fixed network its minimum is at ``u(sigma) = log E[L | sigma]``: every level counts by its
-loss relative to what is expected there. ``u`` is a linear function of waves of ``log(sigma) / 4``
-and 0 at the start. Samplers do not use it.
+loss relative to the expected one. ``u`` is a linear function of sinusoids of ``log(sigma) / 4`` and
+0 at the start. Samplers do not use it.
 """
 
 import math
@@ -52,7 +52,7 @@ class LearnedWeight(nn.Module):
         return math.sqrt(2) * waves @ self.weight
 
     def balance(self, losses: Tensor, sigma: Tensor) -> Tensor:
-        """The objective in place of losses ``[B]`` at noise levels ``[B]``."""
+        """The objective of each sample, ``[B]``, from losses ``[B]`` at noise levels ``[B]``."""
         u = self(sigma)
         return (-u).exp() * losses + u
 

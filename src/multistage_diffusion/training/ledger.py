@@ -14,9 +14,9 @@ class Ledger:
     processor_seconds: float = 0.0
     """Time of all threads of all ranks on processors."""
     joules: float = 0.0
-    """Energy of the machine's processor packages and GPUs, as far as it tells; else 0."""
+    """Joules of the machine's processor packages and GPUs, as far as it reports them; else 0."""
     forward_macs: float = 0.0
-    """Multiply-accumulates of the forward passes, for the levels really drawn."""
+    """Multiply-accumulates of the forward passes, for the stages of the levels drawn."""
     backward_macs: float = 0.0
     """The same of the backward passes, without what frozen parts save."""
 

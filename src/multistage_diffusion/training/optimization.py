@@ -24,16 +24,16 @@ OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationConfig(Settings):
-    """How a gradient changes the weights.
+    """Optimizer and learning rates.
 
-    A part is the encoder, or one of several, or a decoder.
+    A part is an encoder or a decoder.
     """
 
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     """Adam, Adam with decoupled weight decay, or Muon for the weights of convolutions and linear
     layers and adamw for all else."""
     weight_decay: float = setting(0.0, at_least=0, at_most=1000)
-    """Of adamw and muon: weights shrink by this times the learning rate in each step."""
+    """Weight decay of adamw and muon, multiplied by the learning rate in each step."""
     clip_norm: float = setting(0.0, at_least=0)
     """Largest norm of the gradient; 0 for no limit."""
     warmup_images: int = setting(10_000, at_least=0)
@@ -41,7 +41,7 @@ class OptimizationConfig(Settings):
     learning_rates: tuple[float, ...] = setting((), above=0, at_most=1000)
     """A learning rate for each part (encoders, then decoders) instead of one for all."""
     warmups: tuple[int, ...] = setting((), at_least=0)
-    """A warm-up for each part instead, from when it begins to learn."""
+    """A warm-up in images for each part instead, counted from when it begins to learn."""
     freeze: tuple[str, ...] = ()
     """When each part keeps its weights: 50000 for the first 50,000 images, 20000:50000 for an
     interval, 0 for never."""
@@ -49,18 +49,20 @@ class OptimizationConfig(Settings):
     """From this many images on the learning rate falls with the inverse square root of the images
     seen (EDM2); 0 for a constant one."""
     min_snr: float = setting(0.0, at_least=0)
-    """Weight the squared error of the denoised image by the signal-to-noise ratio, at most by this
-    (Hang et al. 2023; 5 there); 0 for the weight of the preconditioning."""
+    """Weight the squared error of the denoised image by the signal-to-noise ratio, clipped at this
+    value (Hang et al. 2023 use 5); 0 for the weight of the preconditioning."""
     learned_weight: bool = False
-    """Learn by how much to divide the loss at each noise level, so that all levels count equally
-    (EDM2); the report shows the curve."""
+    """Learn a weight of the loss as a function of the noise level, so that all levels contribute
+    equally (EDM2); the report shows the curve."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for text in self.freeze:
             frozen_interval(text)
         if self.weight_decay and self.optimizer == "adam":
-            raise BadInput("The setting weight_decay is for the optimizers adamw and muon.")
+            raise BadInput(
+                "The setting weight_decay is for the optimizers adamw and muon: choose one of them."
+            )
         if self.min_snr and self.learned_weight:
             raise BadInput("Give min_snr or learned_weight: both decide the weight of the loss.")
 

@@ -14,7 +14,7 @@ EMULATED = (
     "this processor has no bf16 units and emulates them: --precision float32 may be several times "
     "faster"
 )
-X86 = ("x86_64", "AMD64")  # the processors that torch tells this about
+X86 = ("x86_64", "AMD64")  # the processors whose bf16 support torch reports
 
 
 def dtype_of(precision: PrecisionName) -> torch.dtype:

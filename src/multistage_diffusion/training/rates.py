@@ -1,8 +1,8 @@
 """Learning rates of the parts of a network, and when a part keeps its weights.
 
 The parts are the encoders, then the decoders. A frozen part gets no gradient: a frozen encoder
-costs no backward pass, clipping does not see a frozen part, its moments stay where they are, and
-its average stays or approaches its weights. All of it is a function of the images seen.
+costs no backward pass, a frozen part is ignored by clipping, its moments do not change, and
+its average approaches its weights. All of it is a function of the images seen.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Rate:
-    """The learning rate of a part: a linear ramp to a constant, which may decay at last."""
+    """The learning rate of a part: a linear warm-up to a constant, which may decay in the end."""
 
     highest: float
     warmup: int

@@ -129,7 +129,10 @@ def load_initial_weights(denoiser: NetworkDenoiser, config: RunConfig, init: Mod
     try:
         denoiser.network.load_state_dict(init.denoiser.network.state_dict())
     except RuntimeError as error:
-        raise BadInput("The model to begin with is for other images or classes.") from error
+        raise BadInput(
+            "The model to begin with is for other images or classes: give --init one of the same "
+            "shape and number of classes."
+        ) from error
 
 
 def _function(config: ModelConfig) -> Mapping[str, object]:

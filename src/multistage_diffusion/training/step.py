@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from multistage_diffusion import distributed
 from multistage_diffusion.cost import known_costs, step_macs
 from multistage_diffusion.data.images import Images
-from multistage_diffusion.denoiser import fastest_memory_format
+from multistage_diffusion.denoiser import MEMORY_FORMAT
 from multistage_diffusion.errors import Diverged
 from multistage_diffusion.training.batches.batch import Batch, Draws, Samples
 from multistage_diffusion.training.batches.levels import Levels
@@ -50,7 +50,6 @@ class TrainingStep:
         check_sharing(
             config.training.batch_size, distributed.world_size(), self._execution.accumulate
         )
-        self.memory_format = fastest_memory_format(state.denoiser)
         self.sharded = self._execution.shard and distributed.world_size() > 1
         self.failed = FailedSteps(device)
         self.reducer = GradientReducer(parameter for _, parameter in state.named_parameters())
@@ -103,7 +102,7 @@ class TrainingStep:
 
     def _backward(self, draws: Draws, force_stages: Sequence[int], samples: Samples) -> None:
         """Adds the gradient of this rank's part of a micro-batch, as a part of the batch's mean."""
-        batch = draws.place(samples, self.device, self.memory_format)
+        batch = draws.place(samples, self.device, MEMORY_FORMAT)
         losses = self._losses(batch, force_stages)
         total = self._weighted(losses, batch.sigma).sum()
         objective = spread_non_finite(total / self.config.training.batch_size)
@@ -210,5 +209,5 @@ class TrainingStep:
         draws, samples = reader(seen)
         seed_globally(self.config.training.seed, Stream.DROPOUT, seen, distributed.rank())
         force_stages = range(len(self.state.denoiser.stages)) if self.sharded else ()
-        batches = (draws.place(part, self.device, self.memory_format) for part in samples)
+        batches = (draws.place(part, self.device, MEMORY_FORMAT) for part in samples)
         return draws, torch.cat([self._losses(batch, force_stages) for batch in batches]).cpu()

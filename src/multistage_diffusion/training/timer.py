@@ -43,7 +43,7 @@ class Timer:
 
     @contextmanager
     def not_training(self) -> Iterator[None]:
-        """What runs inside counts as time of the run, not as time of training."""
+        """A context whose time counts for the run, but not for the speed of training."""
         self.training += self._advance()
         try:
             yield

@@ -1,4 +1,4 @@
-"""U-Nets of diffusers as ours: the same function, and what cannot be represented is refused."""
+"""U-Nets of diffusers as ours: the same function, and unsupported settings are refused."""
 
 from typing import Any
 
@@ -68,8 +68,8 @@ SDXL = {"addition_embed_type": "text_time", "transformer_layers_per_block": (1, 
     ("settings", "says"),
     [
         ({**PLAIN, "_class_name": "UNet1DModel"}, "The model is a UNet1DModel; UNet2DModel and"),
-        ({**PLAIN, **ODD}, "down_block_types SkipDownBlock2D cannot be represented"),
-        ({**PLAIN, **HALF}, "up_block_types .* is no mirror"),
+        ({**PLAIN, **ODD}, "down_block_types SkipDownBlock2D is not supported"),
+        ({**PLAIN, **HALF}, "up_block_types .* does not mirror"),
         ({**PLAIN, **LEARNED}, "time_embedding_type learned"),
         ({**PLAIN, "act_fn": "mish"}, "act_fn mish"),
         ({**PLAIN, "out_channels": 2}, "out_channels 2 .* differs from in_channels"),

@@ -107,7 +107,7 @@ def test_overfitting_is_reported_for_its_stage() -> None:
     assert overfitting([start, better]) == []
     (sentence,) = overfitting([start, better, worse])
     assert sentence.startswith(
-        "stage 1 over-fits: its loss on held-out images was 0.6 at 20 images and is 0.7 now"
+        "stage 1 overfits: its loss on held-out images was 0.6 at 20 images and is 0.7 now"
     )
 
 

@@ -57,13 +57,13 @@ class Cluster:
     out: Path = Path("stages.json")
     """The stages file to write."""
     schedule: ScheduleName = "vp"
-    """Density of noise levels to average over. The paper uses vp for every base; boundaries in
-    sigma serve all of them."""
+    """Density of noise levels to average over. The paper uses vp for every base; the boundaries are
+    values of sigma and hold for all of them."""
     checkpoint: Path | None = None
-    """A run or a model file, for the method gradient."""
+    """A run or a model file, for --method gradient."""
     autoencoder: str | None = None
-    """Find stages for latents of the images: pca-f2c6 or the like, a folder or hub id; see
-    multistage encode, whose folders are --data without this option."""
+    """Find stages for latents of the images: a name such as pca-f2c6, a folder or a hub id; see
+    multistage encode, whose output folders are given as --data without this option."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
     rule: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=ClusterOptions
@@ -167,7 +167,7 @@ def _print_intervals(result: Clustering) -> None:
     wanted = result.options.ci_width
     if wanted is None or result.ci_width <= wanted:
         return
-    finer = ", and --levels: these boundaries are between two levels" if result.apart else ""
+    finer = ", and --levels: these boundaries are between two levels" if result.spacing else ""
     print_warning(f"an interval is still wider than {wanted}; raise --most-pairs{finer}")
 
 

@@ -55,12 +55,11 @@ class Convert(Settings):
     """Make a multi-stage network from a unified one, with decoders of these widths. With --stages
     alone, all have the width of the unified one."""
     stages: Path | None = None
-    """The stages of these decoders: a stages file. Without one, those of the preset's multi-stage
-    twin."""
+    """The stages file for these decoders. Default: the stages of the preset's multi-stage twin."""
     schedule: ScheduleName | None = None
-    """The noise schedule of a network of diffusers, where no scheduler lies beside it."""
+    """The noise schedule of a network of diffusers that comes without a scheduler."""
     preconditioning: PreconditioningName = "ddpm"
-    """What it predicts, then: the noise (ddpm) or v (ddpm-v)."""
+    """What such a network predicts: the noise (ddpm) or v (ddpm-v)."""
     autoencoder: str | None = None
     """The autoencoder whose raw latents the network works on: a folder or hub id."""
 

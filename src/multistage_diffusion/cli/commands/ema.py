@@ -18,7 +18,7 @@ from multistage_diffusion.model import Model, load_model, save_model
 from multistage_diffusion.run import Run, checkpoint_model, claim
 from multistage_diffusion.stages import Stages
 from multistage_diffusion.training.config import provenance
-from multistage_diffusion.training.ema.per_stage import put_together
+from multistage_diffusion.training.ema.per_stage import combine_stages
 from multistage_diffusion.training.ema.profiles import (
     exponent,
     half_life_exponent,
@@ -38,11 +38,11 @@ HEADINGS = ["part", "images counted", "sigma_rel", "half-life at the end", "erro
 
 @dataclass(frozen=True, kw_only=True)
 class Ema(Settings):
-    """Average the weights of a run again, from the snapshots of other averages that
-    train --posthoc-ema made (EDM2's method).
+    """Make another average of a run's weights after training, from the snapshots that
+    train --posthoc-ema wrote (post-hoc EMA of EDM2).
 
-    Give --sigma-rel, --half-life, --per-stage or --stages-from. The error of an average is how far
-    its profile over the images is from the one asked for.
+    Give --sigma-rel, --half-life, --per-stage or --stages-from. The error that is printed is the
+    relative distance between the profile of an average and the profile asked for.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -52,17 +52,17 @@ class Ema(Settings):
     sigma_rel: float | None = setting(None, above=0)
     """Width of the average: standard deviation of its profile, as a fraction of the images seen."""
     half_life: int | None = setting(None, at_least=1)
-    """Half-life at the end of training, in images; at most the run's --ema-rampup of them. Earlier
-    it is the same fraction."""
+    """Half-life at the end of training, in images, as a fixed fraction of the images seen; at most
+    the run's --ema-rampup."""
     per_stage: bool = False
-    """Take each stage from the checkpoint whose loss on --data is least there; the result has an
-    encoder for each decoder, and costs as much to evaluate as before."""
+    """Take each stage from the checkpoint with the lowest loss on --data in that stage; the result
+    has an encoder for each decoder, and an evaluation costs as much as before."""
     data: str | None = None
     """For --per-stage: images that were not trained on."""
     images: int = setting(1024, at_least=1, at_most=10_000_000)
     """For --per-stage: noisy images in each stage."""
     stages_from: tuple[Path, ...] = ()
-    """Take each stage from the model file given for it, instead of the best checkpoint."""
+    """Take each stage from a model file, one for each stage, smallest noise first."""
     reading: Annotated[ReadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ReadOptions)
 
     def run(self) -> None:
@@ -74,13 +74,13 @@ class Ema(Settings):
             )
         if self.stages_from:
             models = {path: load_model(path) for path in self.stages_from}
-            self._write(put_together([models[path] for path in self.stages_from]))
+            self._write(combine_stages([models[path] for path in self.stages_from]))
         elif self.per_stage:
-            self._put_together()
+            self._combine_best()
         else:
             self._average()
 
-    def _put_together(self) -> None:
+    def _combine_best(self) -> None:
         """Writes a model of the best checkpoint for each stage."""
         if self.data is None:
             raise BadInput("--per-stage chooses by the loss on images: give them with --data.")
@@ -92,7 +92,7 @@ class Ema(Settings):
         losses = torch.tensor([self._losses(model, images) for model in models])
         best = losses.argmin(0).tolist()
         _print_losses(models, losses)
-        self._write(put_together([models[index] for index in best]))
+        self._write(combine_stages([models[index] for index in best]))
 
     def _write(self, made: Model) -> None:
         weights = made.denoiser.network.state_dict()

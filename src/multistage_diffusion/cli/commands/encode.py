@@ -31,8 +31,8 @@ class Encode:
     data: str
     """Images: a folder, an archive, shards, a table, a hub id or 'digits'; see docs/data.md."""
     autoencoder: str
-    """pca-f2c6 or the like (linear patches: factor 2, 6 channels), a folder or hub id of one of
-    diffusers' autoencoders, or a folder of latents, to use its autoencoder again."""
+    """A name such as pca-f2c6 (linear patches: factor 2, 6 channels), the folder or hub id of an
+    autoencoder of diffusers, or a folder of latents, whose autoencoder is used again."""
     out: Path
     """Folder of the latents."""
     encoding: Annotated[EncodeOptions, tyro.conf.OmitArgPrefixes] = field(

@@ -5,33 +5,36 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from torch import Tensor
 
 from multistage_diffusion.cli.evaluation import (
+    print_caveats,
     print_cost,
     print_denoising,
+    print_reading,
     print_values,
+    summary,
     write_pairs,
 )
 from multistage_diffusion.cli.holding import holding
 from multistage_diffusion.cli.plans import with_plan
 from multistage_diffusion.cli.progress import show_progress
-from multistage_diffusion.cli.reading import read, report_reading
+from multistage_diffusion.cli.reading import read
 from multistage_diffusion.cli.terminal import print_line, print_settings, print_warning
 from multistage_diffusion.config import Settings, changed, setting, to_json
 from multistage_diffusion.data import Images, ReadOptions
+from multistage_diffusion.data.images import evenly_spaced
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.denoising import measure_denoising
-from multistage_diffusion.evaluation.estimate import Estimate, mean_of_values, over_seeds
+from multistage_diffusion.evaluation.estimate import mean_of_values
 from multistage_diffusion.evaluation.samples import (
     Batches,
     append_results,
     check_shapes,
     describe_samples,
     draw_images,
-    evenly_spaced,
     read_images,
     read_results,
 )
@@ -49,7 +52,6 @@ from multistage_diffusion.training.config import reported_stages
 
 __all__ = ["COMMAND", "Evaluate"]
 
-FEW_IMAGES = 2000
 DRAWN_IMAGES = 1000
 DENOISING = ("denoising",)
 DECISIVE = (
@@ -71,27 +73,27 @@ class Evaluate(Settings):
 
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|DIR")]
     """A run or model file, from which images are drawn, or a folder of generated images. Or an
-    autoencoder, a folder or a name as pca-f2c6: its reconstructions of --data against the images
-    that they are of."""
+    autoencoder, as a folder or a name such as pca-f2c6: its reconstructions of --data are compared
+    with their originals."""
     data: str
-    """The real images: a folder, an archive, shards, a table, a hub id or 'digits'; read as the
-    options below say."""
+    """The real images: a folder, an archive, shards, a table, a hub id or 'digits'; see the reading
+    options below."""
     held_out_data: str | None = None
-    """Images of the same kind that were not trained on, for memorisation."""
+    """Images of the same kind that were not used for training, for memorisation."""
     images: int | None = setting(None, at_least=2, at_most=10_000_000)
     """Generated images to use. Default: all of a folder, 1000 of a run. For denoising: noisy
     images in each stage."""
     real_images: int | None = setting(None, at_least=2)
-    """Most real images to use, evenly spaced over the data. Default: all."""
+    """Largest number of real images to use, evenly spaced over the data. Default: all."""
     seeds: tuple[int, ...] = setting((), at_least=0)
-    """Draw the images once for each of these seeds, and give mean and interval over them."""
+    """Draw the images once for each of these seeds, and report mean and interval over the seeds."""
     checkpoints: int = setting(0, at_least=0)
     """Evaluate this many of a run's checkpoints, evenly spaced, the last one among them; 0 for the
     model alone."""
     missing_only: bool = False
     """Measure only what evaluations.json does not hold yet."""
     tag: str = ""
-    """A word that is kept with the results, to tell them apart."""
+    """A label that is stored with the results."""
     batch_size: int = setting(64, at_least=1)
     """Images drawn at a time from a run."""
     suite: Annotated[SuiteOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SuiteOptions)
@@ -132,15 +134,15 @@ class Evaluate(Settings):
     def _reconstructions(self, real: Images) -> None:
         """Measures what an autoencoder loses."""
         suite = self._suite(real)
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        device = default_device()
         autoencoder = find_autoencoder(str(self.target), real).to(device)
         images = reconstruct(autoencoder, suite.images, device)
         psnr = image_psnr(images, suite.images).clamp(max=HIGHEST_PSNR)
         found = {"psnr": mean_of_values(psnr), **suite.measure(images)}
         about = {"autoencoder": str(self.target), "images": len(images)}
         about |= self._origin(real, len(images))
-        results = [{"metric": name, **_summary([value]), **about} for name, value in found.items()]
-        self._warn(suite, len(images))
+        results = [{"metric": name, **summary([value]), **about} for name, value in found.items()]
+        print_caveats(suite, len(images))
         print_values(results)
         if self.target.exists():
             self._write(results)
@@ -183,7 +185,7 @@ class Evaluate(Settings):
         seen = as_model_sees(images, model.config.latents, self.data, self.reading)
         found = measure_denoising(model, seen, reported_stages(model), count, self.sampling.seed)
         print_denoising(found, reported_stages(model))
-        mean = _summary([found.mean])
+        mean = summary([found.mean])
         about = {"samples": str(self.target), "trained_images": model.images}
         counts = {"images": count * len(found.stages), "seeds": [self.sampling.seed]}
         origin = self._origin(images, len(images))
@@ -219,10 +221,10 @@ class Evaluate(Settings):
     def _distances(self, suite: Suite, model: Model | None, real: Images) -> None:
         sets, about = self._generated(model, real)
         values = [suite.measure(images) for images in sets]
-        self._warn(suite, len(sets[0]))
+        print_caveats(suite, len(sets[0]))
         found = {name: [value[name] for value in values] for name in values[0]}
         about |= {"images": len(sets[0]), **self._origin(real, len(suite.images))}
-        results = [{"metric": name, **_summary(value), **about} for name, value in found.items()]
+        results = [{"metric": name, **summary(value), **about} for name, value in found.items()]
         if self.checkpoints:
             print_line(f"after {about['trained_images']:,} images")
         print_values(results)
@@ -253,7 +255,7 @@ class Evaluate(Settings):
         """The generated images, a set for each seed, and how they were made, as JSON."""
         if model is None:
             images = read_images(self.target, self.images, real.shape, self.reading)
-            _report(str(self.target), images)
+            print_reading(str(self.target), images)
             return [images.pixels[:]], {"samples": str(self.target)}
         options = with_plan(self.sampling, model, self.target, self.plan)
         seeds = self.seeds or (options.seed,)
@@ -269,19 +271,6 @@ class Evaluate(Settings):
         data = {"path": self.data, "fingerprint": images.fingerprint, "images": count}
         return {"data": data, "request": self._request(images), "tag": self.tag}
 
-    def _warn(self, suite: Suite, count: int) -> None:
-        for reason in suite.skipped:
-            print_warning(f"left out: {reason}")
-        if self.suite.suite == "full" and self.suite.inception is None:
-            print_warning(
-                "left out: FID, KID and Inception Score need Inception's weights, --inception FILE"
-            )
-        if count < FEW_IMAGES:
-            print_warning(
-                f"{count} images are few: Frechet distances and MIND grow as images get fewer; "
-                "compare only numbers made with as many"
-            )
-
     def _write_pairs(self, suite: Suite, generated: Tensor) -> None:
         if "memorisation" in suite.metrics:
             print_line(f"nearest pairs: {write_pairs(self._run, suite, generated)}")
@@ -292,27 +281,6 @@ class Evaluate(Settings):
 
 
 COMMAND = Evaluate
-
-
-def _summary(estimates: list[Estimate]) -> dict[str, Any]:
-    """Value and interval: over seeds if there are several, else over images."""
-    values = [estimate.value for estimate in estimates]
-    found = over_seeds(values) if len(values) > 1 else estimates[0]
-    interval = list(found.interval) if found.interval else None
-    return {
-        "value": found.value,
-        "interval": interval,
-        "interval_over": "seeds" if len(values) > 1 else "images",
-        **({"values": values} if len(values) > 1 else {}),
-    }
-
-
-def _report(folder: str, images: Images) -> None:
-    """Reports how generated images were read."""
-    report_reading(folder, images)
-    if images.resized:
-        size = "x".join(map(str, images.shape[1:]))
-        print_warning(f"{folder}: {images.resized} images were brought to {size}, as --size says")
 
 
 def _show_batches(batches: Batches, total: int) -> Batches:

@@ -12,6 +12,7 @@ import tyro
 from multistage_diffusion.cli.discovery import subcommands
 from multistage_diffusion.cli.terminal import print_line, print_table, print_warning
 from multistage_diffusion.config import Settings, setting
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import MOST_CLASSES
 from multistage_diffusion.planning.comparison import (
@@ -52,23 +53,23 @@ class Plan(Settings):
     classes: int | None = setting(None, at_least=0, at_most=MOST_CLASSES)
     """Number of classes of a conditional model; 10 if not given."""
     steps: int = setting(18, at_least=1, at_most=1000)
-    """Steps of each solver."""
+    """Number of steps of each solver."""
     processes: int | None = setting(None, at_least=1, at_most=65_536)
-    """Processes (GPUs) to train with: print how equal their work is, the mean over the maximum of
-    their multiply-accumulates."""
+    """Number of processes (GPUs) to train with: print the balance of their work, which is the mean
+    over the maximum of their multiply-accumulates."""
     measure: bool = True
     """Measure this machine's speed for some seconds."""
     budget: str | None = None
     """Propose decoder widths for this multiple of the unified network's cost, such as 1.0x."""
     budget_for: BudgetName = "training"
-    """Which cost the budget is for: training, or sampling with a solver."""
+    """Which cost the budget limits: that of training, or of sampling with a solver."""
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
 
     def run(self) -> None:
         config = self._config()
         if self.budget is not None:
             return self._propose(config, _ratio(self.budget))
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        device = default_device()
         found = compare(config, self.steps, self.measure, device)
         _print_comparison(found)
         if self.processes is not None:

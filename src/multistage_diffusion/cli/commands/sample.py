@@ -41,27 +41,27 @@ class Sample(Settings):
     images: int = setting(64, at_least=1, at_most=10_000_000)
     """Number of images."""
     labels: tuple[str, ...] = ()
-    """Several classes, by names or numbers, that take turns."""
+    """Several classes, by name or number, drawn in turn."""
     per_label: int | None = setting(None, at_least=1, at_most=10_000_000)
-    """Number of images of each class that is drawn, instead of --images."""
+    """Number of images to draw of each class, instead of --images."""
     bands: tuple[int, ...] = setting((), at_least=1)
-    """Channels that pictures of many channels show, as 3 2 1 for red, green and blue. Default: the
-    first three. All channels are in 000000.npy then."""
+    """Channels shown in PNG previews of images with many channels, such as 3 2 1 for red, green and
+    blue. Default: the first three. 000000.npy holds all channels."""
     label_names: bool = False
     """Print the number and the name of each class, and stop."""
     batch_size: int = setting(64, at_least=1)
-    """Images at a time; changes the memory needed, not the images."""
+    """Number of images drawn at a time; it changes the memory needed, not the images."""
     sampling: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=SampleOptions
     )
     plan: Path | None = None
     """Solver and noise levels from multistage schedule."""
     budget: str | None = None
-    """Search them for what a sample may cost, such as 20nfe, 2GMAC or 0.5s, and keep the plan in
-    RUN/plans. The solver is dpmpp-2m unless another one than heun is given."""
+    """Search noise levels for a cost of one sample, such as 20nfe, 2GMAC or 0.5s, and keep the plan
+    in RUN/plans. The solver is dpmpp-2m unless another one than heun is given."""
     quality: Quality | None = None
-    """Solver and noise levels by one word instead: fast, 6 evaluations with levels searched for the
-    model; good, 12; best, 48 steps of dpmpp-2m."""
+    """Choose solver and noise levels: fast, 6 evaluations at levels searched for the model; good,
+    12 evaluations; best, 48 steps of dpmpp-2m."""
     pack: PackName | None = None
     """Also write all images as one file beside the folder: npz (arr_0 and labels arr_1, as ADM's
     and EDM's evaluations read it), npy, or parquet (Hugging Face's image feature)."""
@@ -85,16 +85,21 @@ class Sample(Settings):
         self._check_pack(model, out)
         if self.compile:
             compile_parts(model.denoiser.network)
-        with distributed.process_group(distributed.float64_device()), holding(out, "sample"):
-            folder = draw_samples(
-                model, options, count, self.batch_size, out, _show_progress, self.bands
-            )
-            self._pack(folder, count, labels_of(model, options, range(count)))
+        folder = self._draw(model, options, count, out)
         calls = ", ".join(map(str, evaluations_per_stage(model.config, options)))
         print_line(
             f"{count} images in {out}, a grid of them in {folder.grid}; evaluations per "
             f"image by stage: {calls}"
         )
+
+    def _draw(self, model: Model, options: SampleOptions, count: int, out: Path) -> SampleFolder:
+        """Draws the images that are missing, and packs all of them if that is asked for."""
+        with distributed.process_group(distributed.float64_device()), holding(out, "sample"):
+            folder = draw_samples(
+                model, options, count, self.batch_size, out, _show_progress, self.bands
+            )
+            self._pack(folder, count, labels_of(model, options, range(count)))
+        return folder
 
     def _with_levels(self, options: SampleOptions, model: Model) -> SampleOptions:
         """The options with the levels of a quality, a plan or a budget."""
@@ -112,7 +117,7 @@ class Sample(Settings):
         if self.pack is None:
             return
         if model.config.image_shape[0] not in AS_PNG:
-            raise BadInput("--pack is for images that PNG files hold: of 1, 3 or 4 channels.")
+            raise BadInput("--pack is for images of 1, 3 or 4 channels; leave it out.")
         note = SampleFolder(out).note
         claim(self._packed(out), "was not made by this command", lambda _: note.exists())
 
@@ -128,16 +133,13 @@ class Sample(Settings):
         """How many images are drawn.
 
         Raises:
-            BadInput: if their number for each class is given, and the model has no classes.
+            BadInput: if --per-label is given, and the model is unconditional.
         """
         if self.per_label is None:
             return self.images
         classes = drawn_classes(model.config, sampling)
-        if not classes or self.per_label < 1:
-            raise BadInput(
-                f"--per-label must be at least 1, and the model class-conditional, not "
-                f"{self.per_label} and {model.config.classes} classes."
-            )
+        if not classes:
+            raise BadInput("--per-label needs a class-conditional model: give --images instead.")
         return self.per_label * len(classes)
 
 

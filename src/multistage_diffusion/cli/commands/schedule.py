@@ -20,25 +20,26 @@ __all__ = ["COMMAND", "Schedule"]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(Settings):
-    """Search the noise levels that bring a solver closest to the exact images of a model, for what
-    a sample may cost.
+    """Search the noise levels at which a solver comes closest to the exact solution of a model, for
+    a given cost of a sample.
 
-    The search records paths of some samples in small steps and weighs each possible step by what
-    the network costs in its stage. Its levels are compared with the usual grids at the same cost,
-    on other samples; the best ones are kept, for sample --plan and evaluate --plan.
+    The search records the paths of some samples in small steps and weights each possible step by
+    the cost of the network in its stage. The levels found are compared with the usual grids at the
+    same cost, on other samples; the best are written as a plan for sample --plan and
+    evaluate --plan.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run, or a model file."""
     budget: str
-    """Of one sample: 20nfe (evaluations of the network), 2GMAC or 0.5s."""
+    """Cost of one sample: 20nfe (evaluations of the network), 2GMAC or 0.5s."""
     solver: SolverName = "dpmpp-2m"
     """The solver that the levels are for: euler, ddim, dpmpp-2m or heun."""
     images: int = setting(32, at_least=1, at_most=100_000)
-    """Samples whose paths are recorded, and as many others to compare with."""
+    """Number of samples whose paths are recorded; as many others are used to compare."""
     reuse: bool = False
-    """Search also levels at which the encoder is not evaluated, but its features of the level
-    before are taken over."""
+    """Also search for levels at which the encoder is not evaluated and its features of the level
+    before are reused."""
     out: Path | None = None
     """The plan to write. Default: RUN/plans/SOLVER-BUDGET.json, replaced if it is there."""
     dry_run: bool = False

@@ -71,18 +71,18 @@ class Train:
     """Stages file from multistage cluster; without one, the preset's --boundaries. A single decoder
     has no stages."""
     init: Path | None = None
-    """A model file or run to begin with, of the same network (multistage convert makes one of a
-    unified network or of one of diffusers)."""
+    """A model file or run with the same network whose weights the run begins with (multistage
+    convert makes one from a unified network or from a model of diffusers)."""
     keep_network: bool = False
-    """Train the network of --init as it is: blocks, widths, stages, schedule and preconditioning
-    are its own instead of the preset's."""
+    """Take blocks, widths, stages, schedule and preconditioning from --init instead of the
+    preset."""
     dry_run: bool = False
-    """Print the resolved configuration and the cost of the network, and stop. With --size,
-    RUN/preview.png shows what is cut away or stretched."""
+    """Print the resolved configuration and the cost of the network, and stop. With --size, also
+    write RUN/preview.png, which shows what is cropped or stretched."""
     preset: Annotated[Preset, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")]
     context: Path | None = None
-    """File .npy [N, tokens, channels] of what the network attends to, such as embeddings of texts:
-    a row for each image. Needs --context-channels; --label-dropout hides some."""
+    """File .npy [N, tokens, channels] of context for cross-attention, such as text embeddings: a
+    row for each image. Needs --context-channels; --label-dropout drops some."""
     latents: Annotated[LatentOptions, tyro.conf.OmitArgPrefixes] = field(
         default_factory=LatentOptions
     )
@@ -212,7 +212,7 @@ class _Messages:
         self.printed = set[str]()
 
     def on_step(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
-        """The question asked after every step; the first time, says when losses follow."""
+        """The stop condition that is checked after every step; it first says when losses follow."""
 
         def asked() -> bool:
             self._once("interval", f"losses follow every {self.interval:,} images", print_note)

@@ -66,7 +66,7 @@ def arrange(
     is_image: Callable[[str], bool],
     before: Sequence[LeftOut] = (),
 ) -> Arranged:
-    """Finds out what files are.
+    """Classifies files.
 
     Args:
         files: their paths inside the source, parts separated by ``/``.

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.features.extractor import Extractor, resized
 
@@ -36,7 +37,7 @@ def dinov2(source: str = DINOV2) -> Extractor:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"The DINOv2 network {source} cannot be loaded: {reason}") from error
-    network.to(torch.accelerator.current_accelerator() or "cpu")
+    network.to(default_device())
     return Extractor("dinov2", partial(_class_token, network), 32, identity=source)
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.evaluation.features.extractor import Extractor, resized
 
 __all__ = ["efficientnet_lite0", "efficientnet_lite0_small", "load_network"]
@@ -25,7 +26,7 @@ def efficientnet_lite0_small() -> Extractor:
 
 
 def _features(side: int) -> Callable[[Tensor], Tensor]:
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = default_device()
     network = load_network().to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return partial(_pooled, network, side)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 
 __all__ = ["Extractor", "FeaturePrecision", "Progress", "no_progress", "resized"]
@@ -15,7 +16,7 @@ __all__ = ["Extractor", "FeaturePrecision", "Progress", "no_progress", "resized"
 FeaturePrecision = Literal["float32", "bf16"]
 
 Progress = Callable[[Iterable[Tensor], str, int], Iterable[Tensor]]
-"""Passes batches through and may show how far they have come; it is given a label and a total."""
+"""Passes batches through and may show progress; it is also given a label and the total number."""
 
 
 def no_progress(batches: Iterable[Tensor], *_: str | int) -> Iterable[Tensor]:
@@ -28,7 +29,7 @@ class Extractor:
     """A function from images to features.
 
     Attributes:
-        name: as it stands in the name of every number, such as ``fd-<name>``.
+        name: part of the name of every result, such as ``fd-<name>``.
         features: uint8 ``[B, C, H, W]`` on the extractor's device to ``[B, F]``.
         batch: images taken at a time.
         identity: distinguishes extractors of one name, such as the fingerprint of a weights file.
@@ -64,7 +65,7 @@ class Extractor:
         return torch.cat(list(progress(batches, f"{label} images", len(images))))
 
     def _batches(self, images: Tensor, precision: FeaturePrecision) -> Iterator[Tensor]:
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        device = default_device()
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
         for batch in images.split(self.batch):
             with autocast:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from multistage_diffusion.distributed import default_device
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.evaluation.features.extractor import Extractor
 from multistage_diffusion.files import fingerprint
@@ -27,7 +28,9 @@ def extractor_file(path: Path) -> Extractor:
         BadInput: if the file cannot be loaded.
     """
     if not path.is_file():
-        raise BadInput(f"There is no extractor file {path}.")
+        raise BadInput(
+            f"There is no file {path}: give --extractor an existing .pt, .ts or .onnx file."
+        )
     is_onnx = path.suffix.lower() == ".onnx"
     features = _onnx(path) if is_onnx else partial(_scripted, load_torchscript(path))
     return Extractor(path.stem, features, BATCH, identity=fingerprint(path))
@@ -39,7 +42,7 @@ def load_torchscript(path: Path) -> torch.jit.ScriptModule:
     Raises:
         BadInput: if the file is none.
     """
-    device = torch.accelerator.current_accelerator() or CPU
+    device = default_device()
     try:
         return torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:

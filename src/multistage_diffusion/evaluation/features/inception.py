@@ -1,4 +1,4 @@
-"""Inception-v3, whose features the FID is made of and whose classes the Inception Score.
+"""Inception-v3: its features are those of FID, its class probabilities those of Inception Score.
 
 Its weights are not part of any package: they are given as a file, either NVIDIA's TorchScript
 ``inception-2015-12-05.pt`` or torch-fidelity's ``pt_inception-2015-12-05-6726825d.pth``.
@@ -39,7 +39,10 @@ def load_inception(path: Path) -> Inception:
         BadInput: if the file is missing or neither of the two that are known.
     """
     if not path.is_file():
-        raise BadInput(f"There is no file {path} with Inception's weights.")
+        raise BadInput(
+            f"There is no file {path}: give the path of Inception's weights, such as NVIDIA's "
+            "inception-2015-12-05.pt."
+        )
     pooled, probabilities = _functions(path)
     identity = fingerprint(path)
     return Inception(

@@ -67,7 +67,7 @@ def input_names(config: ModelConfig) -> tuple[str, ...]:
 
 
 def size_multiple(config: ModelConfig) -> int:
-    """What height and width of an image must be multiples of."""
+    """The number of which height and width of an image must be multiples."""
     return int(2 ** (len(config.network.channel_mult) - 1))
 
 

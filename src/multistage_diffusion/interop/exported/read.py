@@ -92,7 +92,7 @@ class _File:
 
 @dataclass(frozen=True, kw_only=True)
 class _Manifest:
-    """What is read of the file that describes an exported model."""
+    """The fields of ``model.json`` that are read."""
 
     model: ModelConfig
     files: tuple[_File, ...]

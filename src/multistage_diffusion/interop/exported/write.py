@@ -76,7 +76,7 @@ def _export(target: Path, out: Path, suffix: str, write: Writer) -> None:
 
 
 def _write_decoding(model: Model, file: Path, write: Writer) -> dict[str, Any]:
-    """Writes the decoder of a latent model; returns what the manifest says of it."""
+    """Writes the decoder of a latent model; returns its entry of the manifest."""
     if model.config.latents is None:
         return {}
     with _quiet():
@@ -86,7 +86,7 @@ def _write_decoding(model: Model, file: Path, write: Writer) -> dict[str, Any]:
 
 
 def _manifest(model: Model, files: list[str]) -> dict[str, Any]:
-    """What a program needs to know to use the files."""
+    """The content of ``model.json``, which describes the files."""
     bounds = [model.denoiser.stages.bounds(stage) for stage in range(len(files))]
     return {
         "format": FORMAT,
@@ -130,7 +130,7 @@ def _searchsorted(table: Any, values: Any, **_options: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what torch's exporter says about itself."""
+    """Suppresses the messages of torch's exporter about its own use."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

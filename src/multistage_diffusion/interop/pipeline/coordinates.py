@@ -1,4 +1,4 @@
-"""How schedulers of diffusers write a noisy image, and what they want a model to predict.
+"""How schedulers of diffusers write a noisy image, and what they expect a model to predict.
 
 At each step a scheduler holds ``x = alpha y + s n`` with clean images y and noise n:
 
@@ -38,7 +38,7 @@ class Coordinates:
 
 
 def coordinates(scheduler: Any, t: Tensor) -> Coordinates:
-    """The scales at a timestep of a scheduler that has been told its number of steps.
+    """The scales at a timestep of a scheduler whose number of steps is set.
 
     Args:
         scheduler: of diffusers.
@@ -92,7 +92,7 @@ def prediction(scheduler: Any, at: Coordinates, x: Tensor, denoised: Tensor) -> 
         return at.alpha * noise - at.s * denoised
     if kind == "flow_prediction":
         return noise - denoised
-    raise ValueError(f"{type(scheduler).__name__} wants an unknown prediction: {kind}.")
+    raise ValueError(f"{type(scheduler).__name__} expects an unknown prediction type: {kind}.")
 
 
 def _preconditioned(scheduler: Any, sigma: float, x: Tensor, denoised: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class SolverScheduler(SchedulerMixin, ConfigMixin):
         return self._options(1).settings
 
     def set_timesteps(self, num_inference_steps: int, model: ModelConfig) -> None:
-        """Lays the noise levels.
+        """Sets the noise levels.
 
         Args:
             num_inference_steps: number of steps, unless the levels are given.

@@ -125,7 +125,7 @@ class _StorageReader(pickle.Unpickler):
 
 
 def check_archive(content: bytes) -> None:
-    """Raises BadInput if a record of an archive of ``torch.save`` is shorter than what it is for.
+    """Raises BadInput if a record of an archive of ``torch.save`` is shorter than its storage.
 
     Damaged archives raise the errors of ``zipfile`` and ``pickle``.
     """

@@ -27,7 +27,7 @@ def read_release(path: Path) -> tuple[str, dict[str, Tensor]]:
     base, state = _weights(read_pickle(path), path)
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.is_complex():
-            raise BadInput(f"{path} has something else than a tensor of numbers as {name!r:.80}.")
+            raise BadInput(f"The entry {name!r:.80} of {path} is not a tensor of numbers.")
     return base, state
 
 

@@ -1,127 +1,15 @@
-"""Settings of diffusers' U-Nets, translated into ours; what ours cannot be is refused by name."""
+"""Settings of diffusers' U-Nets, translated into ours; unsupported ones are refused by name."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from multistage_diffusion.errors import BadInput
+from multistage_diffusion.interop.unet2d.classes import BLOCKS, CLASSES, MIDDLES, UNetClass
 from multistage_diffusion.interop.unet2d.scheduler import Prediction
 from multistage_diffusion.model import ModelConfig
 from multistage_diffusion.networks import NetworkConfig
 
 __all__ = ["unet_config"]
-
-SHARED: dict[str, Any] = {
-    "sample_size": None,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "layers_per_block": 2,
-    "downsample_padding": 1,
-    "dropout": 0.0,
-    "norm_num_groups": 32,
-    "norm_eps": 1e-5,
-    "attention_head_dim": 8,
-    "resnet_time_scale_shift": "default",
-    "num_class_embeds": None,
-    "time_embedding_dim": None,
-}
-SHARED_FIXED: dict[str, Any] = {
-    "act_fn": "silu",
-    "center_input_sample": False,
-    "class_embed_type": None,
-    "mid_block_scale_factor": 1,
-    "time_embedding_type": "positional",
-}
-
-
-@dataclass(frozen=True)
-class UNetClass:
-    """A class of diffusers: its settings with their defaults."""
-
-    attention: str
-    """What attention its blocks have, in the names of ``BLOCKS``."""
-    settings: dict[str, Any]
-    """Those that we translate."""
-    fixed: dict[str, Any]
-    """Those of which we have the default only."""
-    ignored: tuple[str, ...] = ()
-    """Those without effect on the function."""
-
-
-CLASSES = {
-    "UNet2DModel": UNetClass(
-        attention="self",
-        settings={
-            **SHARED,
-            "in_channels": 3,
-            "out_channels": 3,
-            "block_out_channels": (224, 448, 672, 896),
-            "down_block_types": ("DownBlock2D", *["AttnDownBlock2D"] * 3),
-            "mid_block_type": "UNetMidBlock2D",
-            "up_block_types": (*["AttnUpBlock2D"] * 3, "UpBlock2D"),
-            "downsample_type": "conv",
-            "upsample_type": "conv",
-            "attn_norm_num_groups": None,
-            "add_attention": True,
-        },
-        fixed=SHARED_FIXED,
-        ignored=("num_train_timesteps",),
-    ),
-    "UNet2DConditionModel": UNetClass(
-        attention="cross",
-        settings={
-            **SHARED,
-            "in_channels": 4,
-            "out_channels": 4,
-            "block_out_channels": (320, 640, 1280, 1280),
-            "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
-            "mid_block_type": "UNetMidBlock2DCrossAttn",
-            "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
-            "cross_attention_dim": 1280,
-            "transformer_layers_per_block": 1,
-        },
-        fixed={
-            **SHARED_FIXED,
-            "addition_embed_type": None,
-            "attention_type": "default",
-            "class_embeddings_concat": False,
-            "conv_in_kernel": 3,
-            "conv_out_kernel": 3,
-            "cross_attention_norm": None,
-            "dual_cross_attention": False,
-            "encoder_hid_dim": None,
-            "encoder_hid_dim_type": None,
-            "mid_block_only_cross_attention": None,
-            "num_attention_heads": None,
-            "only_cross_attention": False,
-            "resnet_out_scale_factor": 1,
-            "resnet_skip_time_act": False,
-            "reverse_transformer_layers_per_block": None,
-            "time_cond_proj_dim": None,
-            "time_embedding_act_fn": None,
-            "timestep_post_act": None,
-        },
-        ignored=(
-            "addition_embed_type_num_heads",
-            "addition_time_embed_dim",
-            "projection_class_embeddings_input_dim",
-            "upcast_attention",  # changes half precision only
-            "use_linear_projection",  # the same function by other shapes
-        ),
-    ),
-}
-BLOCKS = {
-    "DownBlock2D": ("none", "conv"),
-    "AttnDownBlock2D": ("self", "downsample_type"),
-    "ResnetDownsampleBlock2D": ("none", "resnet"),
-    "CrossAttnDownBlock2D": ("cross", "conv"),
-    "UpBlock2D": ("none", "conv"),
-    "AttnUpBlock2D": ("self", "upsample_type"),
-    "ResnetUpsampleBlock2D": ("none", "resnet"),
-    "CrossAttnUpBlock2D": ("cross", "conv"),
-}
-"""Attention of the blocks, and how they resample or the setting that says so."""
-MIDDLES = {"self": "UNetMidBlock2D", "cross": "UNetMidBlock2DCrossAttn"}
 
 
 def unet_config(given: Mapping[str, Any], prediction: Prediction) -> ModelConfig:
@@ -132,12 +20,12 @@ def unet_config(given: Mapping[str, Any], prediction: Prediction) -> ModelConfig
         prediction: what it was trained to predict.
 
     Raises:
-        BadInput: if a setting cannot be represented; names the first one.
+        BadInput: if a setting is not supported; names the first one.
     """
     kind = CLASSES.get(given.get("_class_name", ""))
     if kind is None:
         raise BadInput(
-            f"The model is a {given.get('_class_name')}; {' and '.join(CLASSES)} can be taken."
+            f"The model is a {given.get('_class_name')}; {' and '.join(CLASSES)} can be converted."
         )
     settings = {**kind.settings, **given}
     _check_fixed(kind, given)
@@ -156,7 +44,7 @@ def unet_config(given: Mapping[str, Any], prediction: Prediction) -> ModelConfig
 
 
 def _refused(name: str, value: object, why: str = "") -> BadInput:
-    return BadInput(f"The setting {name} {value} cannot be represented here{why and ': it '}{why}.")
+    return BadInput(f"The setting {name} {value} is not supported{why and ': it '}{why}.")
 
 
 def _check_fixed(kind: UNetClass, given: Mapping[str, Any]) -> None:
@@ -203,7 +91,7 @@ def _network(kind: UNetClass, settings: Mapping[str, Any]) -> NetworkConfig:
         project_resampled=False,
         resampling=resampling,
         downsampling_padding=_padding(settings["downsample_padding"]),
-        embedding=_waves(settings["freq_shift"]),
+        embedding=_embedding(settings["freq_shift"]),
         label_embedding="after",
         context_channels=_single("cross_attention_dim", settings) if cross else 0,
         transformer_depth=_single("transformer_layers_per_block", settings) if cross else 1,
@@ -230,7 +118,9 @@ def _widths(settings: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
     channels = list(settings["block_out_channels"])
     width = channels[0]
     if any(count % width for count in channels):
-        raise _refused("block_out_channels", channels, "has levels that are no multiple of the top")
+        raise _refused(
+            "block_out_channels", channels, "has levels that are no multiples of the first"
+        )
     if settings["time_embedding_dim"] not in (None, 4 * width):
         raise _refused("time_embedding_dim", settings["time_embedding_dim"])
     return width, tuple(count // width for count in channels)
@@ -239,7 +129,7 @@ def _widths(settings: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
 def _blocks(
     kind: UNetClass, settings: Mapping[str, Any]
 ) -> tuple[list[bool], Literal["block", "conv"]]:
-    """Which levels have attention, and how the levels are joined."""
+    """Which levels have attention, and how the network resamples between levels."""
     down = [_block("down_block_types", name) for name in settings["down_block_types"]]
     up = [_block("up_block_types", name) for name in settings["up_block_types"]]
     attention = [here for here, _ in down]
@@ -247,7 +137,9 @@ def _blocks(
     if other:
         raise _refused("down_block_types", settings["down_block_types"], f"has {other}-attention")
     if attention != [here for here, _ in reversed(up)]:
-        raise _refused("up_block_types", settings["up_block_types"], "is no mirror of the way down")
+        raise _refused(
+            "up_block_types", settings["up_block_types"], "does not mirror down_block_types"
+        )
     between = [how for _, how in (*down[:-1], *up[:-1])]
     ways = {settings.get(how, how) for how in between}
     if len(ways) > 1 or not ways <= {"conv", "resnet"}:
@@ -272,7 +164,7 @@ def _middle(kind: UNetClass, settings: Mapping[str, Any]) -> bool:
     default = settings["resnet_time_scale_shift"] == "default" or kind.attention == "cross"
     unusual = groups != settings["norm_num_groups"] and not (groups is None and default)
     if name is not None and attends and kind.attention == "self" and unusual:
-        raise _refused("attn_norm_num_groups", groups, "must be that of the other normalisations")
+        raise _refused("attn_norm_num_groups", groups, "must equal norm_num_groups")
     return attends
 
 
@@ -303,7 +195,7 @@ def _padding(value: int) -> Literal["sides", "end"]:
     return "sides" if value else "end"
 
 
-def _waves(shift: int) -> Literal["positional", "sinusoidal"]:
+def _embedding(shift: int) -> Literal["positional", "sinusoidal"]:
     if shift not in (0, 1):
         raise _refused("freq_shift", shift)
     return "positional" if shift else "sinusoidal"

@@ -50,7 +50,7 @@ def read_scheduler(scheduler: Mapping[str, Any]) -> Prediction:
     """
     kind = scheduler.get("_class_name", "this scheduler")
     if "beta_schedule" not in scheduler and "beta_start" not in scheduler:
-        raise BadInput(f"The scheduler {kind} cannot be represented here: it has no betas.")
+        raise BadInput(f"The scheduler {kind} is not supported: it has no betas.")
     settings = {**DEFAULTS, **scheduler}
     for name in ("trained_betas", "rescale_betas_zero_snr"):
         if settings[name]:
@@ -65,7 +65,7 @@ def read_scheduler(scheduler: Mapping[str, Any]) -> Prediction:
 
 
 def _refused(name: str, settings: Mapping[str, Any]) -> BadInput:
-    return BadInput(f"The scheduler's {name} {settings[name]} cannot be represented here.")
+    return BadInput(f"The scheduler's {name} {settings[name]} is not supported.")
 
 
 def _unusual(schedule: str, settings: Mapping[str, Any]) -> ScheduleSettings:

@@ -37,7 +37,7 @@ class NetworkSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class LengthSettings(Settings):
-    """How weights are found. Lengths are counted in images."""
+    """How the network is trained. Lengths are counted in images."""
 
     images: int = setting(1_000_000, above=0, may_change=True)
     """Length of the run in images. It may change when a run is resumed."""
@@ -62,12 +62,12 @@ class LengthSettings(Settings):
     checkpoint_images: int = setting(100_000, above=0, may_change=True)
     """Images between checkpoints."""
     seed: int = setting(0, at_least=0)
-    """Weights, order of images and noise are functions of it."""
+    """Seed of the initial weights, the order of images and noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings(Settings):
-    """What is minimised: the absolute error of a pixel, and what follows."""
+    """The loss: the mean absolute error of the pixels, plus the terms below."""
 
     kl_weight: float = setting(1e-6, at_least=0)
     """Weight of the divergence from a unit normal distribution (kl), as in latent diffusion."""
@@ -78,7 +78,7 @@ class LossSettings(Settings):
     discriminator: float = setting(0.0, at_least=0)
     """Weight of a patch discriminator; 0 for none."""
     discriminator_start: int = setting(100_000, at_least=0)
-    """Images after which the discriminator counts."""
+    """Images after which the discriminator is used."""
 
 
 @dataclass(frozen=True, kw_only=True)

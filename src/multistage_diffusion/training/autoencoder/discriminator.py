@@ -41,10 +41,10 @@ class Critic:
         return -score.mean()
 
     def learn(self, real: Tensor, made: Tensor, share: float) -> None:
-        """A step towards a score above 1 for real images and below -1 for made ones.
+        """A step towards a score above 1 for real images and below -1 for reconstructions.
 
         Args:
-            real, made: images, -1 to 1.
+            real, made: originals and reconstructions, -1 to 1, ``[B, C, H, W]``.
             share: of the batch that these are.
         """
         self.network.requires_grad_(True)

@@ -31,7 +31,11 @@ from multistage_diffusion.training.autoencoder.config import (
     optimization,
 )
 from multistage_diffusion.training.autoencoder.discriminator import Critic
-from multistage_diffusion.training.autoencoder.network import build_network, reconstruct
+from multistage_diffusion.training.autoencoder.network import (
+    Reconstruction,
+    build_network,
+    reconstruct,
+)
 from multistage_diffusion.training.autoencoder.record import (
     AutoencoderRecord,
     Quality,
@@ -170,26 +174,35 @@ class _Session(Session[AutoencoderRecord]):
         images, share = self._batch()
         seed_globally(self.settings.seed, Stream.NOISE, self.seen, distributed.rank())
         self.optimizer.zero_grad(set_to_none=True)
-        dtype = dtype_of(self.settings.precision)
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            kind = self.config.preset.network.kind
-            found = reconstruct(self.network, images, kind, self.loss)
+        found = self._reconstruction(images)
         error = (found.images - images).abs().mean()
-        objective = error + found.penalty
-        if self.perceptual is not None and self.loss.perceptual:
-            objective = objective + self.loss.perceptual * self.perceptual(found.images, images)
-        judged = self.critic is not None and self.seen >= self.loss.discriminator_start
-        if judged and self.critic is not None:
-            objective = objective + self.loss.discriminator * self.critic.realism(found.images)
-        (objective * share).backward()
+        critic = self.critic if self.seen >= self.loss.discriminator_start else None
+        (self._objective(found, images, error, critic) * share).backward()
         self.reducer.reduce("all")
         finite = self._update()
-        if judged and self.critic is not None:
-            self.critic.learn(images, found.images.detach(), share)
+        if critic is not None:
+            critic.learn(images, found.images.detach(), share)
         if found.codes is not None:
             self.used[found.codes.flatten()] = True
         self.sums += torch.stack([error.detach(), found.penalty.detach(), 1 - finite])
         self._count()
+
+    def _reconstruction(self, images: Tensor) -> Reconstruction:
+        """The outputs of the network, in the precision of the run."""
+        dtype = dtype_of(self.settings.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            return reconstruct(self.network, images, self.config.preset.network.kind, self.loss)
+
+    def _objective(
+        self, found: Reconstruction, images: Tensor, error: Tensor, critic: Critic | None
+    ) -> Tensor:
+        """The loss: the absolute error, and the weighted terms that are switched on."""
+        objective = error + found.penalty
+        if self.perceptual is not None and self.loss.perceptual:
+            objective = objective + self.loss.perceptual * self.perceptual(found.images, images)
+        if critic is not None:
+            objective = objective + self.loss.discriminator * critic.realism(found.images)
+        return objective
 
     def _batch(self) -> tuple[Tensor, float]:
         """The images of the next batch that are this rank's, -1 to 1, and their share of it."""

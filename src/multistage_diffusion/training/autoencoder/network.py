@@ -1,4 +1,4 @@
-"""From settings to diffusers' classes, and what training needs of them."""
+"""Autoencoders of diffusers, built from settings, and their outputs in training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ GROUPS = (32, 16, 8, 4, 2, 1)
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a network makes of images, in training."""
+    """The outputs of a network for a batch, in training."""
 
     images: Tensor
     """Decoded images, ``[B, C, H, W]``."""

@@ -56,7 +56,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Draws:
-    """What is drawn for a batch before any image is read; one entry for each sample."""
+    """The random choices for a batch, made before any image is read; an entry for each sample."""
 
     seed: int
     first: int
@@ -149,7 +149,7 @@ class Draws:
         return context.masked_fill(self.unlabelled[rows][:, None, None], 0)
 
     def _choose_nearest(self, noise: Tensor, pixels: Tensor, rows: Tensor) -> None:
-        """Replaces each noise by the nearest of several to its image, itself among them.
+        """Replaces each noise by the nearest to its image of several draws, itself among them.
 
         Li et al. 2025, Immiscible Diffusion with k nearest neighbours.
         """

@@ -72,10 +72,7 @@ class Levels:
         return self._inside(sigma, torch.from_numpy(stages))
 
     def weights(self, sigma: Tensor) -> Tensor:
-        """How much more often the schedule has each level than this draw.
-
-        float64 like ``sigma``.
-        """
+        """The schedule's density over that of this draw at each level: float64 like ``sigma``."""
         natural = torch.tensor(_natural_shares(self.schedule, self.stages), dtype=torch.float64)
         ratio = natural / torch.tensor(self.shares, dtype=torch.float64)
         return ratio[self.stages.index(sigma)]
@@ -93,13 +90,13 @@ class Levels:
         return float(np.interp(u, natural / natural[-1], _cumulative(self.shares)))
 
     def _inside(self, sigma: Tensor, stage: Tensor) -> Tensor:
-        """Levels in the stage they were drawn for, in spite of rounding at its bounds."""
+        """Levels moved into the stage they were drawn for, if rounding has crossed its bounds."""
         bounds = [self.stages.bounds(index) for index in range(len(self.stages))]
         return _within(sigma, torch.tensor(bounds, dtype=torch.float64)[stage])
 
 
 def _within(sigma: Tensor, bounds: Tensor) -> Tensor:
-    """Levels in spite of rounding in half-open intervals ``[..., 2]``."""
+    """Levels moved into half-open intervals ``[..., 2]``, if rounding has crossed their bounds."""
     low, high = bounds.unbind(-1)
     return torch.minimum(torch.maximum(sigma, low), high.nextafter(low))
 

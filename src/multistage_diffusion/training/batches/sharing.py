@@ -37,7 +37,7 @@ def share_out(costs: Tensor, world_size: int, accumulate: int) -> list[list[Tens
 
 
 def _equal_parts(samples: Tensor, costs: Tensor, count: int) -> list[Tensor]:
-    """Parts of nearly equal cost: the dearest sample that is left goes to the cheapest part.
+    """Parts of nearly equal cost: the most expensive sample left goes to the cheapest part.
 
     Graham 1969, longest processing time first.
     """
@@ -58,7 +58,7 @@ def check_sharing(batch: int, world_size: int, accumulate: int) -> None:
     if batch < world_size * accumulate:
         raise BadInput(
             f"Batches of {batch} images are too small for {world_size} processes and {accumulate} "
-            "parts in each."
+            "parts in each: give a larger --batch-size."
         )
 
 

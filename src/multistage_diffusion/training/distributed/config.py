@@ -15,8 +15,8 @@ class ExecutionConfig(Settings):
     """Micro-batches into which each process splits its part of a batch, to save memory; the result
     is the same, except for the masks of dropout on a GPU."""
     compile: bool = setting(False, may_change=True)
-    """Compile encoder and decoders separately: minutes at the start, faster steps. Such a run
-    resumes up to rounding."""
+    """Compile encoder and decoders separately: minutes at the start, faster steps. A resumed run is
+    then equal up to rounding."""
     shard: bool = setting(False, may_change=True)
     """Split weights, moments and averages over the processes (FSDP), where a GPU cannot hold them
     whole."""

@@ -20,7 +20,7 @@ class AveragingConfig(Settings):
     """The half-life is at most this fraction of the images seen, so that a short run does not
     average its random start."""
     ema_clock: Literal["common", "own"] = "own"
-    """What half-lives count for a decoder: all images, or only those of its own stage."""
+    """Which images the half-life of a decoder counts: all, or only those of its own stage."""
     posthoc_ema: tuple[float, ...] = setting((), at_least=NARROWEST_AVERAGE)
     """Also keep averages of these relative widths (for example 0.05 0.1), from which multistage ema
     makes any other width."""

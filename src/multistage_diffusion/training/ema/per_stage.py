@@ -1,8 +1,8 @@
-"""A model whose stages come from different models, each from its own best moment.
+"""A model whose stages come from different models, such as the best checkpoint for each stage.
 
-The noisy stages over-train first (the paper's early stopping), and a single moment cannot be the
-best one for all. The models put together have encoders of their own: the result is a network of
-separate pairs, with the same cost for each evaluation and more parameters.
+The noisy stages overfit first (the paper's early stopping), and no single checkpoint is the best
+for all. The combined models keep their own encoders: the result is a network of separate pairs,
+with the same cost for each evaluation and more parameters.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from torch import Tensor
 from multistage_diffusion.errors import BadInput
 from multistage_diffusion.model import Model, ModelConfig, build_denoiser
 
-__all__ = ["put_together"]
+__all__ = ["combine_stages"]
 
 
-def put_together(models: Sequence[Model]) -> Model:
+def combine_stages(models: Sequence[Model]) -> Model:
     """A model with stage k of the k-th of some models.
 
     Args:
@@ -31,7 +31,9 @@ def put_together(models: Sequence[Model]) -> Model:
     """
     first = models[0]
     if any(model.config != first.config for model in models):
-        raise BadInput("The models to put together differ in network, stages or images.")
+        raise BadInput(
+            "The models to combine differ in network, stages or images: give models of a run."
+        )
     stages = len(first.config.boundaries) + 1
     if len(models) != stages:
         raise BadInput(f"{len(models)} models for {stages} stages: give one for each.")

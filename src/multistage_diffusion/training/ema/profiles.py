@@ -1,4 +1,4 @@
-"""Power-function averages, and how some of them make up another.
+"""Power-function averages, and how some of them are combined into another.
 
 Karras et al. 2024, EDM2, section 3 and appendix C.
 
@@ -48,10 +48,7 @@ SMALLEST = 1e-13
 
 
 def relative_width(gamma: float) -> float:
-    """``sigma_rel`` of an exponent:
-
-    ``(gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2)`` (EDM2, eq. 123).
-    """
+    """``sigma_rel = (gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2)`` (EDM2, eq. 123)."""
     return math.sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2)
 
 
@@ -67,17 +64,14 @@ def exponent(sigma_rel: float) -> float:
     if not NARROWEST_AVERAGE <= sigma_rel <= WIDEST_AVERAGE:
         raise BadInput(
             f"A relative width sigma_rel lies between {NARROWEST_AVERAGE:g} and "
-            f"{WIDEST_AVERAGE:.4f}, the mean of all, not at {sigma_rel}."
+            f"{WIDEST_AVERAGE:.4f}, the width of the mean of all weights; {sigma_rel} does not."
         )
     cubic = Polynomial.fromroots([-2, -2, -3]) - Polynomial([1, 1]) / sigma_rel**2
     return float(cubic.roots().real.max())
 
 
 def half_life_fraction(gamma: float) -> float:
-    """The half-life of an average at any time, as a fraction of the images seen until then:
-
-    ``ln 2 / (gamma + 1)``.
-    """
+    """The half-life of an average as a fraction of the images seen: ``ln 2 / (gamma + 1)``."""
     return math.log(2) / (gamma + 1)
 
 

@@ -112,7 +112,10 @@ class Snapshots:
         self.gammas = np.array([exponent(width) for width in widths])
         parts = len(part_names(self.config.model.network))
         if not self.gammas.size or any(len(entry.seen) != parts for entry in metadata):
-            raise BadInput(f"The snapshots in {self.files[0].parent} contradict each other.")
+            raise BadInput(
+                f"The snapshots in {self.files[0].parent} are not all of this run: remove those "
+                "that were copied there."
+            )
         self.seen = np.array([entry.seen for entry in metadata], dtype=np.float64)
         """Images that each encoder, then each decoder had counted: ``[files, parts]``."""
 

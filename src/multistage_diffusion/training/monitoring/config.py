@@ -19,7 +19,7 @@ class MonitoringConfig(Settings):
     grid_images: int = setting(0, at_least=0, may_change=True)
     """Images between grids of samples, drawn with raw and averaged weights; 0 for none."""
     bands: tuple[int, ...] = setting((), at_least=1, may_change=True)
-    """Channels that grids of images of many channels show, as 3 2 1 for red, green and blue.
+    """Channels shown in grids of images with many channels, such as 3 2 1 for red, green and blue.
     Default: the first three."""
     track: tuple[TrackerName, ...] = setting((), may_change=True)
     """Send records to tensorboard (a folder in the run) or wandb too."""

@@ -1,4 +1,4 @@
-"""Energy, where the machine tells it: RAPL for processors, NVML for NVIDIA GPUs."""
+"""Energy, on machines that report it: RAPL for processors, NVML for NVIDIA GPUs."""
 
 import importlib.util
 import re
@@ -42,7 +42,7 @@ class EnergyMeter:
         self.passed()
 
     def passed(self) -> float:
-        """Joules since the last call; 0 where the machine does not tell."""
+        """Joules since the last call; 0 if the machine does not report energy."""
         return sum(counter.passed() for counter in self.counters)
 
 

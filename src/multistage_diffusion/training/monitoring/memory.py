@@ -8,7 +8,7 @@ __all__ = ["peak_memory"]
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes so far: allocated on a GPU, otherwise resident; 0 where the system cannot say."""
+    """Peak bytes so far: allocated on a GPU, otherwise resident; 0 if it is not reported."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

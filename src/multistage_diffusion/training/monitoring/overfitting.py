@@ -30,7 +30,7 @@ def _sentence(records: Sequence[Record], stage: int) -> str:
     if now < RISE * least or last.probe_loss[stage] >= best.probe_loss[stage]:
         return ""
     return (
-        f"stage {stage + 1} over-fits: its loss on held-out images was {least:.4g} at "
+        f"stage {stage + 1} overfits: its loss on held-out images was {least:.4g} at "
         f"{best.images:,} images and is {now:.4g} now, while that on training images fell from "
         f"{best.probe_loss[stage]:.4g} to {last.probe_loss[stage]:.4g}"
     )

@@ -17,7 +17,7 @@ __all__ = ["Record", "append_record", "comparable", "drop_records_after", "read_
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Settings):
-    """How a run is going.
+    """The state of a run at one point of its training.
 
     Lists have one entry for each stage, smallest noise first; None where a stage had no sample. A
     unified network with ``share_boundaries`` has the stages between these.
@@ -50,8 +50,7 @@ class Record(Settings):
     skipped: int = 0
     """Steps since the last record that were skipped because loss or gradient were not finite."""
     zero_loss: list[float] = field(default_factory=list)
-    """Loss of a network that outputs zeros, on the probe: what a stage has before it has learned
-    anything."""
+    """Loss of a network that outputs zeros on the probe, as a stage does before it is trained."""
     held_out_loss: list[float] = field(default_factory=list)
     """Loss of the averaged weights on held-out images; empty if there are none."""
     macs: float = 0.0
@@ -65,7 +64,7 @@ class Record(Settings):
     processor_seconds: float = 0.0
     """Time of all threads of all ranks on processors so far."""
     joules: float = 0.0
-    """Energy of the machine's processor packages and GPUs so far; 0 where it does not tell."""
+    """Energy of the machine's processor packages and GPUs so far; 0 if it does not report it."""
     memory: int = 0
     """Peak bytes of rank 0 so far: of the GPU if there is one, otherwise resident."""
     seconds_left: float = 0.0

@@ -41,7 +41,7 @@ def start_trackers(accelerator: Accelerator, run: Run, config: RunConfig) -> Non
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level of names with dots; values that are no scalars as text."""
+    """Nested settings flattened to names with dots; values that are no scalars as text."""
     flat = dict[str, Any]()
     for name, value in settings.items():
         if isinstance(value, dict):
