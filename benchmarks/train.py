@@ -61,6 +61,7 @@ class Steps:
         denoiser = set_compute_dtype(build_denoiser(config.model).to(DEVICE), dtype)
         self.state = State.initial(denoiser, config.training)
         self.shape = config.model.shape
+        self.memory_format = MEMORY_FORMAT
         if compiled:
             compile_parts(denoiser.network)
 
@@ -76,7 +77,7 @@ class Steps:
 
     def _random_images(self, count: int) -> torch.Tensor:
         images = torch.randn(count, *self.shape, device=DEVICE)
-        return images.to(memory_format=MEMORY_FORMAT)
+        return images.to(memory_format=self.memory_format)
 
 
 def levels(config: RunConfig, shares: Sequence[float], batch: int, seed: int = 0) -> torch.Tensor:

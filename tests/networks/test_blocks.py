@@ -177,16 +177,15 @@ def test_a_network_with_a_context_routes_it_with_its_sample() -> None:
 def test_embeddings_are_their_formulas() -> None:
     c_noise = torch.tensor([0.3, 500.0])
     angles = torch.outer(c_noise, torch.exp(-math.log(10000) * torch.arange(4) / 4))
-    sinusoidal = Embedding(8, 0, replace(TINY, embedding="sinusoidal"))._waves(c_noise)
+    sinusoidal = Embedding(8, 0, replace(TINY, embedding="sinusoidal"))._sinusoids(c_noise)
     torch.testing.assert_close(sinusoidal, torch.cat([angles.cos(), angles.sin()], 1))
     layer = Embedding(64, 0, replace(TINY, embedding="fourier", embedding_mult=2))
     assert layer.channels == 128
     assert "frequencies" in layer.state_dict()
     assert float(layer.frequencies.std()) == pytest.approx(FOURIER_SCALE, rel=0.3)
     turns = torch.outer(c_noise / 500, layer.frequencies) * 2 * math.pi
-    torch.testing.assert_close(
-        layer._waves(c_noise / 500), torch.cat([turns.sin(), turns.cos()], 1), rtol=1e-3, atol=1e-3
-    )
+    fourier = torch.cat([turns.sin(), turns.cos()], 1)
+    torch.testing.assert_close(layer._sinusoids(c_noise / 500), fourier, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -321,7 +320,8 @@ def test_attention_in_bf16_rounds_no_more_than_torchs(positions: int) -> None:
     for function in (attend, F.scaled_dot_product_attention):
         rounded = [value.bfloat16().requires_grad_() for value in exact]
         inputs = [value.clone().requires_grad_() for value in exact]
-        out, right = function(*rounded), F.scaled_dot_product_attention(*inputs)
+        (q, k, v), (q64, k64, v64) = rounded, inputs
+        out, right = function(q, k, v), F.scaled_dot_product_attention(q64, k64, v64)
         out.sum().backward()
         right.sum().backward()
         pairs = [(out, right), *zip(grads(rounded), grads(inputs), strict=True)]
