@@ -121,7 +121,7 @@ def test_a_field_of_a_stages_file_is_named(
         ("config.json", with_value([1, 0.5], "model", "boundaries"), "increasing"),
         ("stages.json", with_value({}, "boundaries"), "boundaries"),
         ("evaluations.json", lambda _: {}, "not a list of results"),
-        ("evaluations.json", with_value("good", 0, "value"), "result 0 does not hold"),
+        ("evaluations.json", with_value("good", 0, "value"), "result 0 is invalid"),
         ("evaluations.json", with_value(MISSING, 0, "metric"), "metric: Field required"),
         ("samples/samples.json", with_value(None, "trained_images"), "trained_images"),
         ("samples/samples.json", with_value(3, "options"), "options"),
