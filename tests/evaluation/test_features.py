@@ -62,7 +62,7 @@ def test_an_onnx_file_is_an_extractor(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nothing", "missing.pt", "missing.onnx"])
 def test_an_unknown_extractor_is_one_line(name: str) -> None:
-    with pytest.raises(BadInput, match="There is no (extractor|file)"):
+    with pytest.raises(BadInput, match=r"There is no (extractor|file)"):
         find_extractor(name)
 
 
