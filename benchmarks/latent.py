@@ -17,16 +17,14 @@ from typing import Annotated
 import torch
 import tyro
 from machine import device_name, median_seconds
-from train import Steps
+from train import Steps, configuration
 
 from multistage_diffusion.clustering import ClusterOptions, cluster
 from multistage_diffusion.data import Images, ReadOptions, load
 from multistage_diffusion.latents import encode, find_autoencoder
 from multistage_diffusion.latents.prepared import cached_latents, in_memory
 from multistage_diffusion.latents.quality import reconstruction_psnr
-from multistage_diffusion.presets import PRESETS, choose_stages, preset_model
 from multistage_diffusion.schedule import DDPM
-from multistage_diffusion.training.config import DataInfo, RunConfig
 
 NAMES = ("pca-f2c3", "pca-f2c4", "pca-f2c6", "pca-f4c8", "pca-f4c12", "pca-f4c16")
 TIMED = 256
@@ -83,11 +81,8 @@ def reading(images: Images, names: tuple[str, ...], data: str) -> Iterator[str]:
 
 def training_step(shape: tuple[int, int, int]) -> Callable[[], None]:
     """A step of the preset ``small`` on a batch of latents."""
-    preset = PRESETS["small"]
-    model = preset_model(preset, choose_stages(preset, None), shape)
-    data = DataInfo(path="", fingerprint="", images=0)
-    config = RunConfig(model=model, training=preset.training, data=data)
-    return partial(Steps(config, torch.bfloat16), torch.full((BATCH,), 0.1, dtype=torch.float64))
+    steps = Steps(configuration("small", shape), torch.bfloat16)
+    return partial(steps, torch.full((BATCH,), 0.1, dtype=torch.float64))
 
 
 def boundaries(images: Images, deviation: float, name: str, pairs: int) -> str:

@@ -46,10 +46,10 @@ class Settings:
     """Also measure compiled networks, which takes some minutes at the start."""
 
 
-def configuration(name: str) -> RunConfig:
-    """A run of a preset on images of its usual size."""
+def configuration(name: str, shape: tuple[int, int, int] | None = None) -> RunConfig:
+    """A run of a preset on images of a shape, or of its usual one."""
     preset = PRESETS[name]
-    model = preset_model(preset, choose_stages(preset, None))
+    model = preset_model(preset, choose_stages(preset, None), shape)
     data = DataInfo(path="", fingerprint="", images=0)
     return RunConfig(model=model, training=preset.training, data=data)
 

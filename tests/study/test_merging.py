@@ -48,7 +48,9 @@ def test_seeds_of_both_are_compared_seed_by_seed() -> None:
     both = merge(ours, theirs)
     assert both.seeds == [0, 1, 2]
     assert both.arms["whole"].final("fd") == {0: 10.0, 1: 9.0, 2: 8.0}
-    assert both.relative("half", "fd").value == pytest.approx((0.1 + 0.5) / 2)  # type: ignore[union-attr]
+    ratio = both.relative("half", "fd")
+    assert ratio
+    assert ratio.value == pytest.approx((0.1 + 0.5) / 2)
 
 
 def test_of_a_run_that_both_have_ours_is_taken_unless_it_was_not_measured() -> None:

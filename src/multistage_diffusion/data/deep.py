@@ -44,32 +44,26 @@ def is_stored_deep(image: Image.Image) -> bool:
 
     ``BGR;16`` is not: it packs a pixel into 16 bits.
     """
-    modes = (_raw_mode(tile.args) for tile in getattr(image, "tile", ()))
-    return any(DEEP.search(mode) for mode in modes)
+    return any(DEEP.search(mode) for mode in _raw_modes(image))
 
 
 def deep_colours(image: Image.Image, again: Callable[[], Image.Image]) -> NDArray[np.uint16] | None:
-    """Colours of 16 bits, uint16 ``[H, W, 3]``; None for other images and transparent ones.
+    """Colours of 16 bits, uint16 ``[H, W, 3]``, or grey with an opaque alpha, ``[H, W, 1]``.
 
     Args:
         image: the image, which is decoded.
         again: opens the same image again.
 
     Returns:
-        Also grey with an opaque alpha, as uint16 ``[H, W, 1]``.
+        The values as they are stored; None for other images and transparent ones.
     """
-    tiles = [(tile, _raw_mode(tile.args)) for tile in getattr(image, "tile", ())]
-    if [mode for _, mode in tiles] == ["LA;16B"]:
+    modes = _raw_modes(image)
+    if modes == ["LA;16B"]:
         return _opaque_grey(again())
-    if not tiles or any(mode not in OTHER_BYTE for _, mode in tiles):
+    if not modes or any(mode not in OTHER_BYTE for mode in modes):
         return None
-    other = again()
-    other.tile = [  # type: ignore[attr-defined]
-        tile._replace(args=_with_raw_mode(tile.args, OTHER_BYTE[mode])) for tile, mode in tiles
-    ]
-    low = np.asarray(other)
-    restarted = again()
-    high = np.asarray(restarted)
+    low = _read_as(again(), [OTHER_BYTE[mode] for mode in modes])
+    high = np.asarray(again())
     if high.shape[2] == 4 and high[..., 3].min() < 255:
         return None
     return high[..., :3].astype(np.uint16) * 256 + low[..., :3]
@@ -77,12 +71,22 @@ def deep_colours(image: Image.Image, again: Callable[[], Image.Image]) -> NDArra
 
 def _opaque_grey(image: Image.Image) -> NDArray[np.uint16] | None:
     """Grey with alpha in a PNG file, uint16 ``[H, W, 1]``, read as the four bytes that it has."""
-    image.tile = [  # type: ignore[attr-defined]
-        tile._replace(args=_with_raw_mode(tile.args, "RGBA"))
-        for tile in image.tile  # type: ignore[attr-defined]
-    ]
-    stored = np.asarray(image).astype(np.uint16)
+    stored = _read_as(image, ["RGBA"]).astype(np.uint16)
     return stored[..., :1] * 256 + stored[..., 1:2] if stored[..., 2].min() == 255 else None
+
+
+def _read_as(image: Image.Image, modes: list[str]) -> NDArray[np.uint8]:
+    """The bytes ``[H, W, C]`` of an image whose tiles are read in other raw modes."""
+    image.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=_with_raw_mode(tile.args, mode))
+        for tile, mode in zip(image.tile, modes, strict=True)  # type: ignore[attr-defined]
+    ]
+    return np.asarray(image)
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    """The raw mode of each tile of an image that is not decoded yet."""
+    return [_raw_mode(tile.args) for tile in getattr(image, "tile", ())]
 
 
 def _raw_mode(arguments: Any) -> str:
